@@ -1,0 +1,143 @@
+"""`user …` and `address …`"""
+
+import sys
+
+import click
+
+from admin.commands.printing import as_json, database, json_line
+from admin.passwords import hashed
+from core.secrets import new_password
+from core.storage import people
+
+_password_stdin = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
+)
+
+
+@click.group(help="People and their passwords.")
+def user() -> None: ...
+
+
+@user.command("add", help="Add a person. Without a password one is made and printed, alone, once.")
+@click.argument("email")
+@click.option("--name", default="", help="The person's name.")
+@click.option("--admin", "is_admin", is_flag=True, help="May change everything.")
+@_password_stdin
+def add(email: str, name: str, is_admin: bool, password_stdin: bool) -> None:
+    with database() as opened:
+        password = _read_password() if password_stdin else new_password()
+        with opened.writing() as session:
+            people.add_person(
+                session, email, name=name, is_admin=is_admin, password_hash=hashed(password), actor=None
+            )
+    if not password_stdin:
+        click.echo(password)
+
+
+@user.command("list", help="Everybody.")
+@as_json
+def list_(as_json: bool) -> None:
+    with database() as opened, opened.reading() as session:
+        accounts = people.all_persons(session)
+    for account in accounts:
+        if as_json:
+            json_line(
+                {
+                    "email": account.email, "name": account.name, "admin": account.is_admin,
+                    "active": account.is_active, "created": account.created_at,
+                }
+            )  # fmt: skip
+        else:
+            marks = ["admin"] * account.is_admin + ["disabled"] * (not account.is_active)
+            click.echo("  ".join([account.email, account.name, *marks]).rstrip())
+
+
+@user.command("password", help="Set a page password, read from stdin.")
+@click.argument("email")
+@click.option("--password-stdin", is_flag=True, required=True)
+def password(email: str, password_stdin: bool) -> None:
+    with database() as opened:
+        password_hash = hashed(_read_password())
+        with opened.writing() as session:
+            people.set_password_hash(session, email, password_hash, actor=None)
+
+
+@user.command("disable", help="Shut somebody out of pages and relay.")
+@click.argument("email")
+def disable(email: str) -> None:
+    with database() as opened, opened.writing() as session:
+        people.set_active(session, email, active=False, actor=None)
+
+
+@user.command("enable", help="Let somebody in again.")
+@click.argument("email")
+def enable(email: str) -> None:
+    with database() as opened, opened.writing() as session:
+        people.set_active(session, email, active=True, actor=None)
+
+
+@user.command("app-password", help="Make a password for a mail client and print it, alone, once.")
+@click.argument("email")
+@click.option("--label", default="", help="Which client it is for.")
+def app_password(email: str, label: str) -> None:
+    with database() as opened, opened.writing() as session:
+        _, made = people.add_app_password(session, email, label=label, actor=None)
+    click.echo(made)
+
+
+@user.command("app-passwords", help="List app passwords, or revoke one.")
+@click.argument("email")
+@click.option("--revoke", type=int, metavar="ID", help="The one that is to work no longer.")
+@as_json
+def app_passwords(email: str, revoke: int | None, as_json: bool) -> None:
+    with database() as opened, opened.writing() as session:
+        account = people.person_by_email(session, email)
+        if revoke is not None:
+            people.revoke_app_password(session, email, revoke, actor=None)
+            return
+        entries = people.app_passwords(session, account.id)
+    for entry in entries:
+        if as_json:
+            json_line(
+                {
+                    "id": entry.id,
+                    "label": entry.label,
+                    "created": entry.created_at,
+                    "last_used": entry.last_used_at,
+                }
+            )
+        else:
+            used = entry.last_used_at.isoformat(" ", "seconds") if entry.last_used_at else "never used"
+            click.echo(f"{entry.id}  {entry.label or '-'}  {used}")
+
+
+@click.group(help="The addresses that a person sends from.")
+def address() -> None: ...
+
+
+@address.command("add", help="One more address whose mail is this person's.")
+@click.argument("email")
+@click.argument("address")
+def add_address(email: str, address: str) -> None:
+    with database() as opened, opened.writing() as session:
+        people.add_address(session, email, address, actor=None)
+
+
+@address.command("remove", help="Mail from this address is this person's no longer.")
+@click.argument("email")
+@click.argument("address")
+def remove_address(email: str, address: str) -> None:
+    with database() as opened, opened.writing() as session:
+        people.remove_address(session, email, address, actor=None)
+
+
+@address.command("list", help="One a line.")
+@click.argument("email")
+def list_addresses(email: str) -> None:
+    with database() as opened, opened.reading() as session:
+        for one in people.addresses(session, people.person_by_email(session, email).id):
+            click.echo(one)
+
+
+def _read_password() -> str:
+    return sys.stdin.readline().rstrip("\r\n")

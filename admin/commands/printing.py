@@ -1,0 +1,45 @@
+"""How commands print: JSON Lines with times in UTC, or `name value` lines; and where they find the database."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import Enum
+
+import click
+
+from core.commands import troubles_as_exit_status
+from core.config import read_config
+from core.storage.database import Database
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@contextmanager
+def database() -> Iterator[Database]:
+    """The database, brought up to date; troubles end the command with one sentence."""
+    with troubles_as_exit_status():
+        opened = Database(read_config().database_url)
+        opened.migrate()
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def json_line(fields: dict[str, object]) -> None:
+    """Print one object; times as RFC 3339 in UTC with milliseconds."""
+    click.echo(json.dumps(fields, ensure_ascii=False, default=_plain))
+
+
+def rfc3339(time: datetime) -> str:
+    """2026-11-21T09:30:00.123Z"""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, Enum):
+        return str(value.value)
+    raise TypeError(value)

@@ -1,0 +1,1 @@
+"""What at least two of relay, admin and worker need; nothing else may move in."""

@@ -1,0 +1,31 @@
+"""What the commands of all packages have in common: refusals and configuration mistakes become one sentence on
+stderr and an exit status, never a traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from core.config import ConfigurationError
+from core.refusal import Refusal
+from core.storage.database import DatabaseUnavailable
+
+REFUSED = 1
+MISCONFIGURED = 2
+
+
+@contextmanager
+def troubles_as_exit_status() -> Iterator[None]:
+    """Exit 1 with one sentence where something is refused, 2 with a line per mistake in the configuration."""
+    try:
+        yield
+    except Refusal as refusal:
+        click.echo(str(refusal), err=True)
+        sys.exit(REFUSED)
+    except ConfigurationError as error:
+        click.echo(str(error), err=True)
+        sys.exit(MISCONFIGURED)
+    except DatabaseUnavailable as error:
+        click.echo(f"The database cannot be used: {error}", err=True)
+        sys.exit(REFUSED)

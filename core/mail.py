@@ -1,0 +1,104 @@
+"""What the logbook says of one mail: the words for its states and reasons, and the row itself.
+
+Pure: values only."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a mail stands."""
+
+    PENDING = "pending"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+    NOT_LOGGED = "not-logged"
+    COPIED = "copied"
+    COPY_REFUSED = "copy-refused"
+    DISMISSED = "dismissed"
+
+
+class Decision(StrEnum):
+    """What the relay chose to do for Salesforce."""
+
+    NONE = "none"
+    COPY = "copy"
+
+
+class Copy(StrEnum):
+    """What the upstream said to the blind copy's RCPT."""
+
+    NONE = "none"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+
+
+class Reason(StrEnum):
+    """Why; the first that applies wins, in this order."""
+
+    UNREADABLE_AUTHOR = "unreadable-author"
+    NOT_OWN_ADDRESS = "not-own-address"
+    LOGGING_OFF = "logging-off"
+    BY_SALESFORCE = "by-salesforce"
+    NULL_SENDER = "null-sender"
+    AUTOMATIC = "automatic"
+    READ_RECEIPT = "read-receipt"
+    OPTED_OUT = "opted-out"
+    INTERNAL_ONLY = "internal-only"
+    ALREADY_COPIED = "already-copied"
+    NO_BCC_ADDRESS = "no-bcc-address"
+    TOO_LARGE_TO_COPY = "too-large-to-copy"
+    COPY = "copy"
+
+
+NEVER_MEANT_TO_BE_LOGGED = frozenset(
+    {
+        Reason.UNREADABLE_AUTHOR,
+        Reason.NOT_OWN_ADDRESS,
+        Reason.LOGGING_OFF,
+        Reason.BY_SALESFORCE,
+        Reason.NULL_SENDER,
+        Reason.AUTOMATIC,
+        Reason.READ_RECEIPT,
+        Reason.OPTED_OUT,
+        Reason.INTERNAL_ONLY,
+    },
+)
+"""Of such a mail only time, sender, number of recipients, reason and the verdict's code are kept."""
+
+OPEN_STATES = frozenset({State.PENDING, State.ABORTED, State.UNKNOWN})
+"""States that a verdict which comes to light later replaces; all others are final for the relay."""
+
+DISMISSIBLE = frozenset({State.UNKNOWN, State.COPY_REFUSED})
+"""States that ask for a person, who may say that nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One mail of a known person.
+
+    `id` is a UUIDv7 made by the relay; `process` names the relay process that had the mail in hand;
+    `fingerprint` is set only where the 250 may not have reached the client, `copy_refusal` only where a mail
+    with a copy was refused at the dot: both are SHA-256 digests that recognise the client's next try."""
+
+    id: str
+    time: datetime
+    process: str
+    person: int
+    sender: str | None
+    recipient_count: int
+    recipients: tuple[str, ...] | None
+    subject: str | None
+    message_id: str | None
+    mode: str
+    decision: Decision
+    reason: Reason
+    state: State
+    upstream: str | None = None
+    bcc: Copy = Copy.NONE
+    bcc_reply: str | None = None
+    fingerprint: bytes | None = field(default=None, repr=False)
+    copy_refusal: bytes | None = field(default=None, repr=False)

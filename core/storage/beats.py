@@ -1,0 +1,64 @@
+"""Signs of life: every process says now and then that it is there, by the database's clock."""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Select, delete, func, select
+from sqlalchemy.orm import Session
+
+from core.storage.models import ProcessRow
+
+SILENCE = timedelta(seconds=30)
+"""A process that has said nothing for this long is gone."""
+
+_REMEMBERED = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A running process; `listeners` are texts like `submission 127.0.0.1:2587`."""
+
+    id: str
+    kind: str
+    started_at: datetime
+    settings_revision: int
+    listeners: tuple[str, ...] = ()
+
+
+def database_now(session: Session) -> datetime:
+    """The time by the one clock that all processes share."""
+    if session.get_bind().dialect.name == "postgresql":
+        return session.scalars(select(func.now())).one().astimezone(UTC)
+    return datetime.now(UTC)  # SQLite's clock is this machine's
+
+
+def beat(session: Session, sign: Beat) -> None:
+    """Say that this process is alive."""
+    row = session.get(ProcessRow, sign.id)
+    if row is None:
+        row = ProcessRow(
+            id=sign.id, kind=sign.kind, host=socket.gethostname(), pid=os.getpid(), started_at=sign.started_at
+        )
+        session.add(row)
+    row.beat_at = database_now(session)
+    row.settings_revision = sign.settings_revision
+    row.listeners = list(sign.listeners)
+
+
+def farewell(session: Session, process_id: str) -> None:
+    """This process stops of its own accord; long-gone ones are forgotten with it."""
+    long_ago = database_now(session) - _REMEMBERED
+    session.execute(delete(ProcessRow).where((ProcessRow.id == process_id) | (ProcessRow.beat_at < long_ago)))
+
+
+def alive(now: datetime) -> Select[str]:
+    """The ids of the processes that are there."""
+    return select(ProcessRow.id).where(ProcessRow.beat_at >= now - SILENCE)
+
+
+def listeners(session: Session) -> list[str]:
+    """What the relays that are there listen on."""
+    query = select(ProcessRow.listeners).where(ProcessRow.beat_at >= database_now(session) - SILENCE)
+    return sorted({listener for row in session.scalars(query) for listener in row})

@@ -1,0 +1,155 @@
+"""One database, SQLite or PostgreSQL: short transactions, and every trouble of the connection as one error.
+
+The same code runs on both; what differs stands in this file."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x626C696E64  # any number that only we use: "blind"
+_SECONDS_TO_CONNECT = 5
+_SECONDS_FOR_A_LOCK = 5
+_MILLISECONDS_FOR_A_STATEMENT = 30_000
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached or does not answer; trying again later can help."""
+
+
+class Database:
+    """Transactions on one database. Opening it touches nothing; the first transaction connects."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
+        self._url = url
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only looks. Raises DatabaseUnavailable."""
+        with self._transaction(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction that commits when the block ends. Raises DatabaseUnavailable."""
+        with self._transaction(self._engine.execution_options(writing=True)) as session:
+            yield session
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Session]:
+        with _troubles_translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the schema up to date; several processes may do so at once. Raises DatabaseUnavailable."""
+        with _troubles_translated():
+            if self._is_up_to_date():
+                return
+            with self._migration_lock(), self._engine.execution_options(writing=True).begin() as connection:
+                config = _alembic_config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def revision(self) -> str:
+        """The name of the schema's revision, "none" where there is no schema. Raises DatabaseUnavailable."""
+        with _troubles_translated(), self._engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or "none"
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """For this package and its contract tests only."""
+        return self._engine
+
+    def _is_up_to_date(self) -> bool:
+        return self.revision() == ScriptDirectory.from_config(_alembic_config()).get_current_head()
+
+    @contextmanager
+    def _migration_lock(self) -> Iterator[None]:
+        if not self._url.startswith("sqlite"):
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+                yield
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+            return
+        with Path(self._url.removeprefix("sqlite:///") + ".migrating").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@contextmanager
+def _troubles_translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        raise DatabaseUnavailable(_short(error)) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise DatabaseUnavailable(_short(error)) from error
+
+
+def _short(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _alembic_config() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def _sqlite(url: str) -> Engine:
+    path = Path(make_url(url).database or "")
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _SECONDS_FOR_A_LOCK})
+
+    @event.listens_for(engine, "do_connect")
+    def _make_private(*_: Any) -> None:
+        """The database holds addresses and subjects: nobody but the owner reads it."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say, below
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        """A writer takes its lock at once, so that two of them queue up instead of failing half-way."""
+        is_writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    return create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_timeout=_SECONDS_TO_CONNECT,
+        connect_args={
+            "connect_timeout": _SECONDS_TO_CONNECT,
+            "tcp_user_timeout": _SECONDS_TO_CONNECT * 1000,
+            "options": f"-c statement_timeout={_MILLISECONDS_FOR_A_STATEMENT} -c timezone=UTC",
+        },
+    )

@@ -1,0 +1,159 @@
+"""The tables. Times are UTC; keys of addresses are `core.addresses.address_key`."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ADDRESS_LENGTH = 320
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with its zone outside, UTC without one inside: the same on every database."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {datetime: UtcTime}  # noqa: RUF012  SQLAlchemy's own spelling
+
+
+class PersonRow(Base):
+    """Somebody who may sign in; `password_hash` is argon2id, `session_key` changes when sign-ins must end."""
+
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(ADDRESS_LENGTH))
+    email_key: Mapped[str] = mapped_column(String(ADDRESS_LENGTH), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    password_hash: Mapped[str | None] = mapped_column(Text)
+    session_key: Mapped[str] = mapped_column(String(40))
+    is_admin: Mapped[bool]
+    is_active: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class AddressRow(Base):
+    """An acceptable address; it belongs to one person only."""
+
+    __tablename__ = "acceptable_address"
+    key: Mapped[str] = mapped_column(String(ADDRESS_LENGTH), primary_key=True)
+    address: Mapped[str] = mapped_column(String(ADDRESS_LENGTH))
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+
+
+class AppPasswordRow(Base):
+    """A password for one mail client; only its SHA-256 is kept."""
+
+    __tablename__ = "app_password"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    label: Mapped[str] = mapped_column(String(100))
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class PolicyRow(Base):
+    """The organisation's word on one setting."""
+
+    __tablename__ = "policy"
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str | None] = mapped_column(Text)
+    locked: Mapped[bool]
+
+
+class PreferenceRow(Base):
+    """What one person chose."""
+
+    __tablename__ = "preference"
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class RevisionRow(Base):
+    """One row: its number grows with every change that the relay must know of."""
+
+    __tablename__ = "settings_revision"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int]
+
+
+class AuditRow(Base):
+    """Who changed what, and when; `actor` None is an operator at the command line."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    time: Mapped[datetime]
+    actor: Mapped[str | None] = mapped_column(String(ADDRESS_LENGTH))
+    person: Mapped[str | None] = mapped_column(String(ADDRESS_LENGTH))
+    what: Mapped[str] = mapped_column(String(60))
+    before: Mapped[str | None] = mapped_column(Text)
+    after: Mapped[str | None] = mapped_column(Text)
+
+
+class MailRow(Base):
+    """A mail in the logbook; the words are those of `core.mail`."""
+
+    __tablename__ = "mail"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    time: Mapped[datetime]
+    process: Mapped[str] = mapped_column(String(36))
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    sender: Mapped[str | None] = mapped_column(String(ADDRESS_LENGTH))
+    recipient_count: Mapped[int]
+    recipients: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    subject: Mapped[str | None] = mapped_column(Text)
+    message_id: Mapped[str | None] = mapped_column(Text)
+    mode: Mapped[str] = mapped_column(String(20))
+    decision: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(String(40))
+    state: Mapped[str] = mapped_column(String(20))
+    upstream: Mapped[str | None] = mapped_column(Text)
+    bcc: Mapped[str] = mapped_column(String(20))
+    bcc_reply: Mapped[str | None] = mapped_column(Text)
+    fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    copy_refusal: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+
+    __table_args__ = (
+        Index("mail_of_person", "person_id", "id"),
+        Index("mail_of_state", "state", "id"),
+        Index("mail_fingerprint", "fingerprint"),
+        Index("mail_copy_refusal", "copy_refusal"),
+    )
+
+
+class UnknownSenderRow(Base):
+    """An address that mail came from and that is nobody's acceptable address."""
+
+    __tablename__ = "unknown_sender"
+    key: Mapped[str] = mapped_column(String(ADDRESS_LENGTH), primary_key=True)
+    address: Mapped[str] = mapped_column(String(ADDRESS_LENGTH))
+    mails: Mapped[int]
+    first_seen: Mapped[datetime]
+    last_seen: Mapped[datetime]
+
+
+class ProcessRow(Base):
+    """A running process and its last sign of life, by the database's clock."""
+
+    __tablename__ = "process"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    settings_revision: Mapped[int]
+    listeners: Mapped[list[str]] = mapped_column(JSON)

@@ -1,0 +1,115 @@
+"""Policy and preferences, stored; and everybody's settings as the value that a relay holds."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.people import AppPassword, People, Person
+from core.settings import (
+    KINDS,
+    LockedSetting,
+    Name,
+    PolicyEntry,
+    checked,
+    person_settings,
+    policy_settings,
+)
+from core.storage.audit import Change, note, settings_changed, settings_revision
+from core.storage.models import AddressRow, AppPasswordRow, PolicyRow, PreferenceRow
+from core.storage.people import Account, active_rows
+
+
+def policy(session: Session) -> dict[Name, PolicyEntry]:
+    """The organisation's word on each setting that it has spoken of."""
+    known = set(Name)
+    rows = session.scalars(select(PolicyRow))
+    return {Name(row.name): PolicyEntry(row.value, row.locked) for row in rows if row.name in known}
+
+
+def preference(session: Session, person_id: int) -> dict[Name, str]:
+    """What this person chose."""
+    return _preferences(session, PreferenceRow.person_id == person_id).get(person_id, {})
+
+
+def set_policy(session: Session, name: Name, text: str, *, actor: str | None) -> None:
+    """The organisation's value. Raises SettingError."""
+    _change_policy(session, name, actor=actor, value=checked(name, text))
+
+
+def lock_policy(session: Session, name: Name, *, locked: bool, actor: str | None) -> None:
+    """Whether persons may differ."""
+    _change_policy(session, name, actor=actor, locked=locked)
+
+
+def set_preference(session: Session, account: Account, name: Name, text: str, *, actor: str | None) -> None:
+    """The person's choice; an empty one of an address clears it. Raises SettingError, LockedSetting."""
+    if policy(session).get(name, PolicyEntry()).locked:
+        raise LockedSetting("“%(name)s” is fixed by the organisation's policy", name=name)
+    value = checked(name, text)
+    row = session.get(PreferenceRow, (account.id, name))
+    before = row.value if row is not None else None
+    if before == value:
+        return
+    if row is None:
+        session.add(PreferenceRow(person_id=account.id, name=name, value=value))
+    else:
+        row.value = value
+    note(session, Change(actor=actor, person=account.email, what=name, before=before, after=value))
+    settings_changed(session)
+
+
+def people(session: Session) -> People:
+    """Everybody who may send, at the revision of this transaction."""
+    in_policy = policy(session)
+    addresses: dict[int, set[str]] = defaultdict(set)
+    for row in session.scalars(select(AddressRow)):
+        addresses[row.person_id].add(row.key)
+    passwords: dict[int, list[AppPassword]] = defaultdict(list)
+    for entry in session.scalars(select(AppPasswordRow)):
+        passwords[entry.person_id].append(AppPassword(entry.id, entry.digest, entry.expires_at))
+    chosen = _preferences(session)
+    return People(
+        revision=settings_revision(session),
+        policy=policy_settings(in_policy),
+        persons=tuple(
+            Person(
+                id=row.id, email=row.email, addresses=frozenset(addresses[row.id]),
+                app_passwords=tuple(passwords[row.id]), settings=person_settings(in_policy, chosen.get(row.id, {})),
+            )
+            for row in active_rows(session)
+        ),
+    )  # fmt: skip
+
+
+def _change_policy(
+    session: Session, name: Name, *, actor: str | None, value: str | None = None, locked: bool | None = None
+) -> None:
+    row = session.get(PolicyRow, name)
+    before = _described(row)
+    if row is None:
+        row = PolicyRow(name=name, value=None, locked=False)
+        session.add(row)
+    row.value = value if value is not None else row.value
+    row.locked = locked if locked is not None else row.locked
+    if _described(row) == before:
+        return
+    note(session, Change(actor=actor, person=None, what=name, before=before, after=_described(row)))
+    settings_changed(session)
+
+
+def _described(row: PolicyRow | None) -> str | None:
+    if row is None:
+        return None
+    value = KINDS[Name(row.name)].default if row.value is None else row.value
+    return f"{value} (locked)" if row.locked else value
+
+
+def _preferences(session: Session, *conditions: object) -> Mapping[int, dict[Name, str]]:
+    known = set(Name)
+    result: dict[int, dict[Name, str]] = defaultdict(dict)
+    for row in session.scalars(select(PreferenceRow).where(*conditions)):  # type: ignore[arg-type]  # SQLAlchemy's column expressions are typed as bool
+        if row.name in known:
+            result[row.person_id][Name(row.name)] = row.value
+    return result

@@ -1,0 +1,1 @@
+"""One mail at a time: hear, decide, pass on."""

@@ -1,0 +1,133 @@
+"""`python -m relay`: read the configuration, listen, and stop cleanly on SIGTERM or SIGINT."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from core import logs
+from core.config import Config, ConfigurationError, Listener, Upstream, read_config
+from core.secrets import Box
+from core.smtp import Route
+from core.storage.database import Database, DatabaseUnavailable
+from relay.beats import Pulse
+from relay.delivery import Relay, new_mail_id
+from relay.journal import Journal
+from relay.logbook import Logbook
+from relay.offloop import off_loop
+from relay.server import Server
+from relay.snapshot import Snapshot
+from relay.upstream import Pool
+
+_SECONDS_TO_MIGRATE = 10
+_SECONDS_TO_LEARN = 3
+
+
+def main() -> None:
+    """Exit status 0 after a clean stop, 2 for a mistake in the configuration."""
+    try:
+        config = read_config(needs=("BLINDCOPY_UPSTREAM", "BLINDCOPY_SECRET_KEY"))
+        logs.to_stderr()
+        uvloop.run(_run(config))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+async def _run(config: Config) -> None:
+    upstream = config.upstream
+    if upstream is None:
+        raise ConfigurationError(["BLINDCOPY_UPSTREAM: is not set"])
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    process_id = new_mail_id()
+    box = Box(config.secret_keys)
+    database = Database(config.database_url)
+    await _migrate(database)
+    snapshot = Snapshot(database, config.state_dir, box)
+    await snapshot.start()
+    pulse = Pulse(database, snapshot, process_id)
+    await pulse.start()
+    logbook = Logbook(database, Journal(config.state_dir, process_id, box))
+    pool = Pool(_route(upstream, config.hostname))
+    server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot))
+    await _learn(pool)
+    bound = await _listen(server, config.listeners)
+    await _refuse_circles(upstream, bound)
+    await pulse.start(tuple(str(listener) for listener in bound))
+    logs.relay_started(config.hostname, str(upstream))
+    for listener in bound:
+        print(f"ready {listener}", flush=True)  # noqa: T201
+    chores = [
+        asyncio.ensure_future(chore)
+        for chore in (snapshot.keep_fresh(), pulse.go_on(), server.watch(), pool.tidy())
+    ]
+    await stop.wait()
+    unfinished = await server.stop()
+    for chore in chores:
+        chore.cancel()
+    await pool.close()
+    await logbook.stop()
+    await pulse.stop()
+    database.close()
+    logs.relay_stopped(unfinished)
+
+
+async def _migrate(database: Database) -> None:
+    """A relay whose database is away serves with what it last knew."""
+    try:
+        async with asyncio.timeout(_SECONDS_TO_MIGRATE):
+            await off_loop(database.migrate)
+    except (DatabaseUnavailable, TimeoutError) as error:
+        logs.database_unavailable(str(error))
+
+
+def _route(upstream: Upstream, hostname: str) -> Route:
+    try:
+        return Route(upstream, hostname)
+    except OSError as error:
+        raise ConfigurationError(
+            [f"BLINDCOPY_UPSTREAM_CA_FILE: {upstream.ca_file} holds no certificates: {error}"]
+        ) from error
+
+
+async def _learn(pool: Pool) -> None:
+    """What the upstream offers is offered to clients; one that is slow to say so holds nobody up."""
+    try:
+        async with asyncio.timeout(_SECONDS_TO_LEARN):
+            await pool.learn()
+    except TimeoutError:
+        return
+
+
+async def _listen(server: Server, listeners: Sequence[Listener]) -> list[Listener]:
+    try:
+        return await server.listen(listeners)
+    except OSError as error:
+        raise ConfigurationError(
+            [f"BLINDCOPY_LISTEN: cannot listen: {error}; choose another address or port"]
+        ) from error
+
+
+async def _refuse_circles(upstream: Upstream, bound: Sequence[Listener]) -> None:
+    """An upstream that resolves to one of our own listeners would get every mail back for ever."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            upstream.host, upstream.port, type=socket.SOCK_STREAM
+        )
+    except OSError:
+        return  # a name that does not resolve now is the pool's trouble
+    places = {(address[4][0], address[4][1]) for address in found}
+    if any((listener.host, listener.port) in places for listener in bound):
+        raise ConfigurationError(
+            [f"BLINDCOPY_UPSTREAM: {upstream} is one of our own listeners; name your mail provider's server"]
+        )
+
+
+if __name__ == "__main__":
+    main()

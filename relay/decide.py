@@ -1,0 +1,88 @@
+"""Decide what happens to one outgoing mail, and why.
+
+Pure: values in, values out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.addresses import address_key, domain_of, matches
+from core.mail import Decision, Reason
+from core.people import Person
+from core.settings import Logging, PolicySettings
+from relay.message import Message
+
+LARGEST_COPY = 25_000_000
+"""Bytes; Email to Salesforce takes no mail above 25 MB."""
+
+_SALESFORCE_BOUNCES = ("bnc.salesforce.com", ".bnc.salesforce.com")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who the mail goes from and to: keys of the addresses, those recipients that the upstream accepted."""
+
+    sender: str
+    recipients: Sequence[str]
+    declared_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done with a mail, and the first reason that applied."""
+
+    decision: Decision
+    reason: Reason
+    bcc: str | None = None
+
+
+def decide(message: Message, envelope: Envelope, person: Person, policy: PolicySettings) -> Plan:
+    """The plan for a mail that this signed-in person sends."""
+    reason = _reason_to_leave_alone(message, envelope, person, policy)
+    if reason is not None:
+        return Plan(Decision.NONE, reason)
+    return Plan(Decision.COPY, Reason.COPY, bcc=person.settings.bcc_address)
+
+
+def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
+    message: Message, envelope: Envelope, person: Person, policy: PolicySettings
+) -> Reason | None:
+    """The list of reasons, in its order."""
+    if message.author is None:
+        return Reason.UNREADABLE_AUTHOR
+    if address_key(message.author) not in person.addresses:
+        return Reason.NOT_OWN_ADDRESS
+    if person.settings.logging is Logging.OFF:
+        return Reason.LOGGING_OFF
+    if message.is_by_salesforce or matches(envelope.sender, _SALESFORCE_BOUNCES):
+        return Reason.BY_SALESFORCE
+    if not envelope.sender:
+        return Reason.NULL_SENDER
+    if message.is_automatic:
+        return Reason.AUTOMATIC
+    if message.is_read_receipt:
+        return Reason.READ_RECEIPT
+    if message.is_opted_out:
+        return Reason.OPTED_OUT
+    if all(_is_internal(recipient, policy) for recipient in envelope.recipients):
+        return Reason.INTERNAL_ONLY
+    return _reason_not_to_copy(envelope, person)
+
+
+def _reason_not_to_copy(envelope: Envelope, person: Person) -> Reason | None:
+    bcc = person.settings.bcc_address
+    if bcc is None:
+        return Reason.NO_BCC_ADDRESS
+    if address_key(bcc) in envelope.recipients:
+        return Reason.ALREADY_COPIED
+    if envelope.declared_size is not None and envelope.declared_size > LARGEST_COPY:
+        return Reason.TOO_LARGE_TO_COPY
+    return None
+
+
+def _is_internal(recipient: str, policy: PolicySettings) -> bool:
+    """Of our own house, on the never-log list, or a name without a domain, which only our own house can have."""
+    return (
+        not domain_of(recipient)
+        or matches(recipient, policy.own_domains)
+        or matches(recipient, policy.never_log)
+    )

@@ -1,0 +1,348 @@
+"""One mail's data: the header is peeked at, the plan made, the bytes passed on, the verdict recorded and returned.
+
+From the final dot to the verdict nothing here waits for the client."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from core import logs
+from core.addresses import address_key
+from core.mail import NEVER_MEANT_TO_BE_LOGGED, Copy, Decision, Reason, Row, State
+from core.people import Person
+from core.settings import PolicySettings
+from core.storage.logbook import UnknownSender
+from core.subject import readable_subject
+from relay import replies
+from relay.dataflow import DataScanner, HeaderPeek
+from relay.decide import Envelope, Plan, decide
+from relay.logbook import EarlierAnswer, Logbook
+from relay.message import Message, read_message, recipient_key
+from relay.replies import Reply, is_our_fault
+from relay.snapshot import Snapshot
+from relay.upstream import DataBegun, Pool, Transaction, UpstreamLost
+
+
+class ClientGone(Exception):
+    """The client hung up before its mail was through."""
+
+
+@dataclass
+class Relay:
+    """What all sessions of one process share."""
+
+    hostname: str
+    process_id: str
+    pool: Pool
+    logbook: Logbook
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How a mail ended: the reply for the client, and what is noted once it is known whether the client heard it.
+
+    `fingerprint` recognises the same mail from the same person; `repeats` is the row whose reply this repeats."""
+
+    reply: Reply
+    mail_id: str
+    fingerprint: bytes = b""
+    repeats: str | None = None
+
+
+class Delivery:
+    """The data of one mail; used once."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        person: Person,
+        policy: PolicySettings,
+        transaction: Transaction,
+        read: Callable[[], Awaitable[bytes]],
+    ) -> None:
+        self._relay = relay
+        self._person = person
+        self._policy = policy
+        self._transaction = transaction
+        self._read = read
+        self._scanner = DataScanner()
+        self._digest = hashlib.sha256()
+        self._started = time.monotonic()
+        self._message = Message()
+        self._plan = Plan(Decision.NONE, Reason.UNREADABLE_AUTHOR)
+        self._begun = DataBegun(None)
+        self._is_retry_without_copy = False
+        self._row = Row(
+            id=new_mail_id(), time=datetime.now(UTC), process=relay.process_id, person=person.id, sender=None,
+            recipient_count=len(transaction.accepted), recipients=None, subject=None, message_id=None,
+            mode=person.settings.logging, decision=Decision.NONE, reason=Reason.UNREADABLE_AUTHOR, state=State.PENDING,
+        )  # fmt: skip
+
+    @property
+    def has_read_all(self) -> bool:
+        """Whether the client's data was read to its end; else what follows is no command."""
+        return self._scanner.done
+
+    @property
+    def rest(self) -> bytes:
+        """What the client sent after the end of its data."""
+        return self._scanner.rest
+
+    async def run(self) -> Delivered:
+        """Pass the mail on. Raises ClientGone; the upstream then discards what it has of the mail."""
+        try:
+            pieces = await self._read_header()
+            self._make_plan()
+            if not self._scanner.is_clean:
+                return await self._refuse_data()
+            self._begun = await self._transaction.begin_data(self._copy_to())
+            if not self._begun.may_stream:
+                return await self._not_begun()
+            return await self._pass_on(b"".join(pieces))
+        except ClientGone:
+            await self._settle(State.ABORTED, None)
+            raise
+        finally:
+            self._transaction.drop()
+
+    # -- before the data goes upstream
+
+    async def _read_header(self) -> list[bytes]:
+        """The pieces of the mail up to where its header ends, at least."""
+        peek = HeaderPeek()
+        pieces: list[bytes] = []
+        while not (peek.complete or self._scanner.done) and self._scanner.is_clean:
+            piece = await self._next()
+            peek.feed(piece)
+            pieces.append(piece)
+        self._message = read_message(bytes(peek.block))
+        return pieces
+
+    async def _next(self) -> bytes:
+        chunk = await self._read()
+        if not chunk:
+            raise ClientGone
+        piece = self._scanner.feed(chunk)
+        self._digest.update(piece)
+        return piece
+
+    async def _read_to_the_end(self) -> None:
+        while not self._scanner.done:
+            await self._next()
+
+    def _make_plan(self) -> None:
+        sender = self._transaction.sender
+        recipients = [recipient_key(path.address) for path in self._transaction.accepted]
+        envelope = Envelope(recipient_key(sender.address), recipients, sender.declared_size)
+        self._plan = decide(self._message, envelope, self._person, self._policy)
+        self._is_retry_without_copy = (
+            self._plan.decision is Decision.COPY
+            and self._copy_refusal_key() in self._relay.snapshot.copy_refusals
+        )
+        self._row = self._described()
+
+    def _described(self) -> Row:
+        """The row with what may be kept of the mail: all but the envelope's size only if it was meant to be logged."""
+        plan, message = self._plan, self._message
+        row = replace(self._row, sender=message.author, decision=plan.decision, reason=plan.reason)
+        if plan.reason in NEVER_MEANT_TO_BE_LOGGED:
+            return row
+        return replace(
+            row,
+            recipients=tuple(path.address.decode("utf-8", "replace") for path in self._transaction.accepted),
+            subject=readable_subject(message.subject) or None,
+            message_id=message.message_id,
+        )
+
+    def _copy_to(self) -> bytes | None:
+        if self._plan.bcc is None or self._is_retry_without_copy:
+            return None
+        return self._plan.bcc.encode()
+
+    # -- ways that end before the dot
+
+    async def _refuse_data(self) -> Delivered:
+        """The upstream must not see a dot: it discards what it has (facts of smuggling, 4.3)."""
+        self._transaction.drop()
+        await self._read_to_the_end()
+        reply = replies.NUL_BYTE if self._scanner.has_nul else replies.BARE_NEWLINE
+        await self._settle(State.ABORTED, None)
+        return self._ended(reply)
+
+    async def _not_begun(self) -> Delivered:
+        """The upstream refused DATA, or was lost: that is said where the client can hear it, at the end."""
+        refusal = self._begun.reply
+        self._transaction.give_up()
+        await self._read_to_the_end()
+        return await self._refused(refusal)
+
+    async def _refused(self, refusal: Reply | None) -> Delivered:
+        """`refusal`: None where the upstream was lost before the dot."""
+        if refusal is None:
+            await self._settle(State.ABORTED, None)
+            return self._ended(replies.UPSTREAM_LOST)
+        await self._settle(State.REFUSED, refusal)
+        return self._ended(self._for_client(refusal))
+
+    # -- the data, the dot and the verdict
+
+    async def _pass_on(self, piece: bytes) -> Delivered:
+        try:
+            while not self._scanner.done:
+                if self._transaction.early_verdict is not None:
+                    return await self._refused_early(self._transaction.early_verdict)
+                await self._transaction.write(piece)
+                piece = await self._next()
+                if not self._scanner.is_clean:
+                    return await self._refuse_data()
+        except UpstreamLost:
+            early = self._transaction.early_verdict
+            self._transaction.drop()
+            await self._read_to_the_end()
+            return await self._refused(early if early is not None and early.kind in {4, 5} else None)
+        return await self._finish(piece)
+
+    async def _refused_early(self, verdict: Reply) -> Delivered:
+        """A verdict before the dot can only be a refusal; the link is then in nobody's hands."""
+        self._transaction.drop()
+        await self._read_to_the_end()
+        return await self._refused(verdict if verdict.kind in {4, 5} else None)
+
+    async def _finish(self, last: bytes) -> Delivered:
+        """From here on nothing depends on the client, and nothing is tried twice."""
+        fingerprint = self._fingerprint()
+        earlier = await self._relay.logbook.write_unless_answered(self._row, fingerprint)
+        if earlier is not None:
+            return self._repeated(earlier, fingerprint)
+        if self._transaction.early_verdict is not None:
+            return await self._refused_early(self._transaction.early_verdict)
+        try:
+            verdict = await self._transaction.finish(last)
+        except UpstreamLost:
+            await self._settle(State.UNKNOWN, None)
+            return self._ended(replies.UPSTREAM_LOST)
+        if not verdict.is_positive:
+            return await self._refused(verdict)
+        await self._settle(self._state_when_accepted(), verdict)
+        self._count_if_unknown()
+        return self._ended(self._for_client(verdict), fingerprint)
+
+    def _repeated(self, earlier: EarlierAnswer, fingerprint: bytes) -> Delivered:
+        code, _, text = earlier.reply.partition(" ")
+        reply = Reply(int(code), (text.encode(),)) if code.isdecimal() else replies.OK
+        self._log("repeated", reply)
+        return Delivered(self._for_client(reply), earlier.mail_id, fingerprint, repeats=earlier.mail_id)
+
+    def _state_when_accepted(self) -> State:
+        if self._plan.decision is Decision.NONE:
+            return State.NOT_LOGGED
+        return State.COPIED if self._begun.copy is Copy.ACCEPTED else State.COPY_REFUSED
+
+    # -- what is recorded and said
+
+    async def _settle(self, state: State, verdict: Reply | None) -> None:
+        """Write the row as it ends; None: no verdict of the upstream's."""
+        refused_with_copy = (
+            state is State.REFUSED
+            and self._begun.copy is Copy.ACCEPTED
+            and verdict is not None
+            and verdict.kind == 5
+        )
+        key = self._copy_refusal_key() if refused_with_copy else None
+        if key is not None:
+            self._relay.snapshot.copy_refusals |= {key}
+        self._row = replace(
+            self._row,
+            state=state,
+            upstream=self._kept(verdict),
+            bcc=Copy.REFUSED if self._is_retry_without_copy else self._begun.copy,
+            bcc_reply=self._kept_copy_reply(),
+            copy_refusal=key,
+        )
+        await self._relay.logbook.write(self._row)
+        self._log(state, verdict)
+
+    def _log(self, outcome: str, verdict: Reply | None) -> None:
+        logs.relayed(
+            mail_id=self._row.id,
+            recipients=self._row.recipient_count,
+            copy=self._row.bcc,
+            reason=self._plan.reason,
+            upstream=f"{verdict.bare()} {outcome}" if verdict is not None else outcome,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _kept(self, verdict: Reply | None) -> str | None:
+        if verdict is None:
+            return None
+        return (
+            verdict.bare() if self._plan.reason in NEVER_MEANT_TO_BE_LOGGED else self._unnamed(verdict).text()
+        )
+
+    def _kept_copy_reply(self) -> str | None:
+        if self._is_retry_without_copy:
+            return "The mail was refused with the copy, so this try went without it"
+        reply = self._begun.copy_reply
+        return None if reply is None else self._unnamed(reply).text()
+
+    def _for_client(self, verdict: Reply) -> Reply:
+        """The upstream's own code and text; faults of ours in words of ours, and never the copy's address."""
+        if is_our_fault(verdict):
+            logs.upstream_misconfigured(str(self._relay.pool), verdict.code)
+            return replies.MISCONFIGURED
+        return self._unnamed(verdict)
+
+    def _unnamed(self, reply: Reply) -> Reply:
+        bcc = self._plan.bcc or self._person.settings.bcc_address
+        return reply.without_text() if bcc is not None and reply.names(bcc.encode()) else reply
+
+    def _ended(self, reply: Reply, fingerprint: bytes = b"") -> Delivered:
+        return Delivered(reply, self._row.id, fingerprint)
+
+    def _count_if_unknown(self) -> None:
+        """A sender that is nobody's is counted, so that the admin sees whose address is missing."""
+        author = self._message.author
+        people = self._relay.snapshot.people
+        if self._plan.reason is not Reason.NOT_OWN_ADDRESS or author is None or people is None:
+            return
+        key = address_key(author)
+        if key not in people.by_address:
+            self._relay.logbook.note(UnknownSender(key, author, self._row.time))
+
+    def _fingerprint(self) -> bytes:
+        return _digest_of([*self._envelope_parts(), self._digest.digest()])
+
+    def _copy_refusal_key(self) -> bytes:
+        return _digest_of(
+            [*self._envelope_parts(), (self._message.message_id or "").encode("utf-8", "replace")]
+        )
+
+    def _envelope_parts(self) -> list[bytes]:
+        recipients = sorted(path.wire for path in self._transaction.accepted)
+        return [str(self._person.id).encode(), self._transaction.sender.wire, *recipients]
+
+
+def new_mail_id() -> str:
+    """A UUIDv7 (RFC 9562 section 5.7): in the order of time, unique without asking anybody."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (
+        (milliseconds << 80)
+        | (0x7 << 76)
+        | (secrets.randbits(12) << 64)
+        | (0b10 << 62)
+        | secrets.randbits(62)
+    )
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _digest_of(parts: list[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,164 @@
+"""SMTP replies: every one that we say ourselves, by name, and what becomes of those that the upstream says.
+
+Codes: RFC 5321 section 4.2, enhanced codes: RFC 3463.
+
+Pure: values and their wire form."""
+
+import re
+from dataclasses import dataclass
+
+_LONGEST_LINE = 510  # RFC 5321 section 4.5.3.1.5: 512 with CRLF
+_MOST_LINES = 20
+_ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])([ -]?).*", re.DOTALL)
+_LONGEST_REPLY = 32 * 1024
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: its code, and its lines without code and line end."""
+
+    code: int
+    lines: tuple[bytes, ...]
+
+    @property
+    def is_positive(self) -> bool:
+        return 200 <= self.code < 300
+
+    @property
+    def kind(self) -> int:
+        """The first digit: 2 done, 3 go on, 4 try again, 5 never."""
+        return self.code // 100
+
+    def wire(self) -> bytes:
+        """What goes to a client: printable ASCII, bounded, each line with its code."""
+        lines = [_UNPRINTABLE.sub(b"?", line)[: _LONGEST_LINE - 4] for line in self.lines[:_MOST_LINES]] or [
+            b""
+        ]
+        code = b"%03d" % self.code
+        head = [code + b"-" + line for line in lines[:-1]]
+        return b"\r\n".join([*head, code + b" " + lines[-1], b""])
+
+    def text(self) -> str:
+        """The reply on one line, for people: `250 2.0.0 Ok: queued`."""
+        said = b" ".join(line.strip() for line in self.lines)
+        return f"{self.code} {said.decode('utf-8', 'replace')}".strip()
+
+    def bare(self) -> str:
+        """Code and enhanced code only: what may be kept of a mail that is nobody's business."""
+        enhanced = _ENHANCED.match(self.lines[0]) if self.lines else None
+        return f"{self.code} {enhanced.group().decode()}" if enhanced else str(self.code)
+
+    def names(self, secret: bytes) -> bool:
+        """Whether the text gives away an address or its domain, in any case."""
+        said = b"\n".join(self.lines).lower()
+        domain = secret.lower().rpartition(b"@")[2]
+        return bool(secret) and domain in said
+
+    def without_text(self) -> "Reply":
+        """The same verdict in words of ours."""
+        enhanced = _ENHANCED.match(self.lines[0]) if self.lines else None
+        code = enhanced.group() if enhanced else b"%d.0.0" % self.kind
+        return Reply(
+            self.code, (code + (b" Ok" if self.is_positive else b" Not accepted by the mail provider"),)
+        )
+
+
+class Garbage(Exception):
+    """What came is no SMTP reply (RFC 5321 section 4.2)."""
+
+
+class ReplyReader:
+    """Puts replies together from whatever pieces they arrive in."""
+
+    __slots__ = ("_buffer", "_lines", "_size")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """The replies that are complete now. Raises Garbage, after which the connection is worth nothing."""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        found = [reply for line in lines if (reply := self._add(line.rstrip(b"\r"))) is not None]
+        if self._size + len(self._buffer) > _LONGEST_REPLY:
+            raise Garbage
+        return found
+
+    def _add(self, line: bytes) -> Reply | None:
+        match = _REPLY_LINE.fullmatch(line)
+        if match is None or (self._lines and self._lines[0][:3] != line[:3]):
+            raise Garbage
+        self._lines.append(line)
+        self._size += len(line)
+        if match.group(2) == b"-":
+            return None
+        reply = Reply(int(line[:3]), tuple(one[4:] for one in self._lines))
+        self._lines, self._size = [], 0
+        return reply
+
+
+def _own(code: int, text: str) -> Reply:
+    return Reply(code, (text.encode(),))
+
+
+BYE = _own(221, "2.0.0 Bye")
+OK = _own(250, "2.0.0 Ok")
+CANNOT_VERIFY = _own(252, "2.1.5 Cannot verify, but send some mail and I will try")
+SIGNED_IN = _own(235, "2.7.0 Authentication successful")
+SEND_DATA = _own(354, "End data with <CR><LF>.<CR><LF>")
+SHUTTING_DOWN = _own(421, "4.3.2 Shutting down, try again in a moment")
+IDLE = _own(421, "4.4.2 Idle for too long")
+TOO_MANY_ERRORS = _own(421, "4.7.0 Too many errors")
+INTERNAL = _own(451, "4.3.0 Try again later")
+MISCONFIGURED = _own(451, "4.3.5 The relay is not configured right, its administrator knows")
+UPSTREAM_BUSY = _own(451, "4.3.2 Too busy, try again in a moment")
+UPSTREAM_UNREACHABLE = _own(451, "4.4.1 The mail provider cannot be reached, try again later")
+UPSTREAM_LOST = _own(451, "4.4.2 The connection to the mail provider was lost, try again later")
+CANNOT_CHECK_SIGN_IN = _own(454, "4.7.0 Cannot check the sign-in now, try again later")
+LINE_TOO_LONG = _own(500, "5.5.2 Line too long")
+UNKNOWN_COMMAND = _own(500, "5.5.2 Unknown command")
+BAD_ARGUMENTS = _own(501, "5.5.4 Syntax error in the arguments")
+BAD_BASE64 = _own(501, "5.5.2 Cannot decode the response")
+AUTH_CANCELLED = _own(501, "5.7.0 Authentication cancelled")
+BAD_SENDER_SYNTAX = _own(501, "5.1.7 Syntax error in the sender's address")
+BAD_RECIPIENT_SYNTAX = _own(501, "5.1.3 Syntax error in the recipient's address")
+NOT_OFFERED = _own(502, "5.5.1 Not offered")
+SAY_HELLO_FIRST = _own(503, "5.5.1 Say EHLO first")
+MAIL_FIRST = _own(503, "5.5.1 Say MAIL first")
+NESTED_MAIL = _own(503, "5.5.1 A mail is on its way already")
+ALREADY_SIGNED_IN = _own(503, "5.5.1 Already signed in")
+NOT_DURING_MAIL = _own(503, "5.5.1 Not while a mail is on its way")
+UNKNOWN_MECHANISM = _own(504, "5.5.4 This way of signing in is not offered")
+SIGN_IN_FIRST = _own(530, "5.7.0 Sign in first")
+BAD_CREDENTIALS = _own(535, "5.7.8 Name or app password is wrong")
+NEEDS_8BITMIME = _own(550, "5.6.3 The mail provider does not take 8-bit mail now")
+BARE_NEWLINE = _own(550, "5.6.11 A line ends in a bare CR or LF")
+NUL_BYTE = _own(550, "5.6.0 The mail holds a NUL byte")
+NEEDS_SMTPUTF8_UPSTREAM = _own(550, "5.6.7 The mail provider does not take internationalised addresses now")
+NEEDS_SMTPUTF8 = _own(553, "5.6.7 An address with these characters needs SMTPUTF8")
+NO_RECIPIENTS = _own(554, "5.5.1 No valid recipients")
+UNKNOWN_PARAMETER = _own(555, "5.5.4 A parameter is not known or not offered")
+
+_OUR_RELATIONSHIP_CODES = frozenset({530, 534, 535, 538})
+_OUR_RELATIONSHIP_TEXTS = (
+    b"5.7.64",
+    b"5.7.60",
+    b"tenantattribution",
+    b"relay access denied",
+    b"relaying denied",
+    b"relay denied",
+    b"client host rejected",
+)
+
+
+def is_our_fault(reply: Reply) -> bool:
+    """Whether the upstream refuses *us*, not the mail: it would refuse every mail (facts of the providers).
+
+    RFC 4954 section 6 for the codes; the texts are those of Exchange Online, Google and Postfix."""
+    if reply.code in _OUR_RELATIONSHIP_CODES:
+        return True
+    said = b" ".join(reply.lines).lower()
+    return reply.kind == 5 and any(text in said for text in _OUR_RELATIONSHIP_TEXTS)

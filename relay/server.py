@@ -1,0 +1,85 @@
+"""The listeners, and everyone who is connected to them: who has been silent for too long, and how all of it stops."""
+
+import asyncio
+from collections.abc import Iterable
+
+from core.config import Listener
+from relay import replies
+from relay.delivery import Relay
+from relay.session import Session
+
+_BACKLOG = 2048
+_SECONDS_TO_FINISH_SENDING = 20.0
+_SECONDS_FOR_LAST_VERDICTS = 90.0
+"""More than an upstream may take for its verdict: a mail whose dot was sent is always seen through."""
+
+
+class Server:
+    """Listens, keeps the sessions, and stops them in good order."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.is_stopping = False
+        self._relay = relay
+        self._sessions: set[Session] = set()
+        self._servers: list[asyncio.Server] = []
+        self._none_left = asyncio.Event()
+
+    async def listen(self, listeners: Iterable[Listener]) -> list[Listener]:
+        """Accept clients; the listeners with the ports that they got. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        bound: list[Listener] = []
+        for listener in listeners:
+            server = await loop.create_server(
+                lambda: Session(self._relay, self),
+                listener.host,
+                listener.port,
+                backlog=_BACKLOG,
+                reuse_port=True,
+            )
+            self._servers.append(server)
+            bound.append(Listener(listener.kind, listener.host, server.sockets[0].getsockname()[1]))
+        return bound
+
+    def enter(self, session: Session) -> None:
+        self._sessions.add(session)
+
+    def leave(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._none_left.set()
+
+    async def watch(self) -> None:
+        """Once a second, for ever: who has been silent for too long is told so and let go."""
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(1)
+            for session in [
+                one for one in self._sessions if one.deadline is not None and one.deadline < now()
+            ]:
+                session.dismiss(replies.IDLE)
+
+    async def stop(self) -> int:
+        """No new clients; those between mails are told to come again, mails under way come to their end.
+
+        How many did not, within the bounds."""
+        self.is_stopping = True
+        for server in self._servers:
+            server.close()
+        for session in [one for one in self._sessions if one.is_between_mails]:
+            session.dismiss(replies.SHUTTING_DOWN)
+        if not await self._all_left_within(_SECONDS_TO_FINISH_SENDING):
+            for session in [one for one in self._sessions if one.deadline is not None]:
+                session.dismiss(replies.SHUTTING_DOWN)
+            await self._all_left_within(_SECONDS_FOR_LAST_VERDICTS)
+        return len(self._sessions)
+
+    async def _all_left_within(self, seconds: float) -> bool:
+        if not self._sessions:
+            return True
+        self._none_left.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._none_left.wait()
+        except TimeoutError:
+            return False
+        return True

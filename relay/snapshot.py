@@ -1,0 +1,160 @@
+"""Everybody's settings as the relay holds them: read anew whenever their revision rises, and kept on disk.
+
+With the database away the last ones stay in force; a relay that starts without it takes those from the state
+directory, where they lie encrypted."""
+
+import asyncio
+import base64
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from core import logs
+from core.people import AppPassword, People, Person
+from core.secrets import Box, Undecryptable
+from core.settings import Logging, PersonSettings, PolicySettings
+from core.storage.audit import settings_revision
+from core.storage.database import Database, DatabaseUnavailable
+from core.storage.logbook import copy_refusals
+from core.storage.settings import people
+from relay.offloop import off_loop
+
+SECONDS_BETWEEN_LOOKS = 1.0
+REFUSED_COPIES_COUNT_FOR = timedelta(hours=1)
+_SECONDS_FOR_A_LOOK_NOW = 1.0
+
+
+class Snapshot:
+    """The settings in force in this process; `people` is None while nobody knows them."""
+
+    def __init__(self, database: Database, directory: Path, box: Box) -> None:
+        self.people: People | None = None
+        self.copy_refusals: frozenset[bytes] = frozenset()
+        """Recognises mails that were refused at the dot with a copy within the last hour."""
+        self._database = database
+        self._path = directory / "settings.snapshot"
+        self._box = box
+        self._look: asyncio.Task[bool] | None = None
+
+    async def start(self) -> None:
+        """Take the settings from the database, else from the state directory."""
+        if not await self.look_at_once():
+            self.people = self._from_disk()
+            if self.people is None:
+                logs.settings_missing()
+            else:
+                logs.settings_from_snapshot(self.people.revision)
+
+    async def keep_fresh(self) -> None:
+        """Look for new settings for ever."""
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            await self.look()
+
+    async def look(self) -> bool:
+        """Look now; whether the database could be asked. Who comes while somebody looks shares that look."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.ensure_future(self._read())
+        return await asyncio.shield(self._look)
+
+    async def look_at_once(self) -> bool:
+        """The same for somebody who waits: a database that does not answer soon counts as away."""
+        try:
+            async with asyncio.timeout(_SECONDS_FOR_A_LOOK_NOW):
+                return await self.look()
+        except TimeoutError:
+            return False
+
+    async def _read(self) -> bool:
+        known = self.people.revision if self.people is not None else None
+        try:
+            fresh, self.copy_refusals = await off_loop(lambda: self._from_database(known))
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))
+            return False
+        except Exception:  # noqa: BLE001  an odd database must not stop the relay from looking again
+            logs.failed_unexpectedly("reading the settings")
+            return False
+        if fresh is not None:
+            self.people = fresh
+            await off_loop(lambda: self._to_disk(fresh))
+        return True
+
+    def _from_database(self, known: int | None) -> tuple[People | None, frozenset[bytes]]:
+        """The settings, None where they are those of the known revision."""
+        with self._database.reading() as session:
+            refusals = copy_refusals(session, datetime.now(UTC) - REFUSED_COPIES_COUNT_FOR)
+            if known is not None and settings_revision(session) == known:
+                return None, refusals
+            return people(session), refusals
+
+    def _to_disk(self, fresh: People) -> None:
+        """Replaced as a whole, so that a crash leaves the old one or the new one."""
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        try:
+            with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(self._box.closed(json.dumps(_plain(fresh)).encode()))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError:
+            logs.failed_unexpectedly("writing the settings snapshot")
+
+    def _from_disk(self) -> People | None:
+        try:
+            return _people(json.loads(self._box.opened(self._path.read_bytes())))
+        except (OSError, Undecryptable, ValueError, KeyError, TypeError):
+            return None
+
+
+def _plain(snapshot: People) -> dict[str, Any]:
+    return {
+        "revision": snapshot.revision,
+        "policy": [
+            snapshot.policy.own_domains,
+            snapshot.policy.never_log,
+            snapshot.policy.show_subjects_to_admins,
+        ],
+        "persons": [
+            {
+                "id": person.id,
+                "email": person.email,
+                "addresses": sorted(person.addresses),
+                "logging": person.settings.logging,
+                "bcc_address": person.settings.bcc_address,
+                "app_passwords": [
+                    [
+                        known.id,
+                        base64.b64encode(known.digest).decode(),
+                        known.expires_at and known.expires_at.isoformat(),
+                    ]
+                    for known in person.app_passwords
+                ],
+            }
+            for person in snapshot.persons
+        ],
+    }
+
+
+def _people(plain: dict[str, Any]) -> People:
+    own_domains, never_log, show_subjects = plain["policy"]
+    return People(
+        revision=plain["revision"],
+        policy=PolicySettings(tuple(own_domains), tuple(never_log), show_subjects),
+        persons=tuple(_person(one) for one in plain["persons"]),
+    )
+
+
+def _person(plain: dict[str, Any]) -> Person:
+    return Person(
+        id=plain["id"],
+        email=plain["email"],
+        addresses=frozenset(plain["addresses"]),
+        app_passwords=tuple(
+            AppPassword(key, base64.b64decode(digest), datetime.fromisoformat(expires) if expires else None)
+            for key, digest, expires in plain["app_passwords"]
+        ),
+        settings=PersonSettings(Logging(plain["logging"]), plain["bcc_address"]),
+    )

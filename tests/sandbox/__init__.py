@@ -1,0 +1,1 @@
+"""Programs that play the other side, for the demo and the tests alike."""
