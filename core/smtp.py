@@ -15,7 +15,7 @@ from core.config import Upstream, UpstreamTls
 
 _SECONDS_TO_CONNECT = 10
 _SECONDS_IN_ALL = 20
-_SECONDS_FOR_A_MAIL = 100
+_SECONDS_FOR_A_MAIL = 25
 _REFUSALS_OF_US = frozenset({530, 534, 535, 538})
 
 

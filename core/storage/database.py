@@ -19,6 +19,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+__all__ = ["Database", "DatabaseUnavailable", "Session"]
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x626C696E64  # any number that only we use: "blind"
 _SECONDS_TO_CONNECT = 5

@@ -1,0 +1,81 @@
+"""Who is signed in, and what that person may do; and where views find configuration and database."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
+
+from flask import Flask, abort, current_app
+from flask_login import LoginManager, UserMixin, current_user, login_required
+
+from core.config import Config
+from core.storage.database import Database
+from core.storage.people import Account, person_by_id
+
+_KEY = "blindcopy"
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the views work with."""
+
+    config: Config
+    database: Database
+
+
+class SignedIn(UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
+    """The person of this request. The session's key is part of the id, so that a new password ends old sign-ins."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+    def get_id(self) -> str:
+        return f"{self.account.id}:{self.account.session_key}"
+
+
+def set_up(app: Flask, services: Services) -> None:
+    """Make views find their services, and pages ask for a sign-in."""
+    app.extensions[_KEY] = services
+    manager = LoginManager(app)
+    manager.login_view = "sign_in.sign_in"
+    manager.login_message = None
+    manager.session_protection = "basic"
+    manager.user_loader(_load)
+
+
+def config() -> Config:
+    return cast("Services", current_app.extensions[_KEY]).config
+
+
+def database() -> Database:
+    return cast("Services", current_app.extensions[_KEY]).database
+
+
+def me() -> Account:
+    """The person who is signed in; only for views that ask for a sign-in."""
+    return cast("SignedIn", current_user).account
+
+
+def admin_required(view: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Admins only: everybody else gets 403, whatever the method."""
+
+    @wraps(view)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not me().is_admin:
+            abort(403)
+        return view(*args, **kwargs)
+
+    return cast("Callable[_P, _R]", login_required(guarded))
+
+
+def _load(key: str) -> SignedIn | None:
+    number, _, session_key = key.partition(":")
+    if not number.isdecimal():
+        return None
+    with database().reading() as session:
+        account = person_by_id(session, int(number))
+    if account is None or not account.is_active or account.session_key != session_key:
+        return None
+    return SignedIn(account)

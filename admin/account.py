@@ -1,0 +1,109 @@
+"""My Account: one's own password and time zone."""
+
+from zoneinfo import available_timezones
+
+from flask import Blueprint, flash, redirect, render_template, url_for
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import login_required, login_user
+from flask_wtf import FlaskForm
+from werkzeug.wrappers import Response
+from wtforms import PasswordField, SelectField, SubmitField
+from wtforms.validators import DataRequired, Length
+
+from admin.access import SignedIn, database, me
+from admin.passwords import hashed, is_right
+from admin.refusals import beside, flash_refusal
+from core import settings as rules
+from core.refusal import Refusal
+from core.settings import Name
+from core.storage import people, settings
+
+pages = Blueprint("account", __name__, url_prefix="/settings/account")
+
+
+class PasswordForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
+    current = PasswordField(
+        _l("Current password"),
+        [DataRequired(), Length(max=1000)],
+        render_kw={"autocomplete": "current-password"},
+    )
+    new = PasswordField(
+        _l("New password"), [DataRequired(), Length(max=1000)], render_kw={"autocomplete": "new-password"}
+    )
+    change = SubmitField(_l("Change password"))
+
+
+class TimeZoneForm(FlaskForm):  # type: ignore[misc]
+    time_zone = SelectField(_l("Time zone"))
+    save = SubmitField(_l("Save"))
+
+
+@pages.get("")
+@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+def account() -> str:
+    return _render(PasswordForm(formdata=None))
+
+
+@pages.post("/password")
+@login_required  # type: ignore[untyped-decorator]
+def change_password() -> str | Response:
+    form = PasswordForm()
+    if form.validate_on_submit() and not is_right(form.current.data, me().password_hash):
+        form.current.errors = [_("This is not your current password")]
+    elif form.validate_on_submit():
+        try:
+            _store_password(form.new.data)
+        except Refusal as refusal:
+            beside(form.new, refusal)
+        else:
+            flash(_("Your password is changed; you are signed out everywhere else."), "success")
+            return redirect(url_for("account.account"))
+    return _render(form)
+
+
+@pages.post("/time-zone")
+@login_required  # type: ignore[untyped-decorator]
+def set_time_zone() -> str | Response:
+    form = _time_zone_form(None)
+    if not form.validate_on_submit():
+        return _render(PasswordForm(formdata=None))
+    try:
+        with database().writing() as session:
+            settings.set_preference(session, me(), Name.TIME_ZONE, form.time_zone.data, actor=me().email)
+    except Refusal as refusal:
+        flash_refusal(refusal)
+    else:
+        flash(_("Saved."), "success")
+    return redirect(url_for("account.account"))
+
+
+def _store_password(password: str) -> None:
+    """The other sign-ins end, this one goes on. Raises PasswordRefused."""
+    password_hash = hashed(password)
+    with database().writing() as session:
+        people.set_password_hash(session, me().email, password_hash, actor=me().email)
+        changed = people.person_by_email(session, me().email)
+    login_user(SignedIn(changed))
+
+
+def _time_zone_form(chosen: str | None) -> TimeZoneForm:
+    form = TimeZoneForm() if chosen is None else TimeZoneForm(formdata=None, time_zone=chosen)
+    form.time_zone.choices = [
+        ("", _("the organisation's")),
+        *[(name, name) for name in sorted(available_timezones())],
+    ]
+    return form
+
+
+def _render(password_form: PasswordForm) -> str:
+    with database().reading() as session:
+        in_force = rules.in_force(settings.policy(session), settings.preference(session, me().id))
+    time_zone = next(setting for setting in in_force if setting.name is Name.TIME_ZONE)
+    return render_template(
+        "account.html",
+        account=me(),
+        password_form=password_form,
+        time_zone_form=_time_zone_form(time_zone.value),
+        time_zone=time_zone,
+    )

@@ -1,0 +1,116 @@
+"""The pages: one Flask application of blueprints, one blueprint per noun."""
+
+import sys
+from datetime import timedelta
+
+from flask import Flask, Response, render_template, request
+from flask_babel import Babel, get_locale
+from flask_bootstrap import Bootstrap5
+from flask_talisman import Talisman
+from flask_wtf import CSRFProtect
+from werkzeug.exceptions import HTTPException
+
+from admin import (
+    access,
+    account,
+    activity,
+    app_passwords,
+    changes,
+    mail_client,
+    people,
+    policy,
+    salesforce,
+    senders,
+    sign_in,
+)
+from admin.times import local_time
+from core import logs
+from core.config import Config, ConfigurationError, read_config
+from core.storage.database import Database, DatabaseUnavailable
+
+LANGUAGES = ("en", "de", "zh")
+_CONTENT_SECURITY_POLICY = {
+    "default-src": "'self'",
+    "img-src": "'self' data:",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+
+
+def build_app(config: Config | None = None) -> Flask:
+    """The application, with its database brought up to date.
+
+    Without a configuration the environment's is read; mistakes in it are printed, and the process exits with 2."""
+    if config is None:
+        logs.to_stderr()
+        config = _config_or_exit()
+    app = Flask("admin")
+    app.config.update(
+        SECRET_KEY=config.secret_keys[0],
+        SECRET_KEY_FALLBACKS=list(config.secret_keys[1:]),
+        SESSION_COOKIE_SAMESITE="Lax",
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=12),
+        BOOTSTRAP_SERVE_LOCAL=True,
+        WTF_CSRF_TIME_LIMIT=None,
+        MAX_CONTENT_LENGTH=256 * 1024,
+        RATELIMIT_STORAGE_URI="memory://",
+    )
+    services = access.Services(config, Database(config.database_url))
+    try:
+        services.database.migrate()
+    except DatabaseUnavailable as error:
+        logs.database_unavailable(str(error))
+    access.set_up(app, services)
+    _set_up_libraries(app, config)
+    for blueprint in (
+        sign_in.pages, activity.pages, senders.pages, salesforce.pages, policy.pages, people.pages,
+        app_passwords.pages, mail_client.pages, account.pages, changes.pages,
+    ):  # fmt: skip
+        app.register_blueprint(blueprint)
+    app.add_template_filter(local_time)
+    app.add_template_global(get_locale)
+    app.register_error_handler(HTTPException, _sorry)
+    app.register_error_handler(DatabaseUnavailable, _database_away)
+    app.after_request(_keep_private)
+    return app
+
+
+def _config_or_exit() -> Config:
+    try:
+        return read_config(needs=("BLINDCOPY_SECRET_KEY",))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def _set_up_libraries(app: Flask, config: Config) -> None:
+    is_https = config.public_url.startswith("https://")
+    CSRFProtect(app)
+    Bootstrap5(app)
+    Babel(app, locale_selector=lambda: request.accept_languages.best_match(LANGUAGES, "en"))
+    Talisman(
+        app,
+        force_https=is_https,
+        session_cookie_secure=is_https,
+        strict_transport_security=is_https,
+        content_security_policy=_CONTENT_SECURITY_POLICY,
+        frame_options="DENY",
+        referrer_policy="same-origin",
+    )
+    sign_in.limiter.init_app(app)
+
+
+def _sorry(error: HTTPException) -> tuple[str, int]:
+    return render_template("error.html", error=error), error.code or 500
+
+
+def _database_away(error: DatabaseUnavailable) -> tuple[str, int]:
+    logs.database_unavailable(str(error))
+    return render_template("database_away.html"), 503
+
+
+def _keep_private(response: Response) -> Response:
+    """Pages are one person's: no cache keeps them."""
+    if request.endpoint not in {"static", "bootstrap.static"}:
+        response.headers["Cache-Control"] = "no-store"
+    return response

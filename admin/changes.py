@@ -1,0 +1,16 @@
+"""Who changed which setting, and when. Admins only."""
+
+from flask import Blueprint, render_template
+
+from admin.access import admin_required, database
+from core.storage.audit import changes as latest_changes
+
+pages = Blueprint("changes", __name__, url_prefix="/settings/changes")
+_ROWS = 200
+
+
+@pages.get("")
+@admin_required
+def changes() -> str:
+    with database().reading() as session:
+        return render_template("changes.html", changes=latest_changes(session, _ROWS))

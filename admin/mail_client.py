@@ -1,0 +1,111 @@
+"""Set up your mail client: what to type into it, and a test mail that shows the relay's verdict."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid
+
+from flask import Blueprint, render_template
+from flask_babel import gettext as _
+from flask_login import login_required
+from flask_wtf import FlaskForm
+
+from admin.access import config, database, me
+from core.smtp import Unavailable, Verdict, send_mail
+from core.storage.beats import listeners
+from core.storage.people import add_app_password, revoke_app_password
+
+pages = Blueprint("mail_client", __name__, url_prefix="/settings/mail-client")
+_PASSWORD_LIVES = timedelta(minutes=2)
+
+
+class TestMailForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
+    """A button."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a mail client connects."""
+
+    host: str
+    port: int
+
+
+@pages.get("")
+@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+def mail_client() -> str:
+    return _render(None)
+
+
+@pages.post("/test")
+@login_required  # type: ignore[untyped-decorator]
+def test_mail() -> str:
+    if not TestMailForm().validate_on_submit():
+        return _render(None)
+    door = _door()
+    try:
+        verdict = _send(door)
+    except Unavailable as error:
+        verdict = Verdict(
+            accepted=False,
+            text=_(
+                "The relay does not answer at %(host)s:%(port)s: %(cause)s",
+                host=door.host,
+                port=door.port,
+                cause=str(error),
+            ),
+        )
+    return _render(verdict)
+
+
+def _send(door: Door) -> Verdict:
+    """From the person to the person, with a password that is good for this one mail. Raises Unavailable."""
+    account = me()
+    with database().writing() as session:
+        key, password = add_app_password(
+            session,
+            account.email,
+            label="test mail",
+            actor=account.email,
+            expires_at=datetime.now(UTC) + _PASSWORD_LIVES,
+        )
+    try:
+        return asyncio.run(
+            send_mail(
+                host=door.host, port=door.port, login=account.email, password=password,
+                sender=account.email, recipient=account.email, content=_content(account.email),
+            )
+        )  # fmt: skip
+    finally:
+        with database().writing() as session:
+            revoke_app_password(session, account.email, key, actor=account.email)
+
+
+def _content(address: str) -> bytes:
+    mail = EmailMessage(policy=SMTP)
+    mail["From"] = address
+    mail["To"] = address
+    mail["Subject"] = _("Blindcopy test mail")
+    mail["Date"] = formatdate(localtime=True)
+    mail["Message-ID"] = make_msgid(domain=address.rpartition("@")[2])
+    mail.set_content(_("This mail went through the Blindcopy relay. If you can read it, sending works."))
+    return mail.as_bytes()
+
+
+def _door() -> Door:
+    """A relay that says it is there, else the one that is configured."""
+    with database().reading() as session:
+        alive = listeners(session)
+    for listener in alive:
+        host, _colon, port = listener.partition(" ")[2].rpartition(":")
+        return Door(host.strip("[]"), int(port))
+    configured = config().listeners[0]
+    return Door(configured.host, configured.port)
+
+
+def _render(verdict: Verdict | None) -> str:
+    return render_template(
+        "mail_client.html", door=_door(), email=me().email, form=TestMailForm(formdata=None), verdict=verdict
+    )

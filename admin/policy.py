@@ -1,0 +1,59 @@
+"""The organisation's policy: what applies to everybody, and where persons may differ. Admins only."""
+
+from flask import Blueprint, flash, redirect, url_for
+from flask_babel import gettext as _
+from werkzeug.wrappers import Response
+from wtforms import Field
+
+from admin import salesforce
+from admin.access import admin_required, database, me
+from admin.policy_form import PolicyForm
+from admin.refusals import beside
+from core import settings as rules
+from core.settings import Name, SettingError
+from core.storage import settings
+
+pages = Blueprint("policy", __name__, url_prefix="/settings")
+
+
+@pages.post("/policy")
+@admin_required
+def save() -> str | Response:
+    form = PolicyForm()
+    if not form.validate_on_submit() or not _values_are_right(form):
+        return salesforce.render(policy_form=form)
+    with database().writing() as session:
+        before = {setting.name: setting.value for setting in rules.policy_in_force(settings.policy(session))}
+        for name, value in _values(form).items():
+            if rules.checked(name, value) != before[name]:
+                settings.set_policy(session, name, value, actor=me().email)
+        settings.lock_policy(session, Name.LOGGING, locked=form.logging_locked.data, actor=me().email)
+    flash(_("Saved. The relay follows within two seconds."), "success")
+    return redirect(url_for("salesforce.sync_settings"))
+
+
+def _values(form: PolicyForm) -> dict[Name, str]:
+    return {
+        Name.LOGGING: form.logging.data,
+        Name.OWN_DOMAINS: form.own_domains.data or "",
+        Name.NEVER_LOG: form.never_log.data or "",
+        Name.TIME_ZONE: form.time_zone.data or "",
+        Name.SHOW_SUBJECTS: "yes" if form.show_subjects.data else "no",
+    }
+
+
+def _values_are_right(form: PolicyForm) -> bool:
+    """Check all of them before any is stored, so that nothing is half-done."""
+    fields: dict[Name, Field] = {
+        Name.OWN_DOMAINS: form.own_domains,
+        Name.NEVER_LOG: form.never_log,
+        Name.TIME_ZONE: form.time_zone,
+    }
+    right = True
+    for name, field in fields.items():
+        try:
+            rules.checked(name, field.data or "")
+        except SettingError as refusal:
+            beside(field, refusal)
+            right = False
+    return right

@@ -1,0 +1,64 @@
+"""Senders that nobody knows: mail that was passed on and logged for nobody."""
+
+from flask import Blueprint, flash, redirect, render_template, url_for
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_wtf import FlaskForm
+from werkzeug.wrappers import Response
+from wtforms import HiddenField, SelectField, SubmitField
+from wtforms.validators import DataRequired
+
+from admin.access import admin_required, database, me
+from admin.refusals import flash_errors, flash_refusal
+from core.refusal import Refusal
+from core.storage.logbook import unknown_senders
+from core.storage.people import add_address, all_persons
+
+pages = Blueprint("senders", __name__)
+
+
+class GiveForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
+    """Make an unknown sender somebody's acceptable address."""
+
+    address = HiddenField(validators=[DataRequired()])
+    person = SelectField(_l("Belongs to"), [DataRequired()])
+    submit = SubmitField(_l("Add"))
+
+
+@pages.get("/senders")
+@admin_required
+def senders() -> str:
+    with database().reading() as session:
+        unknown = unknown_senders(session)
+    return render_template("senders.html", unknown=unknown, form=_form())
+
+
+@pages.post("/senders")
+@admin_required
+def give() -> Response:
+    form = _form()
+    if not form.validate_on_submit():
+        flash_errors(form)
+        return redirect(url_for("senders.senders"))
+    try:
+        with database().writing() as session:
+            add_address(session, form.person.data, form.address.data, actor=me().email)
+    except Refusal as refusal:
+        flash_refusal(refusal)
+    else:
+        flash(
+            _(
+                "%(address)s is now an acceptable address of %(person)s.",
+                address=form.address.data,
+                person=form.person.data,
+            ),
+            "success",
+        )
+    return redirect(url_for("senders.senders"))
+
+
+def _form() -> GiveForm:
+    form = GiveForm()
+    with database().reading() as session:
+        form.person.choices = [(one.email, one.name or one.email) for one in all_persons(session)]
+    return form

@@ -1,0 +1,33 @@
+"""Times as the person who looks at them reads them."""
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from flask import g
+from flask_babel import format_datetime
+from flask_login import current_user
+
+from admin.access import database, me
+from core import settings as rules
+from core.settings import Name
+from core.storage import settings
+
+
+def local_time(time: datetime) -> str:
+    """Date and time in the person's language and time zone, else the server's."""
+    return str(format_datetime(time.astimezone(_zone()), "medium", rebase=False))
+
+
+def _zone() -> ZoneInfo | None:
+    """The zone in force, looked up once a request; None: the server's."""
+    if "zone" not in g:
+        g.zone = _zone_in_force() if current_user.is_authenticated else None
+    zone: ZoneInfo | None = g.zone
+    return zone
+
+
+def _zone_in_force() -> ZoneInfo | None:
+    with database().reading() as session:
+        chosen = rules.in_force(settings.policy(session), settings.preference(session, me().id))
+    name = next(setting.value for setting in chosen if setting.name is Name.TIME_ZONE)
+    return ZoneInfo(name) if name else None

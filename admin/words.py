@@ -1,0 +1,82 @@
+"""What the logbook's codes mean, in sentences for people."""
+
+from flask_babel import lazy_gettext as _l
+
+from core.mail import Copy, Reason, Row, State
+
+STATES = {
+    State.PENDING: _l("On its way"),
+    State.ABORTED: _l("Not sent"),
+    State.UNKNOWN: _l("Unknown"),
+    State.REFUSED: _l("Refused"),
+    State.NOT_LOGGED: _l("Not logged"),
+    State.COPIED: _l("Copied"),
+    State.COPY_REFUSED: _l("Copy refused"),
+    State.DISMISSED: _l("Dismissed"),
+}
+
+COLOURS = {
+    State.PENDING: "info",
+    State.ABORTED: "secondary",
+    State.UNKNOWN: "warning",
+    State.REFUSED: "danger",
+    State.NOT_LOGGED: "secondary",
+    State.COPIED: "success",
+    State.COPY_REFUSED: "warning",
+    State.DISMISSED: "secondary",
+}
+
+_REASONS = {
+    Reason.UNREADABLE_AUTHOR: _l(
+        "The From line of the mail does not name exactly one address, so nobody can say whose mail it is."
+    ),
+    Reason.NOT_OWN_ADDRESS: _l("The From address is not one of this person's acceptable addresses."),
+    Reason.LOGGING_OFF: _l("Logging is switched off."),
+    Reason.BY_SALESFORCE: _l("Salesforce itself sent the mail and knows of it."),
+    Reason.NULL_SENDER: _l("It is a notification without a sender, such as a bounce."),
+    Reason.AUTOMATIC: _l("It is an automatic reply, a bulk mail or a mail of a mailing list."),
+    Reason.READ_RECEIPT: _l("It is a read receipt."),
+    Reason.OPTED_OUT: _l("The mail asked not to be logged (X-Blindcopy: no)."),
+    Reason.INTERNAL_ONLY: _l(
+        "All recipients are in the organisation's own domains or on the never-log list."
+    ),
+    Reason.ALREADY_COPIED: _l(
+        "The sender had put the Email to Salesforce address among the recipients, so Salesforce has it without our copy."
+    ),
+    Reason.NO_BCC_ADDRESS: _l("No Email to Salesforce address is known for this person."),
+    Reason.TOO_LARGE_TO_COPY: _l("The mail is larger than 25 MB, which Email to Salesforce does not take."),
+    Reason.COPY: _l("A blind copy was to go to the Email to Salesforce address."),
+}
+
+
+_OUTCOMES = {
+    State.PENDING: _l("The mail is being handed to the mail provider right now."),
+    State.ABORTED: _l(
+        "The mail broke off before its end, so nothing was sent; the mail client has been told, or knows."
+    ),
+    State.UNKNOWN: _l(
+        "The connection broke right after the mail was handed over: nobody knows whether the mail provider took it. "
+        "If a recipient has it, Salesforce may have its copy too."
+    ),
+    State.REFUSED: _l("The mail provider refused the mail, so there is nothing to log: %(reply)s"),
+    State.COPIED: _l("A blind copy went to the Email to Salesforce address, and the mail provider took it."),
+    State.DISMISSED: _l("Somebody decided that nothing is to be done."),
+}
+_COPY_UNANSWERED = _l(
+    "The mail was sent without its blind copy: the mail provider did not answer to the copy's address in time."
+)
+_COPY_REFUSED = _l("The mail was sent without its blind copy, which the mail provider refused: %(reply)s")
+
+
+def why(row: Row) -> str:
+    """Why this mail was logged so, or not at all: one answer in sentences."""
+    reply = row.bcc_reply if row.state is State.COPY_REFUSED else row.upstream
+    return str(_sentence(row)) % {"reply": reply or ""}
+
+
+def _sentence(row: Row) -> object:
+    if row.state is State.NOT_LOGGED:
+        return _REASONS[row.reason]
+    if row.state is State.COPY_REFUSED:
+        return _COPY_UNANSWERED if row.bcc is Copy.UNANSWERED else _COPY_REFUSED
+    return _OUTCOMES[row.state]

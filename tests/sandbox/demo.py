@@ -1,0 +1,195 @@
+"""`make demo`: everything on this machine, on loopback: mail sink, relay and admin, a demo person, and a first mail.
+
+It plays the operator: what it sets up, it sets up by the documented commands and variables."""
+
+import os
+import secrets
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import time
+from email.message import EmailMessage
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+STATE = CHECKOUT / ".blindcopy" / "demo"
+EMAIL = "dana@acme.example"
+BCC_ADDRESS = "emailtosalesforce@demo.na1.le.salesforce.com"
+_SECONDS_TO_START = 30
+
+
+class Demo:
+    """The processes of the demo, and the environment that they share."""
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen] = []
+        self.sink_port, self.page_port = _port(2525), _port(8025)
+        self.relay_port, self.admin_port = _port(2587), _port(8000)
+        self.env = os.environ | {
+            "DATABASE_URL": f"sqlite:///{STATE}/blindcopy.db",
+            "BLINDCOPY_STATE_DIR": str(STATE),
+            "BLINDCOPY_SECRET_KEY": _secret_key(),
+            "BLINDCOPY_HOSTNAME": "relay.acme.example",
+            "BLINDCOPY_LISTEN": f"submission://127.0.0.1:{self.relay_port}",
+            "BLINDCOPY_UPSTREAM": f"smtp://127.0.0.1:{self.sink_port}",
+            "BLINDCOPY_PUBLIC_URL": f"http://127.0.0.1:{self.admin_port}",
+            "BLINDCOPY_WEB_HOST": "127.0.0.1",
+            "PORT": str(self.admin_port),
+        }
+
+    def start(self) -> None:
+        self._spawn(
+            "sink",
+            "-m",
+            "tests.sandbox.sink",
+            "--smtp-port",
+            str(self.sink_port),
+            "--web-port",
+            str(self.page_port),
+        )
+        _wait_for(self.sink_port)
+        self._admin("user", "list")  # brings the database up to date before anybody needs it
+        self._spawn("relay", "-m", "relay")
+        self._spawn(
+            "admin",
+            "-m",
+            "gunicorn",
+            "--bind",
+            f"127.0.0.1:{self.admin_port}",
+            "--threads",
+            "4",
+            "admin:create_app()",
+        )
+        for port in (self.relay_port, self.admin_port):
+            _wait_for(port, self.children)
+
+    def set_up_person(self) -> tuple[str, str]:
+        """The demo person's page password and app password, both new."""
+        if EMAIL not in self._admin("user", "list"):
+            self._admin("user", "add", EMAIL, "--name", "Dana Demo", "--admin")
+            self._admin("preference", EMAIL, "set", "bcc-address", BCC_ADDRESS)
+            self._admin("preference", EMAIL, "set", "logging", "bcc")
+            self._admin("policy", "set", "own-domains", ".acme.example")
+        password = secrets.token_urlsafe(9)
+        self._admin("user", "password", EMAIL, "--password-stdin", stdin=password)
+        for line in self._admin("user", "app-passwords", EMAIL).splitlines():
+            if "  demo  " in line:
+                self._admin("user", "app-passwords", EMAIL, "--revoke", line.split()[0])
+        return password, self._admin("user", "app-password", EMAIL, "--label", "demo").strip()
+
+    def send_first_mail(self, app_password: str) -> None:
+        mail = EmailMessage()
+        mail["From"] = f"Dana Demo <{EMAIL}>"
+        mail["To"] = "Bob Buyer <bob@customer.example>"
+        mail["Subject"] = "Our offer"
+        mail["Message-ID"] = f"<{secrets.token_hex(8)}@acme.example>"
+        mail.set_content("Dear Bob,\n\nhere is the offer that we spoke about.\n\nDana\n")
+        with smtplib.SMTP("127.0.0.1", self.relay_port, timeout=30) as client:
+            client.login(EMAIL, app_password)
+            client.send_message(mail)
+
+    def watch(self) -> None:
+        """Until somebody stops us, or one of ours ends."""
+        while all(child.poll() is None for child in self.children):
+            time.sleep(0.5)
+        raise SystemExit("A process of the demo has ended; its lines are above.")
+
+    def stop(self) -> None:
+        for child in reversed(self.children):
+            if child.poll() is None:
+                child.terminate()
+        for child in self.children:
+            child.wait(timeout=60)
+
+    def _spawn(self, name: str, *arguments: str) -> None:
+        with (STATE / f"{name}.log").open("wb") as log:
+            self.children.append(
+                subprocess.Popen(
+                    [sys.executable, *arguments],
+                    cwd=CHECKOUT,
+                    env=self.env,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+
+    def _admin(self, *arguments: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "admin", *arguments],
+            cwd=CHECKOUT, env=self.env, input=stdin, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"python -m admin {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    STATE.mkdir(parents=True, exist_ok=True)
+    demo = Demo()
+    try:
+        demo.start()
+        password, app_password = demo.set_up_person()
+        demo.send_first_mail(app_password)
+        print(
+            f"""
+Blindcopy runs on this machine, and a first mail has gone through it.
+
+  Admin        http://127.0.0.1:{demo.admin_port}   sign in as {EMAIL} with {password}
+  Mail client  SMTP host 127.0.0.1, port {demo.relay_port}, no encryption, name {EMAIL}, password {app_password}
+  Mail sink    http://127.0.0.1:{demo.page_port}   where the mail and its blind copy arrived
+
+Logs are in {STATE.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
+            flush=True,
+        )
+        demo.watch()
+    except KeyboardInterrupt:
+        print("\nStopping.", flush=True)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        demo.stop()
+
+
+def _as_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _secret_key() -> str:
+    path = STATE / "secret"
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text()
+
+
+def _port(wanted: int) -> int:
+    """This port, or a free one where it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise SystemExit("There is no free port on 127.0.0.1.")
+
+
+def _wait_for(port: int, children: list[subprocess.Popen] | None = None) -> None:
+    for _ in range(_SECONDS_TO_START * 10):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+        if any(child.poll() is not None for child in children or []):
+            break
+    raise SystemExit(f"Nothing answers on port {port}; see the logs in {STATE}.")
+
+
+if __name__ == "__main__":
+    main()
