@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, RadioField, StringField, SubmitField, TextAreaField
+from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length
 
 from core import settings as rules
@@ -16,8 +17,8 @@ class PolicyForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
         _l("How mail is logged, unless a person chooses"),
         [InputRequired()],
         choices=[
-            (Logging.OFF.value, _l("Not at all")),
-            (Logging.BCC.value, _l("By blind copy to the person's Email to Salesforce address")),
+            SelectChoice(Logging.OFF.value, _l("Not at all")),
+            SelectChoice(Logging.BCC.value, _l("By blind copy to the person's Email to Salesforce address")),
         ],
     )
     logging_locked = BooleanField(_l("Persons may not choose differently"))

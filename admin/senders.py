@@ -6,6 +6,7 @@ from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import HiddenField, SelectField, SubmitField
+from wtforms.fields.choices import SelectChoice
 from wtforms.validators import DataRequired
 
 from admin.access import admin_required, database, me
@@ -60,5 +61,5 @@ def give() -> Response:
 def _form() -> GiveForm:
     form = GiveForm()
     with database().reading() as session:
-        form.person.choices = [(one.email, one.name or one.email) for one in all_persons(session)]
+        form.person.choices = [SelectChoice(one.email, one.name or one.email) for one in all_persons(session)]
     return form

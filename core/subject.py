@@ -12,7 +12,7 @@ def readable_subject(raw: bytes) -> str:
     """The text of a Subject field's value: unfolded, RFC 2047 words decoded, control characters gone."""
     text = " ".join(raw.decode("utf-8", "replace").split())
     if "=?" in text:
-        text = _decoded(text)
+        text = _decoded(text) or text
     return "".join(character for character in text if character.isprintable())[:_LONGEST].strip()
 
 

@@ -5,6 +5,7 @@ From the final dot to the verdict nothing here waits for the client."""
 import hashlib
 import secrets
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -327,17 +328,11 @@ class Delivery:
 
 
 def new_mail_id() -> str:
-    """A UUIDv7 (RFC 9562 section 5.7): in the order of time, unique without asking anybody."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (
-        (milliseconds << 80)
-        | (0x7 << 76)
-        | (secrets.randbits(12) << 64)
-        | (0b10 << 62)
-        | secrets.randbits(62)
-    )
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking anybody."""
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | secrets.randbits(62)
+    return str(uuid.UUID(int=value))
 
 
 def _digest_of(parts: list[bytes]) -> bytes:

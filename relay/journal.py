@@ -97,7 +97,7 @@ class Journal:
         if self._file is None:
             self._number += 1
             path = self._directory / f"journal-{self._process_id}-{self._number}.log"
-            file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600), "ab+")
+            file = open(path, "ab+", opener=_open_private)  # noqa: SIM115  Path.open takes no opener; it stays open
             fcntl.flock(file, fcntl.LOCK_EX)
             self._file = file
         return self._file
@@ -138,6 +138,10 @@ class Journal:
             return _from_json(self._box.opened(line))
         except (Undecryptable, ValueError, KeyError, TypeError):
             return None
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _to_json(entry: Entry) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _LONGEST_LINE = 510  # RFC 5321 section 4.5.3.1.5: 512 with CRLF
 _MOST_LINES = 20
 _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
-_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])([ -]?).*", re.DOTALL)
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -]).*)?", re.DOTALL)
 _LONGEST_REPLY = 32 * 1024
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 

@@ -36,13 +36,14 @@ def database_now(session: Session) -> datetime:
 
 def beat(session: Session, sign: Beat) -> None:
     """Say that this process is alive."""
+    now = database_now(session)
     row = session.get(ProcessRow, sign.id)
     if row is None:
         row = ProcessRow(
             id=sign.id, kind=sign.kind, host=socket.gethostname(), pid=os.getpid(), started_at=sign.started_at
         )
         session.add(row)
-    row.beat_at = database_now(session)
+    row.beat_at = now
     row.settings_revision = sign.settings_revision
     row.listeners = list(sign.listeners)
 

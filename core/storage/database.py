@@ -109,7 +109,7 @@ def _troubles_translated() -> Iterator[None]:
 
 def _short(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {cause}"
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 
 
 def _alembic_config() -> AlembicConfig:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, Table, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -66,13 +66,13 @@ def write(session: Session, rows: Iterable[Row]) -> None:
     if not values:
         return
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(MailRow)
+    statement = insert(cast("Table", MailRow.__table__))
     settled = {
         name: statement.excluded[name]
         for name in values[0]
         if name not in {"id", "time", "process", "person_id"}
     }
-    is_open = MailRow.state.in_([state.value for state in OPEN_STATES])
+    is_open = or_(*(MailRow.state == state.value for state in sorted(OPEN_STATES)))
     brings_more = statement.excluded.state != State.PENDING.value
     session.execute(
         statement.on_conflict_do_update(index_elements=["id"], set_=settled, where=is_open & brings_more),

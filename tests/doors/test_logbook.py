@@ -1,0 +1,260 @@
+"""The logbook when the database is slow, locked or away: no mail waits longer than its bounds, no row is lost."""
+
+import asyncio
+import os
+import sqlite3
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from core.mail import State
+from core.secrets import Box
+from core.storage.database import Database, DatabaseUnavailable
+from core.storage.logbook import UnknownSender
+from relay import logbook as module
+from relay.journal import Journal, JournalFull, LostReply
+from relay.logbook import EarlierAnswer, Logbook, Used
+from relay.snapshot import Snapshot
+from tests.doors.conftest import BOX, add_anna, mail, people_of_one, running
+from tests.doors.test_storage import row, rows
+
+
+def journal(tmp_path, box=BOX, process="p1"):
+    return Journal(tmp_path, process, box)
+
+
+@pytest.fixture
+def person(database):
+    add_anna(database)
+    return 1
+
+
+class Lock:
+    """Somebody else's transaction that holds SQLite's write lock."""
+
+    def __init__(self, tmp_path):
+        self.connection = sqlite3.connect(
+            tmp_path / "blindcopy.db", isolation_level=None, check_same_thread=False
+        )
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def release(self):
+        self.connection.rollback()
+        self.connection.close()
+
+
+class TestInTheDatabase:
+    def test_many_rows_go_in_few_commits(self, database, person, tmp_path):
+        async def claim():
+            book = Logbook(database, journal(tmp_path))
+            written = [row(person) for _ in range(300)]
+            await asyncio.gather(*(book.write(one) for one in written))
+            assert sorted(one.id for one in rows(database))[-100:] == sorted(one.id for one in written)[-100:]
+            await book.stop()
+            assert list(tmp_path.glob("journal*")) == []
+
+        asyncio.run(claim())
+
+    def test_an_answered_mail_is_told_and_its_row_not_written(self, database, person, tmp_path):
+        async def claim():
+            book = Logbook(database, journal(tmp_path))
+            first = row(person, time=datetime.now(UTC), state=State.COPIED, upstream="250 Ok")
+            assert await book.write_unless_answered(first, b"f" * 32) is None
+            book.note(LostReply(first.id, b"f" * 32))
+            await asyncio.sleep(0.1)
+            assert await book.write_unless_answered(row(person), b"f" * 32) == EarlierAnswer(
+                first.id, "250 Ok"
+            )
+            assert await book.write_unless_answered(row(person), b"g" * 32) is None
+            assert len(rows(database)) == 2
+            await book.stop()
+
+        asyncio.run(claim())
+
+
+class TestWithoutTheDatabase:
+    def test_rows_wait_in_the_journal_within_the_bounds_and_are_fed_back(self, sqlite, tmp_path):
+        add_anna(sqlite)
+
+        async def claim():
+            book = Logbook(sqlite, journal(tmp_path))
+            lock = Lock(tmp_path)
+            pending = row(1)
+            settled = replace(pending, state=State.COPIED, upstream="250 Ok")
+            started = time.monotonic()
+            await book.write_unless_answered(pending, b"f" * 32)
+            await book.write(settled)
+            assert time.monotonic() - started < 1, "the bound that the product promises"
+            assert rows(sqlite) == []
+            assert [path.stat().st_mode & 0o777 for path in tmp_path.glob("journal*")] == [0o600]
+            lock.release()
+            for _ in range(200):
+                await asyncio.sleep(0.05)
+                if rows(sqlite) and not list(tmp_path.glob("journal*")):
+                    break
+            assert rows(sqlite) == [settled]
+            assert list(tmp_path.glob("journal*")) == []
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_relay_goes_on_sending_and_everything_is_accounted_for_in_the_end(self, sqlite, tmp_path):
+        async def claim():
+            async with running(sqlite, tmp_path) as relay:
+                client = await relay.connect()
+                lock = Lock(tmp_path)
+                for number in range(10):
+                    assert (await client.mail(mail(message_id=f"<{number}@x>"))).startswith("250")
+                lock.release()
+                for _ in range(200):
+                    await asyncio.sleep(0.05)
+                    found = await asyncio.to_thread(relay.rows)
+                    if len(found) == 10 and all(one.state is State.COPIED for one in found):
+                        break
+                assert sorted(one.message_id for one in found) == [f"<{number}@x>" for number in range(10)]
+                assert {one.state for one in found} == {State.COPIED}
+
+        asyncio.run(claim())
+
+    def test_a_full_journal_stops_no_mail(self, sqlite, tmp_path, monkeypatch):
+        add_anna(sqlite)
+        monkeypatch.setattr("relay.journal._LARGEST", 10)
+
+        async def claim():
+            book = Logbook(sqlite, journal(tmp_path))
+            lock = Lock(tmp_path)
+            await book.write(row(1))
+            lock.release()
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_relay_started_without_it_serves_with_its_last_settings(self, sqlite, tmp_path):
+        add_anna(sqlite)
+
+        async def claim():
+            first = Snapshot(sqlite, tmp_path, BOX)
+            await first.start()
+            away = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
+            second = Snapshot(away, tmp_path, BOX)
+            await second.start()
+            assert second.people == first.people
+            content = (tmp_path / "settings.snapshot").read_bytes()
+            assert b"anna" not in content
+            assert (tmp_path / "settings.snapshot").stat().st_mode & 0o777 == 0o600
+            stranger = Snapshot(away, tmp_path, Box(["another secret key"]))
+            await stranger.start()
+            assert stranger.people is None
+            away.close()
+
+        asyncio.run(claim())
+
+    def test_nobody_is_told_that_a_password_is_wrong_by_a_relay_that_cannot_know(self, sqlite, tmp_path):
+        async def claim():
+            async with running(sqlite, tmp_path) as relay:
+                relay.snapshot.people = people_of_one()
+                relay.snapshot._database = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
+                client = await relay.connect(sign_in=False)
+                assert (await client.command("AUTH PLAIN AGFubmFAYWNtZS50ZXN0AHdyb25n")).startswith(
+                    "454 4.7.0"
+                )
+                assert (await client.command("AUTH PLAIN AGFubmFAYWNtZS50ZXN0AHNlY3JldA==")).startswith("235")
+
+        asyncio.run(claim())
+
+    def test_an_unexpected_failure_of_the_database_stops_no_mail_and_no_other_row(self, sqlite, tmp_path):
+        add_anna(sqlite)
+
+        async def claim():
+            book = Logbook(sqlite, journal(tmp_path))
+            stranger, fine = row(999), row(1)
+            await asyncio.gather(book.write(stranger), book.write(fine))
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                if rows(sqlite):
+                    break
+            assert rows(sqlite) == [fine]
+            await book.stop()
+
+        asyncio.run(claim())
+
+
+class TestTheJournal:
+    ENTRIES = (row(1, fingerprint=b"f" * 32), row(1, recipients=None, state=State.NOT_LOGGED), LostReply("id", b"g" * 32),
+               UnknownSender("a@x.test", "A@x.test", datetime.now(UTC)))  # fmt: skip
+
+    def test_gives_back_what_it_was_given_encrypted_meanwhile(self, tmp_path):
+        mine = journal(tmp_path)
+        mine.append(self.ENTRIES[:2])
+        mine.append(self.ENTRIES[2:])
+        [path] = tmp_path.iterdir()
+        assert b"anna" not in path.read_bytes()
+        taken = []
+        mine.feed(taken.extend)
+        assert tuple(taken) == self.ENTRIES
+        assert list(tmp_path.iterdir()) == []
+
+    def test_of_a_process_that_is_gone_is_fed_back_by_another(self, tmp_path):
+        gone, alive = journal(tmp_path), journal(tmp_path, process="p2")
+        gone.append(self.ENTRIES)
+        taken = []
+        alive.feed(taken.extend)
+        assert taken == [], "its owner is still there"
+        gone.close()
+        alive.feed(taken.extend)
+        assert tuple(taken) == self.ENTRIES
+
+    def test_is_kept_where_it_cannot_be_taken(self, tmp_path):
+        mine = journal(tmp_path)
+        mine.append(self.ENTRIES)
+
+        def away(_):
+            raise DatabaseUnavailable
+
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable):
+                mine.feed(away)
+        mine.append(self.ENTRIES[:1])
+        taken = []
+        mine.feed(taken.extend)
+        assert tuple(taken) == (*self.ENTRIES, self.ENTRIES[0])
+
+    def test_that_a_crash_cut_short_gives_what_is_whole(self, tmp_path):
+        gone = journal(tmp_path)
+        gone.append(self.ENTRIES)
+        gone.close()
+        [path] = tmp_path.iterdir()
+        path.write_bytes(path.read_bytes()[:-20])
+        taken = []
+        journal(tmp_path, process="p2").feed(taken.extend)
+        assert tuple(taken) == self.ENTRIES[:-1]
+
+    def test_of_another_key_is_kept_aside(self, tmp_path):
+        gone = journal(tmp_path, Box(["another secret key"]))
+        gone.append(self.ENTRIES)
+        gone.close()
+        taken = []
+        journal(tmp_path, process="p2").feed(taken.extend)
+        assert taken == []
+        assert [path.suffix for path in tmp_path.iterdir()] == [".unreadable"]
+
+    def test_of_an_older_key_is_read(self, tmp_path):
+        gone = journal(tmp_path, Box(["the old secret key"]))
+        gone.append(self.ENTRIES)
+        gone.close()
+        taken = []
+        journal(tmp_path, Box(["the new secret key", "the old secret key"]), "p2").feed(taken.extend)
+        assert tuple(taken) == self.ENTRIES
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_on_a_disk_that_takes_nothing_says_so(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(JournalFull):
+            journal(tmp_path).append(self.ENTRIES)
+
+
+def test_the_bounds_add_up_to_less_than_a_second():
+    assert 2 * (module.SECONDS_FOR_THE_DATABASE + module.SECONDS_FOR_THE_JOURNAL) <= 1
+    assert Used(1, datetime.now(UTC)).app_password_id == 1

@@ -1,0 +1,452 @@
+"""The pages, as a browser without JavaScript uses them."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from admin import create_app
+from admin.passwords import hashed
+from core.config import read_config
+from core.mail import Copy, Decision, Reason, State
+from core.settings import Name, PolicyEntry
+from core.storage import logbook, people, settings
+from core.storage.audit import changes
+from core.storage.logbook import UnknownSender
+from tests.doors.test_storage import row
+
+BCC = "emailtosalesforce@x.le.salesforce.com"
+PASSWORD = "correct horse"
+
+
+class Browser:
+    """A client that fills in the forms it finds, hidden fields and all."""
+
+    def __init__(self, app, email=None):
+        self.client = app.test_client()
+        self.page = ""
+        self.status = 0
+        if email is not None:
+            self.get("/sign-in")
+            self.post("/sign-in", email=email, password=PASSWORD)
+
+    def get(self, path):
+        return self._took(self.client.get(path, follow_redirects=True))
+
+    def post(self, path, **fields):
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.page)
+        fields |= {"csrf_token": token.group(1) if token else ""}
+        return self._took(self.client.post(path, data=fields, follow_redirects=True))
+
+    def _took(self, response):
+        self.page, self.status = response.get_data(as_text=True), response.status_code
+        self.headers = response.headers
+        return self
+
+
+@pytest.fixture
+def app(sqlite, tmp_path):
+    app = create_app(
+        read_config({"DATABASE_URL": f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
+                     "BLINDCOPY_LISTEN": "submission://127.0.0.1:9"})
+    )  # fmt: skip
+    app.config["TESTING"] = True
+    with sqlite.writing() as session:
+        for email, is_admin in (("boss@acme.test", True), ("anna@acme.test", False)):
+            people.add_person(
+                session,
+                email,
+                name=email[:4].title(),
+                is_admin=is_admin,
+                password_hash=hashed(PASSWORD),
+                actor=None,
+            )
+    yield app
+    app.extensions["blindcopy"].database.close()
+
+
+@pytest.fixture
+def boss(app):
+    return Browser(app, "boss@acme.test")
+
+
+@pytest.fixture
+def anna(app):
+    return Browser(app, "anna@acme.test")
+
+
+def preference(database, email="anna@acme.test"):
+    with database.reading() as session:
+        return settings.preference(session, people.person_by_email(session, email).id)
+
+
+ADMINS_PAGES = ["/settings/people", "/settings/people/1", "/settings/changes", "/senders"]
+EVERYBODYS_PAGES = [
+    "/activity",
+    "/settings",
+    "/settings/salesforce",
+    "/settings/app-passwords",
+    "/settings/mail-client",
+    "/settings/account",
+]
+
+
+class TestSigningIn:
+    def test_leads_to_the_page_that_was_wanted(self, app):
+        browser = Browser(app).get("/settings/app-passwords")
+        assert 'name="password"' in browser.page
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', browser.page).group(1)
+        response = browser.client.post(
+            "/sign-in?next=/settings/app-passwords",
+            data={"email": "ANNA@acme.test", "password": PASSWORD, "csrf_token": token},
+        )
+        assert response.headers["Location"] == "/settings/app-passwords"
+
+    @pytest.mark.parametrize(
+        "target", ["https://evil.test/", "//evil.test/", "/\\evil.test", "javascript:alert(1)"]
+    )
+    def test_leads_nowhere_else(self, app, target):
+        browser = Browser(app).get("/sign-in")
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', browser.page).group(1)
+        response = browser.client.post(
+            "/sign-in",
+            query_string={"next": target},
+            data={"email": "anna@acme.test", "password": PASSWORD, "csrf_token": token},
+        )
+        assert response.headers["Location"] == "/"
+
+    @pytest.mark.parametrize(
+        ("email", "password"), [("anna@acme.test", "wrong"), ("nobody@acme.test", PASSWORD)]
+    )
+    def test_fails_alike_for_a_wrong_name_and_a_wrong_password(self, app, email, password):
+        browser = Browser(app).get("/sign-in").post("/sign-in", email=email, password=password)
+        assert "E-mail address or password is wrong" in browser.page
+
+    def test_is_slowed(self, app):
+        browser = Browser(app).get("/sign-in")
+        for _ in range(6):
+            browser.post("/sign-in", email="anna@acme.test", password="wrong")
+        assert browser.post("/sign-in", email="anna@acme.test", password=PASSWORD).status == 429
+        assert "Too many tries" in browser.page
+
+    def test_of_a_disabled_person_ends_at_once(self, app, anna, sqlite):
+        with sqlite.writing() as session:
+            people.set_active(session, "anna@acme.test", active=False, actor=None)
+        assert 'name="password"' in anna.get("/activity").page
+        assert "is wrong" in Browser(app, "anna@acme.test").page
+
+    def test_ends_everywhere_else_with_a_new_password(self, app, anna):
+        other = Browser(app, "anna@acme.test")
+        anna.get("/settings/account").post("/settings/account/password", current=PASSWORD, new="a longer one")
+        assert "Your password is changed" in anna.page
+        assert "Activity" in anna.get("/activity").page
+        assert 'name="password"' in other.get("/activity").page
+
+    def test_ends(self, anna):
+        anna.get("/activity").post("/sign-out")
+        assert "You are signed out" in anna.page
+        assert 'name="password"' in anna.get("/activity").page
+
+
+class TestRights:
+    @pytest.mark.parametrize("path", ADMINS_PAGES + EVERYBODYS_PAGES)
+    def test_nobody_sees_anything_without_a_sign_in(self, app, path):
+        assert 'name="password"' in Browser(app).get(path).page
+
+    @pytest.mark.parametrize("path", ADMINS_PAGES)
+    def test_admins_pages_are_admins(self, boss, anna, path):
+        assert boss.get(path).status == 200
+        assert anna.get(path).status == 403
+
+    @pytest.mark.parametrize("path", EVERYBODYS_PAGES)
+    def test_everybodys_pages_are_everybodys(self, boss, anna, path):
+        assert (boss.get(path).status, anna.get(path).status) == (200, 200)
+
+    @pytest.mark.parametrize(
+        ("path", "fields"),
+        [
+            ("/settings/policy", {"logging": "bcc", "own_domains": "evil.test"}),
+            ("/settings/people", {"email": "evil@acme.test"}),
+            ("/settings/people/2", {"action": "make-admin"}),
+            ("/settings/people/1", {"action": "password"}),
+            ("/settings/people/1/addresses", {"address": "evil@acme.test"}),
+            ("/senders", {"address": "evil@acme.test", "person": "anna@acme.test"}),
+        ],
+    )
+    def test_admins_fields_are_refused_on_post_too(self, anna, sqlite, path, fields):
+        anna.get("/settings/salesforce")
+        with sqlite.reading() as session:
+            before = changes(session, 100)
+        assert anna.post(path, **fields).status == 403
+        with sqlite.reading() as session:
+            assert changes(session, 100) == before
+
+    def test_an_admin_sees_admin_settings_and_others_my_account_only(self, boss, anna):
+        assert "Admin Settings" in boss.get("/settings/salesforce").page
+        assert "Policy for everybody" in boss.page
+        assert "Admin Settings" not in anna.get("/settings/salesforce").page
+        assert "My Account" in anna.page
+        assert "Policy for everybody" not in anna.page
+
+    @pytest.mark.parametrize(
+        "path", ["/settings/salesforce/bcc", "/settings/policy", "/settings/app-passwords", "/sign-out"]
+    )
+    def test_a_form_without_its_token_is_refused(self, boss, path):
+        assert boss.client.post(path, data={"logging": "bcc"}).status_code == 400
+
+    def test_pages_are_guarded_by_headers(self, anna):
+        headers = anna.get("/activity").headers
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert (headers["X-Frame-Options"], headers["Cache-Control"]) == ("DENY", "no-store")
+
+
+class TestTheCopySwitch:
+    def test_activates_with_an_address(self, anna, sqlite):
+        anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, activate="Activate")
+        assert "Active: your sales mails are copied" in anna.page
+        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "bcc"}
+        anna.post("/settings/salesforce/bcc", address=BCC, deactivate="Deactivate")
+        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "off"}
+
+    def test_says_what_is_missing_and_shows_the_steps(self, anna, sqlite):
+        anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="Activate")
+        assert "Type in your Email to Salesforce address first" in anna.page
+        assert preference(sqlite) == {}
+        for step in (
+            "My Settings",
+            "My Email to Salesforce",
+            "My Acceptable Email Addresses",
+            "Save Changes",
+            "Email Administration",
+            "Active",
+        ):
+            assert step in anna.page
+
+    def test_refuses_what_is_no_such_address_beside_the_field_and_keeps_it(self, anna, sqlite):
+        anna.get("/settings/salesforce").post(
+            "/settings/salesforce/bcc", address="anna@acme.test", activate="Activate"
+        )
+        assert "begins with emailtosalesforce@" in anna.page
+        assert 'value="anna@acme.test"' in anna.page
+        assert preference(sqlite) == {}
+
+    def test_is_the_policys_where_that_is_locked(self, anna, sqlite):
+        with sqlite.writing() as session:
+            settings.set_policy(session, Name.LOGGING, "bcc", actor=None)
+            settings.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+        assert "policy decides" in anna.get("/settings/salesforce").page
+        assert 'name="deactivate"' not in anna.page
+        anna.post("/settings/salesforce/bcc", address=BCC, deactivate="Deactivate")
+        assert "is fixed by the organisation" in anna.page
+        assert preference(sqlite) == {}, "nothing is half-done"
+
+
+class TestAcceptableAddresses:
+    def test_are_explained_added_and_removed(self, anna):
+        assert "addresses that you send from" in anna.get("/settings/salesforce").page
+        anna.post("/settings/salesforce/addresses", new_address="Sales@acme.test")
+        assert "Mail from Sales@acme.test is yours now" in anna.page
+        anna.post("/settings/salesforce/addresses/remove", address="sales@acme.test")
+        assert "Sales@acme.test" not in anna.get("/settings/salesforce").page
+
+    @pytest.mark.parametrize(
+        ("address", "said"), [("sales", "has no @"), ("boss@acme.test", "somebody else"), ("", "required")]
+    )
+    def test_are_checked(self, anna, address, said):
+        assert (
+            said
+            in anna.get("/settings/salesforce")
+            .post("/settings/salesforce/addresses", new_address=address)
+            .page
+        )
+
+
+class TestThePolicy:
+    def test_is_saved_as_a_whole(self, boss, sqlite):
+        boss.get("/settings/salesforce").post(
+            "/settings/policy",
+            logging="bcc",
+            logging_locked="y",
+            own_domains="acme.test",
+            never_log="lawyer@law.test",
+            time_zone="Europe/Berlin",
+        )
+        assert "Saved." in boss.page
+        with sqlite.reading() as session:
+            assert settings.policy(session) == {
+                Name.LOGGING: PolicyEntry("bcc", locked=True),
+                Name.OWN_DOMAINS: PolicyEntry("acme.test"),
+                Name.NEVER_LOG: PolicyEntry("lawyer@law.test"),
+                Name.TIME_ZONE: PolicyEntry("Europe/Berlin"),
+            }
+
+    def test_with_a_mistake_is_not_saved_at_all(self, boss, sqlite):
+        boss.get("/settings/salesforce").post(
+            "/settings/policy", logging="bcc", own_domains="acme", never_log="a@", time_zone="Mars"
+        )
+        assert boss.page.count("has no dot") == 2
+        assert "IANA" in boss.page
+        assert ">acme</textarea>" in boss.page.replace("\r\n", "")
+        with sqlite.reading() as session:
+            assert settings.policy(session) == {}
+
+
+class TestPeople:
+    def test_are_added_with_a_password_shown_once(self, app, boss):
+        boss.get("/settings/people").post("/settings/people", email="carl@acme.test", name="Carl")
+        password = re.search(r'class="secret">([^<]+)<', boss.page).group(1)
+        browser = Browser(app).get("/sign-in").post("/sign-in", email="carl@acme.test", password=password)
+        assert "Activity" in browser.page
+        assert password not in boss.get("/settings/people").page
+
+    @pytest.mark.parametrize(
+        ("email", "said"), [("carl", "has no @"), ("ANNA@acme.test", "already a person")]
+    )
+    def test_are_checked(self, boss, email, said):
+        assert said in boss.get("/settings/people").post("/settings/people", email=email).page
+
+    def test_the_last_admin_stays(self, boss):
+        assert (
+            "only admin" in boss.get("/settings/people/1").post("/settings/people/1", action="disable").page
+        )
+
+    def test_change_role(self, boss, anna):
+        boss.get("/settings/people/2").post("/settings/people/2", action="make-admin")
+        assert anna.get("/settings/people").status == 200
+
+
+class TestAppPasswords:
+    def test_are_shown_once_and_revoked(self, anna, sqlite):
+        anna.get("/settings/app-passwords").post("/settings/app-passwords", label="Outlook")
+        password = re.search(r'class="secret">([^<]+)<', anna.page).group(1)
+        assert password not in anna.get("/settings/app-passwords").page
+        assert "never used" in anna.page
+        with sqlite.reading() as session:
+            known = settings.people(session)
+        assert known.signing_in("anna@acme.test", password, datetime.now(UTC)) is not None
+        key = re.search(r'name="id" value="(\d+)"', anna.page).group(1)
+        anna.post("/settings/app-passwords/revoke", id=key)
+        assert "Revoked" in anna.page
+        with sqlite.reading() as session:
+            assert settings.people(session).signing_in("anna@acme.test", password, datetime.now(UTC)) is None
+
+    def test_of_others_cannot_be_revoked(self, boss, anna):
+        boss.get("/settings/app-passwords").post("/settings/app-passwords", label="Mine")
+        key = re.search(r'name="id" value="(\d+)"', boss.page).group(1)
+        assert (
+            "has no app password"
+            in anna.get("/settings/app-passwords").post("/settings/app-passwords/revoke", id=key).page
+        )
+
+
+class TestActivity:
+    @pytest.fixture
+    def mails(self, sqlite):
+        now = datetime.now(UTC)
+        found = [
+            row(
+                2, time=now, state=State.COPIED, bcc=Copy.ACCEPTED, upstream="250 Ok", subject="Annas <offer>"
+            ),
+            row(
+                2,
+                time=now,
+                state=State.COPY_REFUSED,
+                bcc=Copy.REFUSED,
+                bcc_reply="550 no copies",
+                upstream="250 Ok",
+            ),
+            row(
+                2,
+                time=now,
+                state=State.NOT_LOGGED,
+                decision=Decision.NONE,
+                reason=Reason.OPTED_OUT,
+                recipients=None,
+                subject=None,
+            ),
+            row(1, time=now, state=State.UNKNOWN, subject="The boss's"),
+        ]
+        with sqlite.writing() as session:
+            logbook.write(session, found)
+        return found
+
+    def test_answers_why_for_each_mail(self, anna, mails):
+        page = anna.get("/activity").page
+        assert "Annas &lt;offer&gt;" in page
+        assert "the mail provider took it" in page
+        assert "which the mail provider refused: 550 no copies" in page
+        assert "asked not to be logged" in page
+
+    def test_is_ones_own(self, anna, boss, mails):
+        assert "The boss" not in anna.get("/activity?person=boss@acme.test").page
+        page = boss.get("/activity").page
+        assert "The boss" in page
+        assert "Annas" not in page
+        assert "Subject not shown" in page
+
+    def test_shows_admins_subjects_where_the_policy_says_so(self, boss, sqlite, mails):
+        with sqlite.writing() as session:
+            settings.set_policy(session, Name.SHOW_SUBJECTS, "yes", actor=None)
+        assert "Annas" in boss.get("/activity").page
+
+    def test_is_filtered(self, boss, mails):
+        assert boss.get("/activity?state=copied&person=anna@acme.test").page.count("<details") == 1
+        assert boss.get("/activity?person=anna@acme.test").page.count("<details") == 3
+        assert boss.get("/activity?state=nonsense").page.count("<details") == 4
+
+    def test_a_person_dismisses_own_mails_only(self, anna, boss, mails):
+        anna.get("/activity").post(f"/activity/{mails[3].id}/dismiss")
+        assert "There is no mail" in anna.page
+        anna.post(f"/activity/{mails[0].id}/dismiss")
+        assert "nothing to dismiss" in anna.page
+        assert "Dismissed." in boss.get("/activity").post(f"/activity/{mails[3].id}/dismiss").page
+
+    def test_every_state_and_reason_has_its_sentence(self, app):
+        from admin.words import COLOURS, STATES, why
+
+        with app.test_request_context():
+            for state in State:
+                assert STATES[state]
+                assert COLOURS[state]
+                for reason in Reason:
+                    for copy in Copy:
+                        assert why(
+                            row(1, state=state, reason=reason, bcc=copy, upstream="5%", bcc_reply=None)
+                        ).endswith((".", " ", "%"))
+
+
+class TestUnknownSenders:
+    def test_are_given_to_somebody(self, boss, sqlite):
+        with sqlite.writing() as session:
+            logbook.count_unknown(
+                session, [UnknownSender("info@acme.test", "info@acme.test", datetime.now(UTC))]
+            )
+        assert "info@acme.test" in boss.get("/senders").page
+        boss.post("/senders", address="info@acme.test", person="anna@acme.test")
+        assert "is now an acceptable address of anna@acme.test" in boss.page
+        with sqlite.reading() as session:
+            assert "info@acme.test" in people.addresses(session, 2)
+
+
+class TestTheMailClientPage:
+    def test_names_what_to_type(self, anna):
+        page = anna.get("/settings/mail-client").page
+        for text in ("127.0.0.1", "<code>9</code>", "anna@acme.test", "Outlook", "Thunderbird", "Apple Mail"):
+            assert text in page
+
+    def test_says_that_the_relay_is_not_there(self, anna, sqlite):
+        anna.get("/settings/mail-client").post("/settings/mail-client/test")
+        assert "The relay does not answer at 127.0.0.1:9" in anna.page
+        with sqlite.reading() as session:
+            assert settings.people(session).by_login["anna@acme.test"].app_passwords == ()
+
+
+def test_an_app_whose_database_is_away_says_so(tmp_path):
+    app = create_app(
+        read_config(
+            {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "BLINDCOPY_SECRET_KEY": "0123456789abcdef"}
+        )
+    )
+    browser = Browser(app).get("/sign-in").post("/sign-in", email="a@b.test", password="x")
+    assert (browser.status, "The database does not answer" in browser.page) == (503, True)
+    app.extensions["blindcopy"].database.close()

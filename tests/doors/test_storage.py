@@ -1,0 +1,354 @@
+"""The contract of the storage, on SQLite and on PostgreSQL."""
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from core.mail import Copy, Decision, Reason, Row, State
+from core.people import app_password_digest
+from core.settings import LockedSetting, Logging, Name, PolicyEntry, PolicySettings, SettingError
+from core.storage import beats, logbook, people, settings
+from core.storage.audit import Change, changes, settings_revision
+from core.storage.beats import Beat
+from core.storage.database import Database, DatabaseUnavailable
+from core.storage.logbook import Filter, UnknownSender
+from core.storage.models import Base
+from core.storage.people import AddressTaken, AlreadyThere, LastAdmin, NoSuchPerson, NotThere
+from relay.delivery import new_mail_id
+
+NOW = datetime(2026, 11, 21, 9, 30, 0, 123000, tzinfo=UTC)
+
+
+def add(database, email="anna@acme.test", *, admin=False):
+    with database.writing() as session:
+        return people.add_person(
+            session, email, name="A", is_admin=admin, password_hash="h", actor="boss@acme.test"
+        )
+
+
+def row(person, **fields):
+    usual = Row(
+        id=new_mail_id(), time=NOW, process="p1", person=person, sender="anna@acme.test", recipient_count=1,
+        recipients=("bob@client.test",), subject="Grüße 📨", message_id="<1@x>", mode="bcc", decision=Decision.COPY,
+        reason=Reason.COPY, state=State.PENDING,
+    )  # fmt: skip
+    return replace(usual, **fields)
+
+
+def write(database, *rows):
+    with database.writing() as session:
+        logbook.write(session, rows)
+
+
+def rows(database, which=Filter()):  # noqa: B008
+    with database.reading() as session:
+        return [entry.row for entry in logbook.entries(session, which, 100)]
+
+
+class TestTheSchema:
+    def test_is_what_the_models_say(self, database):
+        with database.engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+    def test_several_processes_may_migrate_at_once(self, database_url):
+        opened = [Database(database_url) for _ in range(4)]
+        threads = [threading.Thread(target=one.migrate) for one in opened]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {one.revision() for one in opened} == {"0001"}
+        for one in opened:
+            one.close()
+
+    def test_a_database_that_is_away_is_unavailable(self, tmp_path):
+        for url in ("postgresql+psycopg://nobody@127.0.0.1:1/x", f"sqlite:///{tmp_path}"):
+            opened = Database(url)
+            with pytest.raises(DatabaseUnavailable):
+                opened.migrate()
+            opened.close()
+
+    def test_a_sqlite_file_is_private(self, sqlite, tmp_path):
+        assert (tmp_path / "blindcopy.db").stat().st_mode & 0o077 == 0
+
+
+class TestPeople:
+    def test_a_person_sends_from_the_own_address_from_the_start(self, database):
+        anna = add(database, "Anna@ACME.test")
+        with database.reading() as session:
+            assert people.addresses(session, anna.id) == ["Anna@acme.test"]
+            assert people.person_by_email(session, "anna@acme.TEST") == anna
+
+    def test_an_address_belongs_to_one_person_only(self, database):
+        add(database)
+        add(database, "carl@acme.test")
+        with database.writing() as session:
+            people.add_address(session, "anna@acme.test", "Sales@acme.test", actor=None)
+        with database.writing() as session, pytest.raises(AddressTaken):
+            people.add_address(session, "carl@acme.test", "sales@ACME.test", actor=None)
+        with database.writing() as session, pytest.raises(AlreadyThere):
+            people.add_address(session, "anna@acme.test", "SALES@acme.test", actor=None)
+        with pytest.raises(AlreadyThere):
+            add(database, "ANNA@acme.test")
+        with pytest.raises(AddressTaken):
+            add(database, "sales@acme.test")
+        with database.reading() as session:
+            assert [account.email for account in people.all_persons(session)] == [
+                "anna@acme.test",
+                "carl@acme.test",
+            ]
+
+    def test_an_address_is_removed_by_its_owner_only(self, database):
+        add(database)
+        add(database, "carl@acme.test")
+        with database.writing() as session, pytest.raises(NotThere):
+            people.remove_address(session, "carl@acme.test", "anna@acme.test", actor=None)
+        with database.writing() as session:
+            people.remove_address(session, "anna@acme.test", "ANNA@acme.test", actor=None)
+
+    def test_the_last_admin_stays_one(self, database):
+        add(database, admin=True)
+        with database.writing() as session, pytest.raises(LastAdmin):
+            people.set_active(session, "anna@acme.test", active=False, actor=None)
+        with database.writing() as session, pytest.raises(LastAdmin):
+            people.set_admin(session, "anna@acme.test", admin=False, actor=None)
+
+    def test_a_new_password_ends_the_sign_ins(self, database):
+        anna = add(database)
+        with database.writing() as session:
+            people.set_password_hash(session, "anna@acme.test", "new", actor=None)
+        with database.reading() as session:
+            assert people.person_by_id(session, anna.id).session_key != anna.session_key
+
+    def test_nobody(self, database):
+        with database.reading() as session, pytest.raises(NoSuchPerson):
+            people.person_by_email(session, "nobody@acme.test")
+
+    def test_app_passwords(self, database):
+        anna = add(database)
+        with database.writing() as session:
+            key, password = people.add_app_password(session, "anna@acme.test", label="Outlook", actor=None)
+            people.add_app_password(session, "anna@acme.test", label="test", actor=None, expires_at=NOW)
+            people.app_passwords_used(session, {key: NOW})
+        with database.reading() as session:
+            [listed] = people.app_passwords(session, anna.id)
+            known = settings.people(session)
+        assert (listed.id, listed.label, listed.last_used_at) == (key, "Outlook", NOW)
+        assert len(password) == 32
+        assert known.signing_in("ANNA@acme.test", password.upper(), NOW)[1].digest == app_password_digest(
+            password
+        )
+        assert known.signing_in("anna@acme.test", password + "x", NOW) is None
+        assert known.signing_in("carl@acme.test", password, NOW) is None
+        with database.writing() as session:
+            people.revoke_app_password(session, "anna@acme.test", key, actor=None)
+        with database.reading() as session:
+            assert settings.people(session).signing_in("anna@acme.test", password, NOW) is None
+
+    def test_an_expired_app_password_works_no_longer(self, database):
+        add(database)
+        with database.writing() as session:
+            _, password = people.add_app_password(
+                session, "anna@acme.test", label="test", actor=None, expires_at=NOW
+            )
+        with database.reading() as session:
+            known = settings.people(session)
+        assert known.signing_in("anna@acme.test", password, NOW - timedelta(seconds=1)) is not None
+        assert known.signing_in("anna@acme.test", password, NOW) is None
+
+
+class TestSettings:
+    def test_two_levels(self, database):
+        anna = add(database)
+        with database.writing() as session:
+            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+        with database.reading() as session:
+            known = settings.people(session)
+        assert known.policy == PolicySettings(own_domains=("acme.test",))
+        assert known.by_address["anna@acme.test"].settings.logging is Logging.BCC
+        with database.writing() as session:
+            settings.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+        with database.reading() as session:
+            assert settings.policy(session)[Name.LOGGING] == PolicyEntry(None, locked=True)
+            assert settings.people(session).by_id[anna.id].settings.logging is Logging.OFF
+        with database.writing() as session, pytest.raises(LockedSetting):
+            settings.set_preference(session, anna, Name.LOGGING, "off", actor=None)
+
+    def test_a_bad_value_changes_nothing(self, database):
+        anna = add(database)
+
+        def set_both():
+            with database.writing() as session:
+                settings.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+                settings.set_preference(session, anna, Name.BCC_ADDRESS, "no", actor=None)
+
+        with pytest.raises(SettingError):
+            set_both()
+        with database.reading() as session:
+            assert settings.preference(session, anna.id) == {}
+
+    def test_every_change_is_noted_and_raises_the_revision(self, database):
+        anna = add(database)
+        with database.writing() as session:
+            before = settings_revision(session)
+            settings.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
+            settings.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
+            settings.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+        with database.reading() as session:
+            assert settings_revision(session) == before + 2
+            assert [noted.change for noted in changes(session, 3)] == [
+                Change(None, None, "logging", None, "off (locked)"),
+                Change("anna@acme.test", "anna@acme.test", "logging", None, "bcc"),
+                Change("boss@acme.test", "anna@acme.test", "person", None, "user"),
+            ]
+
+    def test_a_disabled_person_is_not_known(self, database):
+        add(database)
+        with database.writing() as session:
+            people.set_active(session, "anna@acme.test", active=False, actor=None)
+        with database.reading() as session:
+            assert settings.people(session).persons == ()
+
+
+class TestTheLogbook:
+    def test_keeps_a_row_as_it_is(self, database):
+        written = row(
+            add(database).id,
+            upstream="250 2.0.0 Ok",
+            bcc=Copy.REFUSED,
+            bcc_reply="550",
+            fingerprint=b"f" * 32,
+            copy_refusal=b"c" * 32,
+        )
+        write(database, written)
+        assert rows(database) == [written]
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 1, 0), (1,)])
+    def test_settles_once_in_any_order(self, database, order):
+        pending = row(add(database).id)
+        settled = replace(pending, state=State.COPIED, upstream="250 2.0.0 Ok", bcc=Copy.ACCEPTED)
+        for index in order:
+            write(database, (pending, settled)[index])
+        assert rows(database) == [settled]
+
+    def test_a_verdict_that_comes_to_light_replaces_unknown(self, database):
+        pending = row(add(database).id)
+        for state, found in (
+            (State.UNKNOWN, State.UNKNOWN),
+            (State.PENDING, State.UNKNOWN),
+            (State.COPIED, State.COPIED),
+            (State.UNKNOWN, State.COPIED),
+        ):
+            write(database, replace(pending, state=state))
+            assert rows(database)[0].state is found
+
+    def test_a_batch_may_hold_a_row_twice(self, database):
+        pending = row(add(database).id)
+        write(database, pending, row(pending.person), replace(pending, state=State.COPIED))
+        assert [one.state for one in rows(database)] == [State.PENDING, State.COPIED]
+
+    def test_what_no_database_can_hold_is_made_to_fit(self, database):
+        write(
+            database,
+            row(
+                add(database).id,
+                sender="x" * 1000,
+                subject="a\0b\ud800c",
+                upstream="y" * 5000,
+                recipients=("z" * 999,),
+            ),
+        )
+        [found] = rows(database)
+        assert (len(found.sender), found.subject, len(found.upstream), len(found.recipients[0])) == (
+            320,
+            "ab?c",
+            2000,
+            320,
+        )
+
+    def test_is_filtered_and_newest_first(self, database):
+        anna, carl = add(database).id, add(database, "carl@acme.test").id
+        first, second, third = row(anna), row(carl, state=State.COPIED), row(anna, state=State.COPIED)
+        write(database, first, second, third)
+        assert rows(database) == [third, second, first]
+        assert rows(database, Filter(person_id=anna)) == [third, first]
+        assert rows(database, Filter(state=State.COPIED)) == [third, second]
+        assert rows(database, Filter(before=third.id)) == [second, first]
+
+    def test_orphans_become_unknown(self, database):
+        anna = add(database).id
+        mine, theirs = row(anna, process="alive"), row(anna, process="gone")
+        write(database, mine, theirs)
+        with database.writing() as session:
+            for name in ("alive", "gone"):
+                beats.beat(session, Beat(name, "relay", NOW, 1))
+            later = beats.database_now(session) + timedelta(seconds=20)
+            assert logbook.close_orphans(session, later) == 0
+            beats.farewell(session, "gone")
+            assert logbook.close_orphans(session, later) == 1
+            assert logbook.close_orphans(session, later) == 0
+        assert {one.process: one.state for one in rows(database)} == {
+            "alive": State.PENDING,
+            "gone": State.UNKNOWN,
+        }
+
+    def test_remembers_lost_replies_until_they_are_heard(self, database):
+        anna = add(database).id
+        lost = row(anna, state=State.COPIED, upstream="250 Ok")
+        write(database, lost)
+        with database.writing() as session:
+            logbook.note_lost_reply(session, lost.id, b"f" * 32)
+            assert logbook.lost_replies(session, [b"f" * 32, b"g" * 32], NOW) == {
+                b"f" * 32: (lost.id, "250 Ok")
+            }
+            assert logbook.lost_replies(session, [b"f" * 32], NOW + timedelta(seconds=1)) == {}
+            logbook.reply_delivered(session, lost.id)
+            assert logbook.lost_replies(session, [b"f" * 32], NOW) == {}
+
+    def test_remembers_copies_that_were_refused_at_the_dot(self, database):
+        write(database, row(add(database).id, state=State.REFUSED, copy_refusal=b"c" * 32))
+        with database.reading() as session:
+            assert logbook.copy_refusals(session, NOW) == {b"c" * 32}
+            assert logbook.copy_refusals(session, NOW + timedelta(seconds=1)) == frozenset()
+
+    def test_counts_unknown_senders(self, database):
+        with database.writing() as session:
+            logbook.count_unknown(
+                session,
+                [UnknownSender("b@x.test", "B@x.test", NOW), UnknownSender("a@x.test", "a@x.test", NOW)],
+            )
+        with database.writing() as session:
+            logbook.count_unknown(session, [UnknownSender("a@x.test", "A@x.test", NOW + timedelta(hours=1))])
+        with database.reading() as session:
+            found = [
+                (one.address, one.mails, one.first_seen, one.last_seen)
+                for one in logbook.unknown_senders(session)
+            ]
+        assert found == [("a@x.test", 2, NOW, NOW + timedelta(hours=1)), ("B@x.test", 1, NOW, NOW)]
+
+    def test_dismisses_what_asks_for_somebody(self, database):
+        anna = add(database).id
+        unknown, copied = row(anna, state=State.UNKNOWN), row(anna, state=State.COPIED)
+        write(database, unknown, copied)
+        with database.writing() as session:
+            logbook.dismiss(session, unknown.id)
+            with pytest.raises(logbook.NotDismissible):
+                logbook.dismiss(session, copied.id)
+            with pytest.raises(NotThere):
+                logbook.dismiss(session, "no-such-id")
+        assert rows(database, Filter(state=State.DISMISSED))[0].id == unknown.id
+
+
+class TestBeats:
+    def test_listeners_of_those_that_are_there(self, database):
+        with database.writing() as session:
+            beats.beat(session, Beat("a", "relay", NOW, 1, ("submission 127.0.0.1:2587",)))
+            beats.beat(session, Beat("a", "relay", NOW, 2, ("submission 127.0.0.1:2587",)))
+            assert beats.listeners(session) == ["submission 127.0.0.1:2587"]
+            beats.farewell(session, "a")
+            assert beats.listeners(session) == []

@@ -1,0 +1,86 @@
+"""The environment: every mistake in one go, each with the variable's name and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from core.config import ConfigurationError, Listener, Upstream, UpstreamTls, read_config
+
+RIGHT = {
+    "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
+    "BLINDCOPY_UPSTREAM": "smtp+starttls://me%40acme.test:p%40ss@smtp.acme.test:587",
+    "BLINDCOPY_HOSTNAME": "relay.acme.test",
+}
+NEEDS = ("BLINDCOPY_SECRET_KEY", "BLINDCOPY_UPSTREAM")
+
+
+def problems(**changes):
+    with pytest.raises(ConfigurationError) as caught:
+        read_config(RIGHT | changes, needs=NEEDS)
+    return caught.value.problems
+
+
+def test_a_right_one():
+    config = read_config(RIGHT, needs=NEEDS)
+    assert config.upstream == Upstream(UpstreamTls.STARTTLS, "smtp.acme.test", 587, "me@acme.test", "p@ss")
+    assert config.listeners == (Listener("submission", "127.0.0.1", 2587),)
+    assert config.database_url.endswith("/.blindcopy/blindcopy.db")
+
+
+def test_secrets_are_not_shown():
+    assert "p@ss" not in repr(read_config(RIGHT)) + str(read_config(RIGHT).upstream)
+    assert "0123456789abcdef" not in repr(read_config(RIGHT))
+
+
+def test_three_mistakes_are_three_lines():
+    found = problems(BLINDCOPY_LISTEN="submission://0.0.0.0:587", BLINDCOPY_UPSTREAM="", PORT="http")
+    assert [line.partition(":")[0] for line in found] == ["BLINDCOPY_LISTEN", "BLINDCOPY_UPSTREAM", "PORT"]
+
+
+WRONG = [
+    ("BLINDCOPY_SECRET_KEY", "", "openssl rand"),
+    ("BLINDCOPY_SECRET_KEY", "short", "32 or more"),
+    ("BLINDCOPY_UPSTREAM", "", "smtps://"),
+    ("BLINDCOPY_UPSTREAM", "http://x", "smtps://"),
+    ("BLINDCOPY_UPSTREAM", "smtp://smtp.acme.test", "plain=yes"),
+    ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test:99999", "smtps://"),
+    ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test?colour=red", "plain=yes"),
+    ("BLINDCOPY_UPSTREAM", "smtp://localhost:2587", "our own listeners"),
+    ("BLINDCOPY_UPSTREAM", "smtp://127.0.0.1:2587", "our own listeners"),
+    ("BLINDCOPY_UPSTREAM_CA_FILE", "/no/such/file", "PEM"),
+    ("BLINDCOPY_LISTEN", "submission://0.0.0.0:587", "loopback"),
+    ("BLINDCOPY_LISTEN", "gateway://127.0.0.1:25", "kind of listener"),
+    ("BLINDCOPY_LISTEN", "2587", "submission://127.0.0.1:2587"),
+    ("BLINDCOPY_LISTEN", "submission://127.0.0.1", "submission://127.0.0.1:2587"),
+    ("BLINDCOPY_HOSTNAME", "no spaces please", "relay.example.com"),
+    ("DATABASE_URL", "mysql://x/y", "postgresql+psycopg://"),
+    ("DATABASE_URL", "sqlite:///:memory:", "needs a file"),
+    ("BLINDCOPY_PUBLIC_URL", "example.com", "https://"),
+    ("PORT", "0", "65535"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG)
+def test_a_mistake_names_the_variable_and_what_would_be_right(name, value, said):
+    changes = {name: value}
+    if name == "BLINDCOPY_UPSTREAM_CA_FILE":
+        changes["BLINDCOPY_UPSTREAM"] = "smtps://smtp.acme.test"
+    found = problems(**changes)
+    assert len(found) == 1
+    assert found[0].startswith(f"{name}: ")
+    assert said in found[0]
+
+
+def test_a_password_in_a_broken_upstream_is_not_shown():
+    assert "s3cret" not in problems(BLINDCOPY_UPSTREAM="smpt://me:s3cret@smtp.acme.test")[0]
+
+
+def test_other_spellings_of_postgresql():
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        assert read_config({"DATABASE_URL": f"{scheme}://u@h/d"}).database_url == "postgresql+psycopg://u@h/d"
+
+
+def test_paths_are_relative_to_the_checkout():
+    checkout = Path(__file__).resolve().parents[2]
+    assert read_config({}).state_dir == checkout / ".blindcopy"
+    assert read_config({"BLINDCOPY_STATE_DIR": "/var/lib/blindcopy"}).state_dir == Path("/var/lib/blindcopy")

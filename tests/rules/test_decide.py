@@ -1,0 +1,77 @@
+"""The truth table of the decision."""
+
+from dataclasses import replace
+
+import pytest
+
+from core.mail import Decision, Reason
+from core.people import Person
+from core.settings import Logging, PersonSettings, PolicySettings
+from relay.decide import LARGEST_COPY, Envelope, Plan, decide
+from relay.message import Message
+
+BCC = "emailtosalesforce@x.le.salesforce.com"
+ANNA = Person(
+    1,
+    "anna@acme.test",
+    frozenset({"anna@acme.test", "sales@acme.test"}),
+    (),
+    PersonSettings(Logging.BCC, BCC),
+)
+MAIL = Message(author="Anna@ACME.test")
+ENVELOPE = Envelope("anna@acme.test", ["bob@client.test"])
+POLICY = PolicySettings(
+    own_domains=("acme.test", ".intern.test"), never_log=("lawyer@law.test", ".bank.test")
+)
+OFF = replace(ANNA, settings=PersonSettings(Logging.OFF, BCC))
+NO_ADDRESS = replace(ANNA, settings=PersonSettings(Logging.BCC, None))
+
+
+def to(*recipients, **fields):
+    return replace(ENVELOPE, recipients=list(recipients), **fields)
+
+
+ROWS = [
+    # the first reason that applies wins, so each row also has what would apply later
+    ("no author", replace(MAIL, author=None, is_automatic=True), ENVELOPE, ANNA, Reason.UNREADABLE_AUTHOR),
+    ("no author, logging off", replace(MAIL, author=None), ENVELOPE, OFF, Reason.UNREADABLE_AUTHOR),
+    ("somebody else's From", replace(MAIL, author="carl@acme.test"), ENVELOPE, OFF, Reason.NOT_OWN_ADDRESS),
+    ("plus tag is another address", replace(MAIL, author="anna+x@acme.test"), ENVELOPE, ANNA, Reason.NOT_OWN_ADDRESS),
+    ("logging off", replace(MAIL, is_by_salesforce=True), ENVELOPE, OFF, Reason.LOGGING_OFF),
+    ("by Salesforce", replace(MAIL, is_by_salesforce=True), to("bob@client.test", sender=""), ANNA, Reason.BY_SALESFORCE),
+    ("Salesforce's bounce address", MAIL, to("b@c.test", sender="a=b__x@k7.bnc.salesforce.com"), ANNA, Reason.BY_SALESFORCE),
+    ("null sender", replace(MAIL, is_automatic=True), replace(ENVELOPE, sender=""), ANNA, Reason.NULL_SENDER),
+    ("automatic", replace(MAIL, is_automatic=True, is_read_receipt=True), ENVELOPE, ANNA, Reason.AUTOMATIC),
+    ("read receipt", replace(MAIL, is_read_receipt=True, is_opted_out=True), ENVELOPE, ANNA, Reason.READ_RECEIPT),
+    ("opted out", replace(MAIL, is_opted_out=True), to("carl@acme.test"), ANNA, Reason.OPTED_OUT),
+    ("own domain", MAIL, to("carl@acme.test"), NO_ADDRESS, Reason.INTERNAL_ONLY),
+    ("below an own domain", MAIL, to("carl@a.b.intern.test", "d@intern.test"), ANNA, Reason.INTERNAL_ONLY),
+    ("never-log address", MAIL, to("lawyer@law.test"), ANNA, Reason.INTERNAL_ONLY),
+    ("never-log domain and own", MAIL, to("x@m.bank.test", "carl@acme.test"), ANNA, Reason.INTERNAL_ONLY),
+    ("name without domain", MAIL, to("postmaster"), ANNA, Reason.INTERNAL_ONLY),
+    ("not below acme.test", MAIL, to("carl@sub.acme.test"), ANNA, Reason.COPY),
+    ("one of two is outside", MAIL, to("carl@acme.test", "bob@client.test"), ANNA, Reason.COPY),
+    ("other at a never-log address's domain", MAIL, to("clerk@law.test"), ANNA, Reason.COPY),
+    ("no address", MAIL, to("bob@client.test", declared_size=LARGEST_COPY + 1), NO_ADDRESS, Reason.NO_BCC_ADDRESS),
+    ("already copied", MAIL, to("bob@client.test", BCC, declared_size=LARGEST_COPY + 1), ANNA, Reason.ALREADY_COPIED),
+    ("too large", MAIL, to("bob@client.test", declared_size=LARGEST_COPY + 1), ANNA, Reason.TOO_LARGE_TO_COPY),
+    ("just not too large", MAIL, to("bob@client.test", declared_size=LARGEST_COPY), ANNA, Reason.COPY),
+    ("copy", MAIL, ENVELOPE, ANNA, Reason.COPY),
+    ("copy from an alias", replace(MAIL, author="SALES@acme.test"), ENVELOPE, ANNA, Reason.COPY),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "envelope", "person", "reason"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
+def test_the_first_reason_that_applies_wins(message, envelope, person, reason):
+    expected = Plan(Decision.COPY, Reason.COPY, BCC) if reason is Reason.COPY else Plan(Decision.NONE, reason)
+    assert decide(message, envelope, person, POLICY) == expected
+
+
+def test_every_reason_has_a_row():
+    assert {row[4] for row in ROWS} == set(Reason)
+
+
+def test_without_own_domains_nothing_is_internal():
+    assert decide(MAIL, to("carl@acme.test"), ANNA, PolicySettings()).reason is Reason.COPY

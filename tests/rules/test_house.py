@@ -1,0 +1,100 @@
+"""The law of the house: who may import whom, and what pure modules may not touch."""
+
+import ast
+import functools
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    path for room in ("relay", "admin", "core", "sync") for path in (CHECKOUT / room).rglob("*.py")
+)
+IMPURE = {
+    "asyncio", "socket", "os", "sys", "time", "random", "secrets", "subprocess", "threading", "pathlib", "logging",
+    "sqlalchemy", "flask", "aiosmtpd", "aiosmtplib", "requests", "simple_salesforce", "uvloop", "click", "queue", "io",
+}  # fmt: skip
+DOORS = {
+    "aiosmtpd": ("relay/server.py", "relay/session.py"),
+    "aiosmtplib": ("core/smtp.py",),
+    "simple_salesforce": ("core/salesforce/",),
+    "requests": ("core/salesforce/",),
+    "sqlalchemy": ("core/storage/",),
+    "alembic": ("core/storage/",),
+    "flask": ("admin/",),
+}
+
+
+@functools.cache
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(CHECKOUT).as_posix()
+
+
+@functools.cache
+def is_pure(path: Path) -> bool:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return docstring.splitlines()[-1].startswith("Pure:") if docstring else False
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_rooms_do_not_reach_into_each_other(path):
+    allowed = {
+        "relay": {"relay", "core"},
+        "admin": {"admin", "core"},
+        "sync": {"sync", "core"},
+        "core": {"core"},
+    }
+    rooms = {room(name) for name in imported(path)} & {"relay", "admin", "sync", "core", "tests"}
+    assert rooms <= allowed[relative(path).partition("/")[0]]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_each_library_has_one_door(path):
+    for library, doors in DOORS.items():
+        if library in {room(name) for name in imported(path)}:
+            assert relative(path).startswith(doors), f"{library} is imported in {relative(path)}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if is_pure(path)], ids=relative)
+def test_a_pure_module_touches_nothing(path):
+    names = imported(path)
+    assert not {room(name) for name in names} & IMPURE
+    for name in names:
+        if room(name) in {"relay", "core", "admin", "sync"}:
+            module = CHECKOUT / (name.replace(".", "/") + ".py")
+            assert not module.exists() or is_pure(module), (
+                f"{relative(path)} is pure and imports {name}, which is not"
+            )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "relay/dataflow.py", "relay/envelope.py", "relay/message.py", "relay/decide.py", "relay/replies.py",
+        "core/settings.py", "core/addresses.py", "core/mail.py", "core/people.py", "core/subject.py", "core/refusal.py",
+    ],
+)  # fmt: skip
+def test_the_rules_of_the_product_are_pure(name):
+    assert is_pure(CHECKOUT / name)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_importing_a_module_reads_no_environment(path):
+    if relative(path) != "core/config.py":
+        assert not {"os.environ", "os.getenv"} & imported(path)
+        assert "os.environ" not in path.read_text()
