@@ -116,7 +116,7 @@ class _Reader:
             web_port=self._web_port(),
         )
         if self._problems:
-            raise ConfigurationError(self._problems)
+            raise ConfigurationError(sorted(self._problems))
         return config
 
     def _text(self, name: str) -> str:

@@ -24,7 +24,7 @@ from relay.logbook import EarlierAnswer, Logbook
 from relay.message import Message, read_message, recipient_key
 from relay.replies import Reply, is_our_fault
 from relay.snapshot import Snapshot
-from relay.upstream import DataBegun, Pool, Transaction, UpstreamLost
+from relay.upstream import DataBegun, DotNotSent, Pool, Transaction, UpstreamLost
 
 
 class ClientGone(Exception):
@@ -101,6 +101,7 @@ class Delivery:
             if not self._scanner.is_clean:
                 return await self._refuse_data()
             self._begun = await self._transaction.begin_data(self._copy_to())
+            self._row = self._with_copy()
             if not self._begun.may_stream:
                 return await self._not_begun()
             return await self._pass_on(b"".join(pieces))
@@ -142,7 +143,7 @@ class Delivery:
         self._plan = decide(self._message, envelope, self._person, self._policy)
         self._is_retry_without_copy = (
             self._plan.decision is Decision.COPY
-            and self._copy_refusal_key() in self._relay.snapshot.copy_refusals
+            and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
         self._row = self._described()
 
@@ -158,6 +159,11 @@ class Delivery:
             subject=readable_subject(message.subject) or None,
             message_id=message.message_id,
         )
+
+    def _with_copy(self) -> Row:
+        """The row with what became of the copy, before anything else can happen to the mail."""
+        copy = Copy.REFUSED if self._is_retry_without_copy else self._begun.copy
+        return replace(self._row, bcc=copy, bcc_reply=self._kept_copy_reply())
 
     def _copy_to(self) -> bytes | None:
         if self._plan.bcc is None or self._is_retry_without_copy:
@@ -223,6 +229,8 @@ class Delivery:
             return await self._refused_early(self._transaction.early_verdict)
         try:
             verdict = await self._transaction.finish(last)
+        except DotNotSent:
+            return await self._refused(None)
         except UpstreamLost:
             await self._settle(State.UNKNOWN, None)
             return self._ended(replies.UPSTREAM_LOST)
@@ -255,13 +263,11 @@ class Delivery:
         )
         key = self._copy_refusal_key() if refused_with_copy else None
         if key is not None:
-            self._relay.snapshot.copy_refusals |= {key}
+            self._relay.snapshot.remember_refused_copy(key)
         self._row = replace(
             self._row,
             state=state,
             upstream=self._kept(verdict),
-            bcc=Copy.REFUSED if self._is_retry_without_copy else self._begun.copy,
-            bcc_reply=self._kept_copy_reply(),
             copy_refusal=key,
         )
         await self._relay.logbook.write(self._row)

@@ -38,6 +38,9 @@ MAIL_PARAMETERS = {
 }
 RCPT_PARAMETERS = {b"NOTIFY": b"dsn", b"ORCPT": b"dsn"}
 
+_NOT_PASSED_ON = b"AUTH="
+"""RFC 4954 section 5: a server that is not told to trust its client takes AUTH= and drops it."""
+
 
 class BadCommand(Exception):
     """The client's command cannot be passed on; `reply` says why."""
@@ -88,13 +91,17 @@ def _parsed(arguments: bytes, word: bytes, known: dict[bytes, bytes], bad_path: 
     if after and not after.startswith(b" "):
         raise BadCommand(bad_path)
     wire = match.group()
-    parameters = tuple(after.split())
+    parameters = tuple(one for one in after.split() if not _is_dropped(one, word))
     extensions, size = _known_parameters(parameters, known)
     if word == b"FROM:" and not wire.isascii() and "smtputf8" not in extensions:
         raise BadCommand(replies.NEEDS_SMTPUTF8)
     if not _is_utf8(arguments):
         raise BadCommand(bad_path)
     return Path(wire, match.group("address") or b"", parameters, extensions, size)
+
+
+def _is_dropped(parameter: bytes, word: bytes) -> bool:
+    return word == b"FROM:" and parameter[: len(_NOT_PASSED_ON)].upper() == _NOT_PASSED_ON
 
 
 def _known_parameters(

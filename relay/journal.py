@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from core.secrets import Box, Undecryptable
 from core.storage.logbook import UnknownSender
 
 _LARGEST = 64 * 1024 * 1024
+"""Bytes of one file; besides the one that is written there is at most one that waits to be fed back."""
 _LINES_AT_ONCE = 500
 
 
@@ -49,7 +50,7 @@ class Journal:
         self._number = 0
         self._lock = threading.Lock()  # held while the file is written, or set aside for feeding
         self._file: IO[bytes] | None = None
-        self._waiting: list[IO[bytes]] = []
+        self._waiting: IO[bytes] | None = None
 
     def append(self, entries: Sequence[Entry]) -> Sequence[None]:
         """Keep these until they can be fed back; on disk when this returns. Raises JournalFull."""
@@ -64,23 +65,21 @@ class Journal:
 
         What `take` raises ends the feeding; nothing is lost, and it can be done again."""
         with self._lock:
-            if self._file is not None and self._file.tell() > 0:
-                self._waiting.append(self._file)
-                self._file = None
-        while self._waiting:
-            self._feed_one(self._waiting[0], take)
-            self._waiting.pop(0).close()
+            if self._waiting is None and self._file is not None and self._file.tell() > 0:
+                self._waiting, self._file = self._file, None
+        if self._waiting is not None:
+            self._feed_one(self._waiting, take)
+            self._waiting.close()
+            self._waiting = None
         for orphan in self._orphans():
-            with orphan:
-                self._feed_one(orphan, take)
+            self._feed_one(orphan, take)
 
     def close(self) -> None:
         """Let go of the files; those with entries are fed back by whoever comes next."""
-        for file in [*self._waiting, *([self._file] if self._file is not None else [])]:
-            if file.tell() == 0:
-                Path(file.name).unlink(missing_ok=True)
-            file.close()
-        self._waiting, self._file = [], None
+        for file in (self._waiting, self._file):
+            if file is not None:
+                file.close()
+        self._waiting, self._file = None, None
 
     def _write(self, lines: bytes) -> None:
         try:
@@ -94,15 +93,20 @@ class Journal:
             raise JournalFull from error
 
     def _open(self) -> IO[bytes]:
-        if self._file is None:
+        """The file of this process; one that somebody has taken for an orphan's before we locked it is given up."""
+        while self._file is None:
             self._number += 1
             path = self._directory / f"journal-{self._process_id}-{self._number}.log"
             file = open(path, "ab+", opener=_open_private)  # noqa: SIM115  Path.open takes no opener; it stays open
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._file = file
+            if _is_still(file, path):
+                self._file = file
+            else:
+                file.close()
         return self._file
 
-    def _orphans(self) -> Iterable[IO[bytes]]:
+    def _orphans(self) -> Iterator[IO[bytes]]:
+        """The journals whose owners are gone, locked."""
         for path in sorted(self._directory.glob("journal-*.log")):
             if path.name.startswith(f"journal-{self._process_id}-"):
                 continue
@@ -110,12 +114,9 @@ class Journal:
                 file = path.open("rb+")
             except FileNotFoundError:
                 continue  # somebody else has just fed it back
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            yield file
+            with file:
+                if _is_ours_now(file) and _is_still(file, path):
+                    yield file
 
     def _feed_one(self, file: IO[bytes], take: Callable[[Sequence[Entry]], None]) -> None:
         path = Path(file.name)
@@ -142,6 +143,23 @@ class Journal:
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _is_ours_now(file: IO[bytes]) -> bool:
+    """Whether the lock could be had: its owner is gone."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still(file: IO[bytes], path: Path) -> bool:
+    """Whether the open file is the one of this name, not one that was removed meanwhile."""
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _to_json(entry: Entry) -> bytes:

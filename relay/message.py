@@ -10,8 +10,9 @@ from core.addresses import address_key
 
 _AUTOMATIC_PRECEDENCE = frozenset({b"bulk", b"list", b"junk", b"auto_reply"})
 _READ_RECEIPT = re.compile(rb"report-type\s*=\s*\"?disposition-notification", re.IGNORECASE)
+_LONGEST_FROM = 8 * 1024
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
-_PLAIN_AUTHOR = re.compile(rb'(?:"[^"\\<>]*"|[^"<>,;:()@\\]*)[ \t]*<([^\s<>"(),;:@\\]+@[^\s<>"(),;:@\\]+)>')
+_PLAIN_AUTHOR = re.compile(rb'(?:"[^"\\<>]*"[ \t]*|[^"<>,;:()@\\]*)<([^\s<>"(),;:@\\]+@[^\s<>"(),;:@\\]+)>')
 _PLAIN_ADDRESS = re.compile(rb'[^\s<>"(),;:@\\]+@[^\s<>"(),;:@\\]+')
 _WANTED = frozenset(
     {
@@ -91,7 +92,7 @@ def _is_read_receipt(content_type: bytes) -> bool:
 
 
 def _author(values: list[bytes]) -> str | None:
-    if len(values) != 1:
+    if len(values) != 1 or len(values[0]) > _LONGEST_FROM:
         return None
     value = values[0]
     plain = _PLAIN_AUTHOR.fullmatch(value)

@@ -31,6 +31,7 @@ SECONDS_FOR_A_CHUNK = 180.0  # RFC 5321 section 4.5.3.2.5
 _SECONDS_TO_TAKE_A_LAST_WORD = 10.0
 _SECONDS_TO_HEAR_A_RESET = 0.3
 _MOST_ERRORS = 20
+_COMMANDS_IN_A_ROW = 20
 _READ_LIMIT = 128 * 1024
 _UPSTREAM_EXTENSIONS = ("8bitmime", "smtputf8", "dsn", "enhancedstatuscodes")
 
@@ -76,7 +77,11 @@ class Session(SMTP):
         self._unconfirmed: Delivered | None = None
         self._is_closing = False
         self._is_gone = False
+        self._has_broken = False
+        self._received = 0
+        self._received_before_reply = 0
         self._errors = 0
+        self._commands = 0
 
     # -- the connection
 
@@ -95,9 +100,17 @@ class Session(SMTP):
         asyncio.StreamReaderProtocol.eof_received(self)
         return True
 
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        asyncio.StreamReaderProtocol.data_received(self, data)
+
     def connection_lost(self, error: Exception | None) -> None:
+        """`error` None: we have closed; else the connection broke under us."""
         self._is_gone = True
+        self._has_broken = error is not None
+        self.deadline = None
         asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._leave_if_over()
 
     @property
     def is_between_mails(self) -> bool:
@@ -105,29 +118,53 @@ class Session(SMTP):
         return self.deadline is not None and self._transaction is None
 
     def dismiss(self, reply: Reply) -> None:
-        """Say a last word to a client whose turn it is, and close; told twice, close without it."""
-        if self._is_closing:
+        """Say a last word to a client whose turn it is, and close; a client that does not take it is cut off."""
+        if self._is_gone:
+            return
+        if self._is_closing or self.transport.is_closing():
             self.transport.abort()
             return
         self._is_closing = True
-        self.deadline = self._now() + _SECONDS_TO_TAKE_A_LAST_WORD
         self.transport.write(reply.wire())
-        self.transport.close()
+        self._close()
 
     async def _converse(self) -> None:
         """The whole session. The edge of a client: nothing that goes wrong here reaches another one."""
         try:
-            await self._say(Reply(220, (f"{self._relay.hostname} ESMTP".encode(),)))
+            await self._greet()
             while not self._is_closing and (line := await self._next_line()) is not None:
-                self._confirm()
+                self._confirm_if_heard()
                 await self._answer(line)
-            await self._note_if_unheard()
+                await self._send_away_if_stopping()
         except Exception:  # noqa: BLE001  said to nobody but our log
             logs.failed_unexpectedly("a session")
         finally:
-            if self._transaction is not None:
-                self._transaction.give_up()
+            await self._end()
+
+    async def _greet(self) -> None:
+        await self._say(Reply(220, (f"{self._relay.hostname} ESMTP".encode(),)))
+        await self._send_away_if_stopping()
+
+    async def _send_away_if_stopping(self) -> None:
+        if self._registry.is_stopping and self._transaction is None and not self._is_closing:
+            await self._say(replies.SHUTTING_DOWN)
+
+    async def _end(self) -> None:
+        self._give_up()
+        await self._note_if_unheard()
+        self._close()
+        self.task = None
+        self._leave_if_over()
+
+    def _close(self) -> None:
+        """Close once everything is sent; who does not take it in time is cut off by the server's watch."""
+        if not self._is_gone:
+            self.deadline = self._now() + _SECONDS_TO_TAKE_A_LAST_WORD
             self.transport.close()
+
+    def _leave_if_over(self) -> None:
+        """The session is over when both its task and its connection are."""
+        if self._is_gone and self.task is None:
             self._registry.leave(self)
 
     async def _next_line(self) -> bytes | None:
@@ -158,8 +195,8 @@ class Session(SMTP):
         self.deadline = self._now() + SECONDS_FOR_A_CHUNK
         try:
             await self._writer.drain()
-        except ConnectionError:
-            self._is_gone = True
+        except OSError:
+            self.transport.abort()
         finally:
             self.deadline = None
 
@@ -167,9 +204,9 @@ class Session(SMTP):
 
     async def _answer(self, line: bytes) -> None:
         verb, _, arguments = line.strip().partition(b" ")
-        if self._registry.is_stopping and self._transaction is None:
-            await self._say(replies.SHUTTING_DOWN)
-            return
+        self._commands += 1
+        if self._commands % _COMMANDS_IN_A_ROW == 0:
+            await asyncio.sleep(0)  # who sends without waiting must not keep the others waiting
         handler = self._VERBS.get(verb.upper())
         try:
             reply = await handler(self, arguments.strip()) if handler is not None else _unknown(line)
@@ -196,7 +233,7 @@ class Session(SMTP):
         self._has_said_hello = True
         offered = self._relay.pool.extensions
         lines = [self._relay.hostname, "PIPELINING"]
-        if "size" in offered:
+        if offered.get("size", "x").isascii() and (offered["size"] or "0").isdigit():
             lines.append(f"SIZE {offered['size']}".strip())
         lines += [name.upper() for name in _UPSTREAM_EXTENSIONS if name in offered]
         lines.append("AUTH PLAIN LOGIN")
@@ -254,8 +291,7 @@ class Session(SMTP):
             self._is_closing = self._is_closing or not delivery.has_read_all
         if delivered.reply.is_positive:
             self._unconfirmed = delivered
-        if self._is_gone:
-            await self._note_if_unheard()
+            self._received_before_reply = self._received
         return delivered.reply
 
     async def _rset(self, arguments: bytes) -> Reply:
@@ -289,9 +325,11 @@ class Session(SMTP):
 
     # -- whether the client has heard the last 250
 
-    def _confirm(self) -> None:
-        """The client speaks on, so it has heard what we said."""
-        if self._unconfirmed is not None and self._unconfirmed.repeats is not None:
+    def _confirm_if_heard(self) -> None:
+        """A client that speaks on after our 250 has heard it; what it had sent ahead says nothing."""
+        if self._unconfirmed is None or self._received == self._received_before_reply:
+            return
+        if self._unconfirmed.repeats is not None:
             self._relay.logbook.note_if_possible(ReplyDelivered(self._unconfirmed.repeats))
         self._unconfirmed = None
 
@@ -301,16 +339,16 @@ class Session(SMTP):
             return
         if not self._is_gone:
             await asyncio.sleep(_SECONDS_TO_HEAR_A_RESET)
-        if self._is_gone or self._was_reset():
+        if self._has_broken or self._was_reset():
             self._relay.logbook.note(LostReply(self._unconfirmed.mail_id, self._unconfirmed.fingerprint))
             self._unconfirmed = None
-        else:
-            self._confirm()
 
     def _was_reset(self) -> bool:
-        connection = self.transport.get_extra_info("socket")
+        connection = None if self._is_gone else self.transport.get_extra_info("socket")
+        if connection is None:
+            return False
         try:
-            return connection is None or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+            return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0)
         except OSError:
             return True
 

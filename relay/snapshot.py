@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ class Snapshot:
 
     def __init__(self, database: Database, directory: Path, box: Box) -> None:
         self.people: People | None = None
-        self.copy_refusals: frozenset[bytes] = frozenset()
-        """Recognises mails that were refused at the dot with a copy within the last hour."""
+        self._refused_copies: frozenset[bytes] = frozenset()
+        self._refused_here: dict[bytes, float] = {}
         self._database = database
         self._path = directory / "settings.snapshot"
         self._box = box
@@ -46,6 +47,19 @@ class Snapshot:
                 logs.settings_missing()
             else:
                 logs.settings_from_snapshot(self.people.revision)
+
+    def copy_was_refused(self, key: bytes) -> bool:
+        """Whether the mail that this recognises was refused at the dot with a copy within the last hour."""
+        return key in self._refused_copies or key in self._refused_here
+
+    def remember_refused_copy(self, key: bytes) -> None:
+        """Known here at once, whatever the database is at."""
+        now = time.monotonic()
+        hour = REFUSED_COPIES_COUNT_FOR.total_seconds()
+        self._refused_here = {
+            known: since for known, since in self._refused_here.items() if now - since < hour
+        }
+        self._refused_here[key] = now
 
     async def keep_fresh(self) -> None:
         """Look for new settings for ever."""
@@ -70,7 +84,7 @@ class Snapshot:
     async def _read(self) -> bool:
         known = self.people.revision if self.people is not None else None
         try:
-            fresh, self.copy_refusals = await off_loop(lambda: self._from_database(known))
+            fresh, self._refused_copies = await off_loop(lambda: self._from_database(known))
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
             return False

@@ -35,6 +35,10 @@ class UpstreamLost(Exception):
     """The connection is gone, silent for too long, or talks nonsense."""
 
 
+class DotNotSent(UpstreamLost):
+    """The connection was gone before the dot: the upstream has discarded the mail."""
+
+
 class UpstreamBusy(Exception):
     """All connections that we allow ourselves are in use."""
 
@@ -347,10 +351,10 @@ class Transaction:
     async def finish(self, last: bytes) -> Reply:
         """Write the last bytes and the dot, and wait for the verdict.
 
-        Raises UpstreamLost: nobody knows whether the mail was taken."""
+        Raises DotNotSent; and UpstreamLost: nobody knows whether the mail was taken."""
         link = self._live_link()
-        if self._verdict is None:
-            raise UpstreamLost
+        if self._verdict is None or link.is_lost:
+            raise DotNotSent
         await link.write(last + b".\r\n")
         reply = await link.reply(self._verdict, SECONDS_FOR_THE_VERDICT)
         self._verdict = None

@@ -224,6 +224,15 @@ async def running(database, directory, sink=None, **options):
         await relay.stop()
 
 
+async def until(claim, seconds=20):
+    """Wait for a claim to come true."""
+    for _ in range(seconds * 20):
+        if await asyncio.to_thread(claim):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
 def people_of_one(password="secret", **settings):
     anna = Person(
         1, "anna@acme.test", frozenset({address_key("anna@acme.test")}), (AppPassword(1, app_password_digest(password)),),

@@ -19,6 +19,7 @@ from relay.logbook import EarlierAnswer, Logbook, Used
 from relay.snapshot import Snapshot
 from tests.doors.conftest import BOX, add_anna, mail, people_of_one, running
 from tests.doors.test_storage import row, rows
+from tests.sandbox.sink import Script, Sink
 
 
 def journal(tmp_path, box=BOX, process="p1"):
@@ -131,6 +132,37 @@ class TestWithoutTheDatabase:
 
         asyncio.run(claim())
 
+    def test_a_long_outage_takes_two_files_at_most(self, tmp_path):
+        mine = journal(tmp_path)
+
+        def away(_):
+            raise DatabaseUnavailable
+
+        for _ in range(10):
+            mine.append([row(1)])
+            with pytest.raises(DatabaseUnavailable):
+                mine.feed(away)
+        assert len(list(tmp_path.iterdir())) == 2
+        taken = []
+        for _ in range(2):
+            mine.feed(taken.extend)
+        assert len(taken) == 10
+
+    def test_a_copy_refused_at_the_dot_is_remembered(self, sqlite, tmp_path):
+        async def claim():
+            async with running(
+                sqlite, tmp_path, Sink(Script(replies={"dot": ["550 5.7.1 No copies", ""]}))
+            ) as relay:
+                client = await relay.connect()
+                lock = Lock(tmp_path)
+                assert (await client.mail(mail())).startswith("550")
+                await asyncio.sleep(2)
+                assert (await client.mail(mail())).startswith("250")
+                assert [len(taken.rcpts) for taken in relay.sink.taken] == [1]
+                lock.release()
+
+        asyncio.run(claim())
+
     def test_a_relay_started_without_it_serves_with_its_last_settings(self, sqlite, tmp_path):
         add_anna(sqlite)
 
@@ -218,8 +250,27 @@ class TestTheJournal:
                 mine.feed(away)
         mine.append(self.ENTRIES[:1])
         taken = []
-        mine.feed(taken.extend)
+        for _ in range(2):
+            mine.feed(taken.extend)
         assert tuple(taken) == (*self.ENTRIES, self.ENTRIES[0])
+
+    def test_taken_for_an_orphans_before_it_was_locked_is_begun_anew(self, tmp_path, monkeypatch):
+        import relay.journal
+
+        real, calls = relay.journal.fcntl.flock, []
+
+        def locks_late(file, how):
+            if not calls:
+                calls.append(1)
+                os.unlink(file.name)
+            real(file, how)
+
+        monkeypatch.setattr(relay.journal.fcntl, "flock", locks_late)
+        mine = journal(tmp_path)
+        mine.append(self.ENTRIES)
+        taken = []
+        mine.feed(taken.extend)
+        assert tuple(taken) == self.ENTRIES
 
     def test_that_a_crash_cut_short_gives_what_is_whole(self, tmp_path):
         gone = journal(tmp_path)
@@ -248,9 +299,8 @@ class TestTheJournal:
         journal(tmp_path, Box(["the new secret key", "the old secret key"]), "p2").feed(taken.extend)
         assert tuple(taken) == self.ENTRIES
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_on_a_disk_that_takes_nothing_says_so(self, tmp_path):
-        tmp_path.chmod(0o500)
+        tmp_path.rmdir()
         with pytest.raises(JournalFull):
             journal(tmp_path).append(self.ENTRIES)
 

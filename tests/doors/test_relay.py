@@ -10,8 +10,8 @@ from core.mail import Copy, Decision, Reason, State
 from core.settings import Name
 from core.storage import settings
 from core.storage.logbook import unknown_senders
-from relay import delivery, session, upstream
-from tests.doors.conftest import BCC, mail, running
+from relay import delivery, replies, session, upstream
+from tests.doors.conftest import BCC, mail, running, until
 from tests.sandbox.sink import Script, Sink
 
 COPY = f"RCPT TO:<{BCC}> NOTIFY=NEVER"
@@ -395,6 +395,30 @@ class TestTroubleWithTheUpstream:
 
         run(claim())
 
+    def test_lost_before_the_dot_is_not_unknown(self, start):
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                await client.envelope()
+                client.send(b"From: anna@acme.test\r\n\r\nbefore\r\n")
+                await until(lambda: "DATA" in relay.sink.commands)
+                await asyncio.sleep(0.1)
+                relay.sink.cut_all()
+                await asyncio.sleep(0.1)
+                client.send(b".\r\n")
+                assert (await client.reply()).startswith("451 4.4.2")
+                await relay.row(state=State.ABORTED)
+
+        run(claim())
+
+    def test_a_size_that_is_no_number_is_not_offered(self, start):
+        async def claim():
+            async with start(Script(extensions=["SIZE \xff", "8BITMIME"])) as relay:
+                client = await relay.connect()
+                assert "SIZE" not in await client.command("EHLO again")
+
+        run(claim())
+
     def test_a_connection_that_went_stale_is_replaced_silently(self, start):
         async def claim():
             async with start() as relay:
@@ -489,40 +513,87 @@ class TestTheClient:
                     assert await client.reply() == "250 2.0.0 Ok"
                 else:
                     getattr(client, how)()
-                row = await relay.row(state=State.COPIED)
+                await relay.row(state=State.COPIED)
                 assert len(relay.sink.taken) == 1
-                for _ in range(40):
-                    await asyncio.sleep(0.05)
-                    row = relay.rows()[0]
-                    if row.fingerprint:
-                        break
-                assert bool(row.fingerprint) is (how != "half-close")
+                if how != "half-close":
+                    await until(lambda: relay.rows()[0].fingerprint)
+                else:
+                    await asyncio.sleep(1)
+                    assert relay.rows()[0].fingerprint is None
 
         run(claim())
 
-    def test_that_missed_its_250_gets_it_again_without_a_second_delivery(self, start):
+    @pytest.mark.parametrize("ahead", [b"", b"QUIT\r\n"])
+    def test_that_missed_its_250_gets_it_again_without_a_second_delivery(self, start, ahead):
         async def claim():
             async with start(Script(replies={"dot": ["delay:0.3:250 2.0.0 Ok: queued as 77"]})) as relay:
                 client = await relay.connect()
                 await client.envelope()
-                client.send(mail() + b".\r\n")
+                client.send(mail() + b".\r\n" + ahead)
                 await client.writer.drain()
                 await asyncio.sleep(0.1)
                 client.vanish()
-                for _ in range(100):
-                    await asyncio.sleep(0.05)
-                    if relay.rows() and relay.rows()[0].fingerprint:
-                        break
+                await until(lambda: relay.rows() and relay.rows()[0].fingerprint)
                 again = await relay.connect()
                 assert await again.mail(mail()) == "250 2.0.0 Ok: queued as 77"
-                assert len(relay.sink.taken) == 1
+                assert [taken.complete for taken in relay.sink.taken].count(True) == 1
                 assert len(relay.rows()) == 1
                 await again.command("NOOP")
-                await asyncio.sleep(0.3)
+                await until(lambda: not relay.rows()[0].fingerprint)
                 assert (await again.mail(mail())).startswith("250")
-                assert len(relay.sink.taken) == 2, (
-                    "once it has been heard, the same mail again is meant as such"
+                complete = [taken.complete for taken in relay.sink.taken].count(True)
+                assert complete == 2, "once it has been heard, the same mail again is meant as such"
+
+        run(claim())
+
+    def test_that_heard_its_250_may_send_the_same_again_though_we_hung_up(self, start):
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                for one in list(relay.server._sessions):
+                    one.dismiss(replies.IDLE)
+                assert (await client.reply()).startswith("421")
+                await asyncio.sleep(0.5)
+                again = await relay.connect()
+                assert (await again.mail(mail())).startswith("250")
+                assert len(relay.sink.taken) == 2
+
+        run(claim())
+
+    def test_that_floods_does_not_keep_the_others_waiting(self, start):
+        async def claim():
+            async with start() as relay:
+                flooding, other = await relay.connect(), await relay.connect()
+                flooding.send(b"NOOP\r\n" * 100_000)
+                reading = asyncio.ensure_future(
+                    flooding.reader.readexactly(100_000 * len("250 2.0.0 Ok\r\n"))
                 )
+                await asyncio.sleep(0.05)
+                await other.command("NOOP")
+                assert not reading.done(), "the other was answered in between"
+                await reading
+
+        run(claim())
+
+    def test_with_a_sender_of_a_hundred_thousand_blanks_is_served(self, start):
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                content = b"From: Anna" + b" " * 100_000 + b"b\r\n\r\nHello\r\n"
+                assert (await client.mail(content)).startswith("250")
+                await relay.row(reason=Reason.UNREADABLE_AUTHOR)
+
+        run(claim())
+
+    def test_may_be_gone_when_it_is_told_to_go(self, start):
+        async def claim():
+            async with start() as relay:
+                await relay.connect()
+                [one] = relay.server._sessions
+                one.connection_lost(OSError(113, "No route to host"))
+                one.dismiss(replies.IDLE)
+                await until(lambda: not relay.server._sessions)
 
         run(claim())
 

@@ -2,6 +2,9 @@
 
 It plays the operator: what it sets up, it sets up by the documented commands and variables."""
 
+import contextlib
+import fcntl
+import itertools
 import os
 import secrets
 import signal
@@ -10,11 +13,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-STATE = CHECKOUT / ".blindcopy" / "demo"
 EMAIL = "dana@acme.example"
 BCC_ADDRESS = "emailtosalesforce@demo.na1.le.salesforce.com"
 _SECONDS_TO_START = 30
@@ -23,14 +26,15 @@ _SECONDS_TO_START = 30
 class Demo:
     """The processes of the demo, and the environment that they share."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path) -> None:
+        self.state = state
         self.children: list[subprocess.Popen] = []
         self.sink_port, self.page_port = _port(2525), _port(8025)
         self.relay_port, self.admin_port = _port(2587), _port(8000)
         self.env = os.environ | {
-            "DATABASE_URL": f"sqlite:///{STATE}/blindcopy.db",
-            "BLINDCOPY_STATE_DIR": str(STATE),
-            "BLINDCOPY_SECRET_KEY": _secret_key(),
+            "DATABASE_URL": f"sqlite:///{state}/blindcopy.db",
+            "BLINDCOPY_STATE_DIR": str(state),
+            "BLINDCOPY_SECRET_KEY": _secret_key(state),
             "BLINDCOPY_HOSTNAME": "relay.acme.example",
             "BLINDCOPY_LISTEN": f"submission://127.0.0.1:{self.relay_port}",
             "BLINDCOPY_UPSTREAM": f"smtp://127.0.0.1:{self.sink_port}",
@@ -104,7 +108,7 @@ class Demo:
             child.wait(timeout=60)
 
     def _spawn(self, name: str, *arguments: str) -> None:
-        with (STATE / f"{name}.log").open("wb") as log:
+        with (self.state / f"{name}.log").open("wb") as log:
             self.children.append(
                 subprocess.Popen(
                     [sys.executable, *arguments],
@@ -128,8 +132,11 @@ class Demo:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _as_interrupt)
-    STATE.mkdir(parents=True, exist_ok=True)
-    demo = Demo()
+    with _state_of_ones_own() as state:
+        _run(Demo(state))
+
+
+def _run(demo: Demo) -> None:
     try:
         demo.start()
         password, app_password = demo.set_up_person()
@@ -142,7 +149,7 @@ Blindcopy runs on this machine, and a first mail has gone through it.
   Mail client  SMTP host 127.0.0.1, port {demo.relay_port}, no encryption, name {EMAIL}, password {app_password}
   Mail sink    http://127.0.0.1:{demo.page_port}   where the mail and its blind copy arrived
 
-Logs are in {STATE.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
+Logs are in {demo.state.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
             flush=True,
         )
         demo.watch()
@@ -153,12 +160,27 @@ Logs are in {STATE.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
         demo.stop()
 
 
+@contextlib.contextmanager
+def _state_of_ones_own() -> Iterator[Path]:
+    """The directory that keeps the demo's people and mails from run to run; a demo beside another has its own."""
+    for number in itertools.count(1):
+        state = CHECKOUT / ".blindcopy" / ("demo" if number == 1 else f"demo-{number}")
+        state.mkdir(parents=True, exist_ok=True)
+        with (state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield state
+            return
+
+
 def _as_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _secret_key() -> str:
-    path = STATE / "secret"
+def _secret_key(state: Path) -> str:
+    path = state / "secret"
     if not path.exists():
         with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
@@ -188,7 +210,7 @@ def _wait_for(port: int, children: list[subprocess.Popen] | None = None) -> None
             return
         if any(child.poll() is not None for child in children or []):
             break
-    raise SystemExit(f"Nothing answers on port {port}; see the logs in {STATE}.")
+    raise SystemExit(f"Nothing answers on port {port}; see the logs in .blindcopy.")
 
 
 if __name__ == "__main__":

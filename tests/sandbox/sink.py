@@ -10,6 +10,8 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 
+from relay.input import ClientInput
+
 EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
 
 
@@ -104,11 +106,12 @@ class Sink:
             raise ClosedByScript
         return reply
 
-    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _session(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader = ClientInput(stream)
         await self._say(writer, "greeting", "220 sink.test ESMTP")
         mail, rcpts = "", []
         while True:
-            line = (await reader.readuntil(b"\n")).rstrip(b"\r\n").decode("latin-1")
+            line = await self._line(reader)
             self.commands.append(line)
             verb = line.split(" ")[0].upper()
             if verb == "EHLO":
@@ -143,32 +146,42 @@ class Sink:
                     mail, rcpts = "", []
                 await self._say(writer, line, "250 2.0.0 Ok")
 
-    async def _auth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str) -> None:
+    async def _auth(self, reader: ClientInput, writer: asyncio.StreamWriter, line: str) -> None:
         if line.upper() == "AUTH LOGIN" or line.upper().startswith("AUTH LOGIN "):
             for question in (["334 VXNlcm5hbWU6"] if line.upper() == "AUTH LOGIN" else []) + [
                 "334 UGFzc3dvcmQ6"
             ]:
                 await self._say(writer, "challenge", question)
-                self.commands.append((await reader.readuntil(b"\n")).rstrip(b"\r\n").decode())
+                self.commands.append(await self._line(reader))
         await self._say(writer, line, "235 2.7.0 Ok")
 
+    async def _line(self, reader: ClientInput) -> str:
+        line = await reader.line()
+        if line is None:
+            raise ClosedByScript
+        return line.decode("latin-1")
+
     async def _data(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mail: str, rcpts: list[str]
+        self, reader: ClientInput, writer: asyncio.StreamWriter, mail: str, rcpts: list[str]
     ) -> None:
         held = bytearray(b"\r\n")
         early = dict(self.script.early)
-        while not held.endswith(b"\r\n.\r\n"):
-            chunk = await reader.read(65536)
+        end = -1
+        while end < 0:
+            chunk = await reader.chunk()
             if not chunk:
                 self.taken.append(Taken(mail, rcpts, held[2:].decode("latin-1"), complete=False))
                 raise ClosedByScript
+            searched = max(0, len(held) - 4)
             held += chunk
+            end = held.find(b"\r\n.\r\n", searched)
             if early and len(held) >= int(early["after"]):
                 if early["say"] == "close":
                     raise ClosedByScript
                 writer.write(str(early["say"]).encode() + b"\r\n")
                 early = {}
-        taken = Taken(mail, rcpts, held[2:-3].decode("latin-1"))
+        reader.give_back(bytes(held[end + 5 :]))
+        taken = Taken(mail, rcpts, held[2 : end + 2].decode("latin-1"))
         number = len(self.taken) + 1
         if "dot" not in self.script.replies:
             self.taken.append(taken)

@@ -1,0 +1,241 @@
+"""Other people's programs on both sides: mail clients before the relay, Postfix behind it."""
+
+import base64
+import functools
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ALL, needs
+from tests.system.conftest import BCC, CHECKOUT, Installation, SinkThread, mail, send, until
+
+CONTENT = (
+    b"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <c@acme.test>\r\n"
+    b"Date: Sat, 21 Nov 2026 09:30:00 +0000\r\nMIME-Version: 1.0\r\n\r\nHello\r\n..a line that begins with a dot\r\n\r\nBye\r\n"
+)
+UNSTUFFED = CONTENT.replace(b"\r\n..a", b"\r\n.a")
+
+
+def run(*arguments, stdin=b"", **env):
+    done = subprocess.run(
+        arguments, check=False, input=stdin, capture_output=True, timeout=60, env=os.environ | env
+    )
+    assert done.returncode == 0, done
+
+
+def swaks(port, password, directory):
+    data = directory / "mail.eml"
+    data.write_bytes(UNSTUFFED.replace(b"\r\n", b"\n"))
+    run(
+        needs("swaks"), "--server", f"127.0.0.1:{port}", "--auth", "LOGIN", "--auth-user", "anna@acme.test", "--auth-password", password,
+        "--from", "anna@acme.test", "--to", "bob@client.test", "--data", f"@{data}",
+    )  # fmt: skip
+
+
+def msmtp(port, password, directory):
+    run(
+        needs("msmtp"), "--host=127.0.0.1", f"--port={port}", "--auth=plain", "--tls=off", "--user=anna@acme.test",
+        f"--passwordeval=echo {password}", "--from=anna@acme.test", "bob@client.test", stdin=UNSTUFFED.replace(b"\r\n", b"\n"),
+    )  # fmt: skip
+
+
+def s_nail(port, password, directory):
+    run(
+        needs("s-nail"), "-:/", "-S", "v15-compat=yes", "-S", f"mta=smtp://127.0.0.1:{port}", "-S", "smtp-auth=login", "-S", "user=anna@acme.test",
+        "-S", f"password={password}", "-S", "from=Anna <anna@acme.test>", "-S", "nosmtp-use-starttls", "-S", "hostname=acme.test",
+        "-s", "From s-nail", "bob@client.test", stdin=b"Hello\n.a line that begins with a dot\n", HOME=str(directory),
+    )  # fmt: skip
+
+
+def curl(port, password, directory):
+    data = directory / "mail.eml"
+    data.write_bytes(UNSTUFFED)
+    run(
+        needs("curl"), "-sS", f"smtp://127.0.0.1:{port}", "--user", f"anna@acme.test:{password}", "--login-options", "AUTH=PLAIN",
+        "--mail-from", "anna@acme.test", "--mail-rcpt", "bob@client.test", "-T", str(data),
+    )  # fmt: skip
+
+
+def nodemailer(port, password, directory):
+    modules = CHECKOUT / ".blindcopy" / "npm" / "node_modules"
+    node = needs("node")
+    if not (modules / "nodemailer").is_dir():
+        (pytest.fail if ALL else pytest.skip)("nodemailer is not installed")
+    run(
+        node, "-e",
+        """
+        const mailer = require('nodemailer');
+        const transport = mailer.createTransport({host: '127.0.0.1', port: +process.argv[1], secure: false, pool: true,
+            auth: {user: 'anna@acme.test', pass: process.argv[2]}});
+        const raw = Buffer.from(process.argv[3], 'base64');
+        transport.sendMail({envelope: {from: 'anna@acme.test', to: ['bob@client.test']}, raw})
+            .then(() => process.exit(0), error => { console.error(error); process.exit(1); });
+        """,
+        str(port), password, base64.b64encode(UNSTUFFED).decode(), NODE_PATH=str(modules),
+    )  # fmt: skip
+
+
+CLIENTS = [swaks, msmtp, s_nail, curl, nodemailer]
+EXACT = {swaks, msmtp, curl, nodemailer}
+
+
+class Postfix:
+    """A real Postfix with a queue, which hands everything on to a sink."""
+
+    def __init__(self, directory, next_port):
+        self.program = needs("postfix")
+        self.directory = directory
+        self.port = _free_port()
+        (directory / "etc").mkdir()
+        (directory / "data").mkdir()
+        (directory / "queue").mkdir()
+        (directory / "etc" / "main.cf").write_text(
+            f"""
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = provider.test
+mydestination =
+mynetworks = 127.0.0.0/8
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+relayhost = [127.0.0.1]:{next_port}
+local_header_rewrite_clients =
+smtputf8_enable = no
+maillog_file = {directory}/mail.log
+maillog_file_prefixes = {directory}
+"""
+        )
+        (directory / "etc" / "master.cf").write_text(
+            f"""
+127.0.0.1:{self.port} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+proxymap unix - - n - - proxymap
+tlsmgr unix - - n 1000? 1 tlsmgr
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+        )
+        run("chown", "postfix", str(directory / "data"))
+        for path in [directory, *directory.parents][:4]:
+            path.chmod(path.stat().st_mode | 0o055)
+        self._postfix("start")
+
+    def _postfix(self, verb):
+        done = subprocess.run(
+            [self.program, "-c", str(self.directory / "etc"), verb],
+            check=False,
+            capture_output=True,
+            timeout=60,
+            text=True,
+        )
+        assert done.returncode == 0, done
+
+    def stop(self):
+        self._postfix("stop")
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Two relays for the same person: one before a sink, one before a Postfix that has a sink behind it."""
+    direct, behind = SinkThread(), SinkThread()
+    first = Installation(tmp_path_factory.mktemp("direct"), direct.port)
+    first.add_anna()
+    first.relay = first.start_relay()
+    yield first, direct, behind
+    first.stop()
+    direct.stop()
+    behind.stop()
+
+
+@pytest.fixture
+def tmp_path_readable(tmp_path_factory):
+    """Postfix's own users must get in."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="blindcopy-postfix-") as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+def test_a_mail_of_this_client_arrives_exactly_with_its_copy_in_the_envelope_only(chain, client, tmp_path):
+    first, direct, _ = chain
+    before = len(direct.sink.taken)
+    client(first.relay.port, first.password, tmp_path)
+    until(lambda: len(direct.sink.taken) == before + 1)
+    taken = direct.sink.taken[-1]
+    assert [rcpt.partition(">")[0] for rcpt in taken.rcpts] == ["RCPT TO:<bob@client.test", f"RCPT TO:<{BCC}"]
+    assert BCC.encode() not in taken.raw
+    if client in EXACT:
+        assert taken.raw.rstrip(b"\r\n") == CONTENT.rstrip(b"\r\n")
+    until(lambda: first.rows()[0].state == "copied")
+
+
+def test_all_of_them_through_a_real_postfix(chain, tmp_path_readable, tmp_path):
+    _, _, behind = chain
+    postfix = Postfix(tmp_path_readable, behind.port)
+    installation = Installation(tmp_path, postfix.port)
+    try:
+        until(lambda: _answers(postfix.port))
+        installation.add_anna()
+        relay = installation.start_relay()
+        for client in CLIENTS:
+            before = len(behind.sink.taken)
+            client(relay.port, installation.password, tmp_path)
+            for taken in until(functools.partial(_arrived, behind.sink, before)):
+                assert BCC.encode() not in taken.raw.lower()
+                if client in EXACT:
+                    assert taken.raw.rstrip(b"\r\n").endswith(CONTENT.rstrip(b"\r\n"))
+        with installation.client(relay) as client:
+            assert "pipelining" in client.esmtp_features
+            send(client, mail(body="x" * 5_000_000 + "\r\n"))
+        until(lambda: len(installation.rows()) == len(CLIENTS) + 1)
+        assert {(row.state, row.bcc) for row in installation.rows()} == {("copied", "accepted")}
+        assert all("queued as" in row.upstream for row in installation.rows())
+    finally:
+        installation.stop()
+        postfix.stop()
+
+
+def _answers(port):
+    import socket
+
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            return connection.recv(100).startswith(b"220")
+    except OSError:
+        time.sleep(0.1)
+        return False
+
+
+def _arrived(sink, before):
+    """The mails since then, once both the recipient's and the copy are there."""
+    mails = sink.taken[before:]
+    rcpts = " ".join(rcpt for taken in mails for rcpt in taken.rcpts)
+    return mails if "bob@client.test" in rcpts and BCC in rcpts else None

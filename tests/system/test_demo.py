@@ -1,0 +1,144 @@
+"""`make demo` and the pages in a real browser."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.conftest import needs
+from tests.system.conftest import CHECKOUT, until
+
+
+class RunningDemo:
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.sandbox.demo"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+        )
+        self.said = ""
+        for line in self.process.stdout:
+            self.said += line
+            if "Ctrl-C" in line:
+                break
+        assert "Ctrl-C" in self.said, self.said
+        self.admin, self.email, self.password = re.search(
+            r"(http://\S+)\s+sign in as (\S+) with (\S+)", self.said
+        ).groups()
+        self.sink = re.search(r"Mail sink\s+(http://\S+)", self.said).group(1)
+
+    def mails(self):
+        with urllib.request.urlopen(f"{self.sink}/mails.json", timeout=10) as response:
+            return json.load(response)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(60)
+        self.process.stdout.close()
+        return status
+
+
+@pytest.fixture(scope="module")
+def demo():
+    running = RunningDemo()
+    yield running
+    running.stop()
+
+
+def test_a_first_mail_has_gone_through(demo):
+    [mail] = demo.mails()
+    assert [rcpt.partition(">")[0] for rcpt in mail["rcpts"]] == [
+        "RCPT TO:<bob@customer.example", "RCPT TO:<emailtosalesforce@demo.na1.le.salesforce.com",
+    ]  # fmt: skip
+    with urllib.request.urlopen(demo.sink, timeout=10) as response:
+        assert "Our offer" in response.read().decode()
+
+
+def test_a_second_one_starts_beside_it_and_ends_cleanly(demo):
+    second = RunningDemo()
+    assert second.admin != demo.admin
+    assert len(second.mails()) == 1
+    assert second.stop() == 0
+    demo_is_alive = demo.process.poll() is None
+    assert demo_is_alive
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    chromium = needs("chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync"],
+        )  # fmt: skip
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, demo):
+    """A page without JavaScript, signed in by keyboard; anything that fails to load, or that the policy blocks, counts."""
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    troubles = []
+    opened.on("console", lambda message: troubles.append(message.text))
+    opened.on("response", lambda response: troubles.append(response.url) if response.status >= 400 else None)
+    opened.goto(demo.admin)
+    opened.keyboard.type(demo.email)
+    opened.keyboard.press("Tab")
+    opened.keyboard.type(demo.password)
+    opened.keyboard.press("Enter")
+    opened.wait_for_url("**/activity")
+    yield opened
+    assert troubles == []
+    context.close()
+
+
+def press_enter(page, element):
+    element.focus()
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+
+def test_the_activity_page_answers_why(page):
+    page.locator("summary", has_text="Why?").first.click()
+    assert page.get_by_text("the mail provider took it").first.is_visible()
+
+
+def test_every_page_can_be_reached_from_the_gear_by_keyboard(page, demo):
+    page.get_by_title("Settings").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/settings/salesforce")
+    page.locator("h1").wait_for()
+    names = page.locator("nav[aria-label=Settings] a").all_text_contents()
+    for name in names:
+        press_enter(page, page.get_by_role("link", name=name, exact=True))
+        assert page.locator("h1").count() == 1
+    assert "Admin Settings" in page.content()
+    assert len(names) == 6
+
+
+def test_the_copy_is_switched_off_and_on_by_keyboard(page):
+    page.goto(page.url.replace("/activity", "/settings/salesforce"))
+    buttons = {"Deactivate": "Not active any more", "Activate": "Active: your sales mails are copied"}
+    if (
+        page.get_by_role("button", name="Deactivate").count() == 0
+    ):  # the demo keeps its settings from run to run
+        press_enter(page, page.get_by_role("button", name="Activate", exact=True))
+    for name, said in buttons.items():
+        press_enter(page, page.get_by_role("button", name=name, exact=True))
+        page.get_by_text(said).wait_for()
+
+
+def test_a_test_mail_shows_the_verdict(page, demo):
+    before = len(demo.mails())
+    page.goto(page.url.replace("/activity", "/settings/mail-client"))
+    page.get_by_role("button", name="Send a test mail").click()
+    assert page.get_by_text("250 2.0.0 Ok: queued as").is_visible()
+    until(lambda: len(demo.mails()) == before + 1)
+    assert len(demo.mails()[-1]["rcpts"]) == 1, "a mail to oneself is internal"

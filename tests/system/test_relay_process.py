@@ -1,0 +1,234 @@
+"""The relay as a process: configuration, stopping, kill -9, several of them, memory."""
+
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from core.mail import State
+from tests.system.conftest import BCC, CHECKOUT, Installation, mail, send, until
+
+
+def exits_with(env, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", *(arguments or ("relay",))],
+        check=False,
+        cwd=CHECKOUT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+class TestConfiguration:
+    def test_three_mistakes_are_three_lines_and_exit_status_2(self, tmp_path):
+        env = Installation(tmp_path, 1).env | {
+            "BLINDCOPY_LISTEN": "submission://0.0.0.0:587",
+            "BLINDCOPY_UPSTREAM": "smtp.acme.test",
+            "BLINDCOPY_SECRET_KEY": "",
+        }
+        status, out, err = exits_with(env)
+        assert (status, out) == (2, "")
+        assert [line.partition(":")[0] for line in err] == [
+            "BLINDCOPY_SECRET_KEY",
+            "BLINDCOPY_LISTEN",
+            "BLINDCOPY_UPSTREAM",
+        ]
+
+    def test_a_port_that_is_taken_is_a_mistake(self, tmp_path):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            env = Installation(tmp_path, 1).env | {
+                "BLINDCOPY_LISTEN": f"submission://127.0.0.1:{taken.getsockname()[1]}"
+            }
+            status, _, err = exits_with(env)
+        assert (status, err[-1].partition(":")[0]) == (2, "BLINDCOPY_LISTEN")
+
+    def test_an_upstream_that_is_our_own_listener_is_a_mistake(self, tmp_path):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        env = Installation(tmp_path, port).env | {"BLINDCOPY_LISTEN": f"submission://127.0.0.1:{port}"}
+        status, _, err = exits_with(env)
+        assert (status, err[0].partition(":")[0]) == (2, "BLINDCOPY_UPSTREAM")
+
+    def test_the_pages_have_theirs_too(self, tmp_path):
+        env = Installation(tmp_path, 1).env | {"BLINDCOPY_SECRET_KEY": "", "PORT": "http"}
+        status, _, err = exits_with(env, "gunicorn", "--check-config", "admin:create_app()")
+        assert status != 0
+        assert [line.partition(":")[0] for line in err if line.startswith(("BLINDCOPY_", "PORT"))] == [
+            "BLINDCOPY_SECRET_KEY",
+            "PORT",
+        ]
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_is_clean(self, installation, number):
+        relay = installation.start_relay()
+        idle = installation.client(relay)
+        relay.send_signal(number)
+        assert idle.getreply() == (421, b"4.3.2 Shutting down, try again in a moment")
+        idle.close()
+        assert relay.wait(20) == 0
+
+    def test_sees_a_mail_through(self, installation, sink):
+        sink.sink.script.replies["dot"] = ["delay:2:250 2.0.0 Ok"]
+        relay = installation.start_relay()
+        client = installation.client(relay)
+        threading.Timer(0.5, relay.send_signal, [signal.SIGTERM]).start()
+        send(client, mail())
+        client.close()
+        assert relay.wait(20) == 0
+        assert [row.state for row in installation.rows()] == [State.COPIED]
+
+    def test_is_bounded_even_where_the_database_hangs(self, installation, tmp_path):
+        import sqlite3
+
+        relay = installation.start_relay()
+        lock = sqlite3.connect(tmp_path / "blindcopy.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        with installation.client(relay) as client:
+            send(client, mail())
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(30) == 0
+        lock.rollback()
+        lock.close()
+        second = installation.start_relay()
+        [row] = until(installation.rows)
+        assert row.state is State.COPIED
+        assert second.poll() is None
+
+
+class TestKill:
+    def test_between_dot_and_verdict_leaves_unknown_and_no_second_try(self, installation, sink):
+        sink.sink.script.replies["dot"] = ["delay:5:250 2.0.0 Ok"]
+        relay = installation.start_relay()
+        client = installation.client(relay)
+        failed = []
+
+        def try_it():
+            try:
+                send(client, mail())
+            except (smtplib.SMTPException, OSError) as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=try_it)
+        thread.start()
+        until(lambda: [row.state for row in installation.rows()] == [State.PENDING])
+        relay.kill()
+        relay.wait(10)
+        thread.join(10)
+        client.close()
+        assert len(failed) == 1
+        installation.start_relay()
+        until(lambda: [row.state for row in installation.rows()] == [State.UNKNOWN], 60)
+        assert [command for command in sink.sink.commands if command == "DATA"] == ["DATA"]
+        [shown] = installation.activity()
+        assert (shown["state"], shown["upstream"]) == ("unknown", None)
+        installation.command("admin", "activity", "dismiss", shown["id"])
+
+    def test_with_a_journal_is_made_good_by_the_next_relay(self, installation, tmp_path):
+        import sqlite3
+
+        relay = installation.start_relay()
+        lock = sqlite3.connect(tmp_path / "blindcopy.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        with installation.client(relay) as client:
+            send(client, mail())
+        relay.kill()
+        relay.wait(10)
+        lock.rollback()
+        lock.close()
+        assert installation.rows() == []
+        installation.start_relay()
+        until(lambda: [row.state for row in installation.rows()] == [State.COPIED])
+        until(lambda: not list((tmp_path / "state").glob("journal-*")))
+
+
+class TestSeveral:
+    def test_share_a_port_and_a_database(self, installation, sink):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for _ in range(2):
+            installation.start_relay(BLINDCOPY_LISTEN=f"submission://127.0.0.1:{port}")
+        for number in range(20):
+            with installation.client(installation.processes[0]) as client:
+                send(client, mail(number))
+        assert len(sink.sink.taken) == 20
+        until(lambda: len(installation.rows()) == 20)
+        assert {row.state for row in installation.rows()} == {State.COPIED}
+        assert len({row.process for row in installation.rows()}) == 2
+
+    def test_follow_a_setting_within_two_seconds(self, installation, sink):
+        relay = installation.start_relay()
+        with installation.client(relay) as client:
+            installation.command("admin", "policy", "set", "own-domains", "client.test")
+            time.sleep(2)
+            send(client, mail())
+        assert [len(taken.rcpts) for taken in sink.sink.taken] == [1]
+
+
+def resident_kilobytes(process):
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+class TestMemory:
+    def test_does_not_grow_with_a_line_of_fifty_megabytes(self, installation, sink):
+        relay = installation.start_relay()
+        client = installation.client(relay)
+        send(client, mail())
+        before = resident_kilobytes(relay)
+        client.mail("anna@acme.test")
+        client.rcpt("bob@client.test")
+        client.docmd("DATA")
+        client.sock.sendall(b"From: anna@acme.test\r\n\r\n")
+        for _ in range(800):
+            client.sock.sendall(b"x" * 65_536)
+        client.sock.sendall(b"\r\n.\r\n")
+        assert client.getreply()[0] == 250
+        client.close()
+        assert len(sink.sink.taken[-1].raw) > 50_000_000
+        assert resident_kilobytes(relay) - before < 8_192
+
+    def test_does_not_grow_with_an_endless_command(self, installation):
+        relay = installation.start_relay()
+        with socket.create_connection(("127.0.0.1", relay.port)) as raw:
+            raw.recv(1000)
+            before = resident_kilobytes(relay)
+            for _ in range(200):
+                raw.sendall(b"x" * 65_536)
+            raw.sendall(b"\r\nNOOP\r\n")
+            heard = b""
+            while heard.count(b"\r\n") < 2:
+                heard += raw.recv(1000)
+        assert heard == b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n"
+        assert resident_kilobytes(relay) - before < 8_192
+
+
+def test_nothing_private_is_in_the_log(installation, sink):
+    relay = installation.start_relay()
+    with installation.client(relay) as client:
+        send(client, mail(body="a secret\r\n"))
+    with smtplib.SMTP("127.0.0.1", relay.port) as client, pytest.raises(smtplib.SMTPAuthenticationError):
+        client.login("anna@acme.test", "wrong-password-here")
+    log = until(lambda: installation.log() if "relayed" in installation.log() else "")
+    assert 'reason="copy"' in log
+    for secret in (
+        BCC,
+        installation.password,
+        "Mail 1",
+        "a secret",
+        "bob@client.test",
+        "wrong-password-here",
+    ):
+        assert secret not in log
