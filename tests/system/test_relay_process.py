@@ -38,8 +38,8 @@ class TestConfiguration:
         status, out, err = exits_with(env)
         assert (status, out) == (2, "")
         assert [line.partition(":")[0] for line in err] == [
-            "BLINDCOPY_SECRET_KEY",
             "BLINDCOPY_LISTEN",
+            "BLINDCOPY_SECRET_KEY",
             "BLINDCOPY_UPSTREAM",
         ]
 
