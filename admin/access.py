@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
-from flask import Flask, abort, current_app
-from flask_login import LoginManager, UserMixin, current_user, login_required
+from flask import Flask, abort, current_app, g
+from flask_login import AnonymousUserMixin, LoginManager, UserMixin, current_user, login_required
 
 from core.config import Config
 from core.storage.database import Database
@@ -68,6 +68,11 @@ def admin_required(view: Callable[_P, _R]) -> Callable[_P, _R]:
         return view(*args, **kwargs)
 
     return cast("Callable[_P, _R]", login_required(guarded))
+
+
+def assume_nobody() -> None:
+    """For the rest of this request nobody is signed in, and nobody is looked up."""
+    g._login_user = AnonymousUserMixin()  # noqa: SLF001  where Flask-Login keeps it
 
 
 def _load(key: str) -> SignedIn | None:

@@ -98,12 +98,13 @@ def _time_zone_form(chosen: str | None) -> TimeZoneForm:
 
 def _render(password_form: PasswordForm) -> str:
     with database().reading() as session:
-        in_force = rules.in_force(settings.policy(session), settings.preference(session, me().id))
+        chosen = settings.preference(session, me().id)
+        in_force = rules.in_force(settings.policy(session), chosen)
     time_zone = next(setting for setting in in_force if setting.name is Name.TIME_ZONE)
     return render_template(
         "account.html",
         account=me(),
         password_form=password_form,
-        time_zone_form=_time_zone_form(time_zone.value),
+        time_zone_form=_time_zone_form(chosen.get(Name.TIME_ZONE, "")),
         time_zone=time_zone,
     )

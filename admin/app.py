@@ -3,12 +3,14 @@
 import sys
 from datetime import timedelta
 
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, abort, render_template, request
 from flask_babel import Babel, get_locale
 from flask_bootstrap import Bootstrap5
+from flask_login import current_user
 from flask_talisman import Talisman
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from admin import (
     access,
@@ -28,7 +30,10 @@ from core import logs
 from core.config import Config, ConfigurationError, read_config
 from core.storage.database import Database, DatabaseUnavailable
 
-LANGUAGES = ("en", "de", "zh")
+_GUNICORNS_BOOT_ERROR = 3
+"""The status with which gunicorn gives up; on any other it would start the worker again for ever."""
+
+LANGUAGES = ("en",)
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'self'",
     "img-src": "'self' data:",
@@ -40,7 +45,7 @@ _CONTENT_SECURITY_POLICY = {
 def build_app(config: Config | None = None) -> Flask:
     """The application, with its database brought up to date.
 
-    Without a configuration the environment's is read; mistakes in it are printed, and the process exits with 2."""
+    Without a configuration the environment's is read; mistakes in it are printed, and the process ends."""
     if config is None:
         logs.to_stderr()
         config = _config_or_exit()
@@ -69,6 +74,7 @@ def build_app(config: Config | None = None) -> Flask:
         app.register_blueprint(blueprint)
     app.add_template_filter(local_time)
     app.add_template_global(get_locale)
+    app.before_request(_look_first)
     app.register_error_handler(HTTPException, _sorry)
     app.register_error_handler(DatabaseUnavailable, _database_away)
     app.after_request(_keep_private)
@@ -80,11 +86,13 @@ def _config_or_exit() -> Config:
         return read_config(needs=("BLINDCOPY_SECRET_KEY",))
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(_GUNICORNS_BOOT_ERROR)
 
 
 def _set_up_libraries(app: Flask, config: Config) -> None:
     is_https = config.public_url.startswith("https://")
+    if is_https:  # somebody else speaks TLS for us, and says whom for
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]  # Flask's documented way
     CSRFProtect(app)
     Bootstrap5(app)
     Babel(app, locale_selector=lambda: request.accept_languages.best_match(LANGUAGES, "en"))
@@ -100,12 +108,23 @@ def _set_up_libraries(app: Flask, config: Config) -> None:
     sign_in.limiter.init_app(app)
 
 
+def _look_first() -> None:
+    """What no page could answer for is told at once: a database that is away, and NUL, which no text of ours holds."""
+    if request.endpoint in {"static", "bootstrap.static"}:
+        return
+    access.database().migrate()
+    current_user.is_authenticated  # noqa: B018  loads the person, from the database
+    if any("\0" in text for text in (request.path, *request.values.values())):
+        abort(400)
+
+
 def _sorry(error: HTTPException) -> tuple[str, int]:
     return render_template("error.html", error=error), error.code or 500
 
 
 def _database_away(error: DatabaseUnavailable) -> tuple[str, int]:
     logs.database_unavailable(str(error))
+    access.assume_nobody()
     return render_template("database_away.html"), 503
 
 

@@ -7,7 +7,7 @@ from flask_login import login_required
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import IntegerField, StringField, SubmitField
-from wtforms.validators import InputRequired, Length
+from wtforms.validators import InputRequired, Length, NumberRange
 from wtforms.widgets import HiddenInput
 
 from admin.access import database, me
@@ -28,7 +28,7 @@ class CreateForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
 
 
 class RevokeForm(FlaskForm):  # type: ignore[misc]
-    id = IntegerField(validators=[InputRequired()], widget=HiddenInput())
+    id = IntegerField(validators=[InputRequired(), NumberRange(1, 2**31 - 1)], widget=HiddenInput())
 
 
 @pages.get("")

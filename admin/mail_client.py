@@ -1,7 +1,6 @@
 """Set up your mail client: what to type into it, and a test mail that shows the relay's verdict."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -13,7 +12,8 @@ from flask_login import login_required
 from flask_wtf import FlaskForm
 
 from admin.access import config, database, me
-from core.smtp import Unavailable, Verdict, send_mail
+from core.config import Listener, ListenerKind
+from core.smtp import Credentials, Door, Unavailable, Verdict, send_mail
 from core.storage.beats import listeners
 from core.storage.people import add_app_password, revoke_app_password
 
@@ -23,14 +23,6 @@ _PASSWORD_LIVES = timedelta(minutes=2)
 
 class TestMailForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
     """A button."""
-
-
-@dataclass(frozen=True)
-class Door:
-    """Where a mail client connects."""
-
-    host: str
-    port: int
 
 
 @pages.get("")
@@ -74,7 +66,7 @@ def _send(door: Door) -> Verdict:
     try:
         return asyncio.run(
             send_mail(
-                host=door.host, port=door.port, login=account.email, password=password,
+                door, Credentials(account.email, password),
                 sender=account.email, recipient=account.email, content=_content(account.email),
             )
         )  # fmt: skip
@@ -97,15 +89,39 @@ def _content(address: str) -> bytes:
 def _door() -> Door:
     """A relay that says it is there, else the one that is configured."""
     with database().reading() as session:
-        alive = listeners(session)
-    for listener in alive:
-        host, _colon, port = listener.partition(" ")[2].rpartition(":")
-        return Door(host.strip("[]"), int(port))
-    configured = config().listeners[0]
-    return Door(configured.host, configured.port)
+        alive = [Listener.parsed(text) for text in listeners(session)]
+    doors = [one for one in [*alive, *config().listeners] if one.kind is not ListenerKind.GATEWAY]
+    listener = doors[0] if doors else config().listeners[0]
+    tls = config().tls
+    return Door(
+        host="127.0.0.1" if listener.is_everywhere else listener.host,
+        port=listener.port,
+        is_implicit_tls=listener.kind is ListenerKind.SUBMISSIONS,
+        certificate=tls.certificate if tls is not None else None,
+    )
+
+
+def _encryption(door: Door) -> str:
+    if door.is_implicit_tls:
+        return str(_("SSL/TLS"))
+    return str(
+        _("STARTTLS") if door.certificate is not None else _("none (the relay is on this very machine)")
+    )
+
+
+def _host(door: Door) -> str:
+    """What people type: the relay's name, unless it is on their own machine."""
+    return door.host if door.certificate is None else config().hostname
 
 
 def _render(verdict: Verdict | None) -> str:
+    door = _door()
     return render_template(
-        "mail_client.html", door=_door(), email=me().email, form=TestMailForm(formdata=None), verdict=verdict
+        "mail_client.html",
+        door=door,
+        host=_host(door),
+        encryption=_encryption(door),
+        email=me().email,
+        form=TestMailForm(formdata=None),
+        verdict=verdict,
     )

@@ -70,13 +70,13 @@ def add() -> str:
     return render_template("password_made.html", account=added, password=password)
 
 
-@pages.get("/<int:person_id>")
+@pages.get("/<int(max=2147483647):person_id>")
 @admin_required
 def person(person_id: int) -> str:
     return _render_person(person_id, AddressForm(formdata=None))
 
 
-@pages.post("/<int:person_id>/addresses")
+@pages.post("/<int(max=2147483647):person_id>/addresses")
 @admin_required
 def add_address(person_id: int) -> str | Response:
     form = AddressForm()
@@ -92,7 +92,7 @@ def add_address(person_id: int) -> str | Response:
     return _render_person(person_id, form)
 
 
-@pages.post("/<int:person_id>")
+@pages.post("/<int(max=2147483647):person_id>")
 @admin_required
 def act(person_id: int) -> str | Response:
     form = ActionForm()

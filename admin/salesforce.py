@@ -72,6 +72,7 @@ def bcc() -> str | Response:
         return render(bcc_form=form)
     try:
         _choose(form)
+        _say_what_was_done(form)
     except LockedSetting as refusal:
         flash_refusal(refusal)
     except SettingError as refusal:
@@ -156,6 +157,9 @@ def _choose(form: BccForm) -> None:
     account = me()
     address = form.address.data or ""
     with database().writing() as session:
+        if form.deactivate.data:
+            settings.set_preference(session, account, Name.LOGGING, Logging.OFF, actor=account.email)
+            return
         settings.set_preference(session, account, Name.BCC_ADDRESS, address, actor=account.email)
         if form.activate.data:
             if not address.strip():
@@ -163,9 +167,6 @@ def _choose(form: BccForm) -> None:
                     "Type in your Email to Salesforce address first; the steps below show where to find it"
                 )
             settings.set_preference(session, account, Name.LOGGING, Logging.BCC, actor=account.email)
-        elif form.deactivate.data:
-            settings.set_preference(session, account, Name.LOGGING, Logging.OFF, actor=account.email)
-    _say_what_was_done(form)
 
 
 def _say_what_was_done(form: BccForm) -> None:

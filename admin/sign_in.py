@@ -16,6 +16,7 @@ from wtforms.validators import DataRequired, Length
 
 from admin import passwords
 from admin.access import SignedIn, database
+from core import logs
 from core.addresses import address_key
 from core.storage.people import Account, NoSuchPerson, person_by_email, rehash_password
 
@@ -57,6 +58,7 @@ def sign_in() -> str | Response:
             session.permanent = True
             login_user(SignedIn(account))
             return redirect(_next_page())
+        logs.sign_in_failed(get_remote_address())
         form.password.errors = [_("E-mail address or password is wrong")]
     return render_template("sign_in.html", form=form)
 
@@ -93,7 +95,10 @@ def _account_with(email: str, password: str) -> Account | None:
 
 def _next_page() -> str:
     """Where the person wanted to go; a path of ours only."""
-    wanted = urlsplit(request.args.get("next", ""))
+    try:
+        wanted = urlsplit(request.args.get("next", ""))
+    except ValueError:
+        return url_for("sign_in.home")
     is_ours = (
         not wanted.scheme
         and not wanted.netloc

@@ -62,6 +62,10 @@ _OUTCOMES = {
     State.COPIED: _l("A blind copy went to the Email to Salesforce address, and the mail provider took it."),
     State.DISMISSED: _l("Somebody decided that nothing is to be done."),
 }
+_ABORTED_BY_US = _l("Nothing was sent, and the mail client was told why: %(reply)s")
+_COPY_LEFT_OUT = _l(
+    "The mail was sent without its blind copy: the mail provider had refused it before, and the copy may have been the cause."
+)
 _COPY_UNANSWERED = _l(
     "The mail was sent without its blind copy: the mail provider did not answer to the copy's address in time."
 )
@@ -77,6 +81,10 @@ def why(row: Row) -> str:
 def _sentence(row: Row) -> object:
     if row.state is State.NOT_LOGGED:
         return _REASONS[row.reason]
+    if row.state is State.ABORTED and row.upstream is not None:
+        return _ABORTED_BY_US
+    if row.state is State.COPY_REFUSED and row.bcc is Copy.UNANSWERED:
+        return _COPY_UNANSWERED
     if row.state is State.COPY_REFUSED:
-        return _COPY_UNANSWERED if row.bcc is Copy.UNANSWERED else _COPY_REFUSED
+        return _COPY_REFUSED if row.bcc_reply is not None else _COPY_LEFT_OUT
     return _OUTCOMES[row.state]

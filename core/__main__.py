@@ -5,13 +5,13 @@ import sys
 
 import click
 
-from core.commands import REFUSED, troubles_as_exit_status
+from core.commands import REFUSED, Commands, troubles_as_exit_status
 from core.config import Config, Upstream, masked_url, read_config
 from core.smtp import Connected, RefusesUs, Route, Unavailable
-from core.storage.database import Database, DatabaseUnavailable
+from core.storage.database import Database, DatabaseUnavailable, newest_revision
 
 
-@click.group(help="Look after the installation.")
+@click.group(cls=Commands, help="Look after the installation.")
 def main() -> None: ...
 
 
@@ -42,7 +42,15 @@ def _say_configuration(config: Config) -> None:
         "BLINDCOPY_SECRET_KEY": f"{len(config.secret_keys)} set, not shown",
         "BLINDCOPY_HOSTNAME": config.hostname,
         "BLINDCOPY_LISTEN": ", ".join(str(listener) for listener in config.listeners),
+        "BLINDCOPY_TLS_CERT": config.tls.certificate if config.tls else "none",
+        "BLINDCOPY_AUTH": config.sign_in,
+        "BLINDCOPY_TRUSTED": " ".join(str(network) for network in config.trusted) or "none",
         "BLINDCOPY_UPSTREAM": config.upstream,
+        "BLINDCOPY_UPSTREAM_CA_FILE": config.upstream.ca_file
+        if config.upstream and config.upstream.ca_file
+        else "the system's",
+        "BLINDCOPY_WEB_HOST": config.web_host,
+        "PORT": config.web_port,
         "BLINDCOPY_PUBLIC_URL": config.public_url,
     }
     for name, value in lines.items():
@@ -57,8 +65,11 @@ def _check_database(url: str) -> bool:
         return _red("database", str(error))
     finally:
         database.close()
-    if revision == "none":
-        return _red("database", "there is no schema yet; run `python -m core migrate`")
+    if revision != newest_revision():
+        return _red(
+            "database",
+            f"its schema is at revision {revision}, not {newest_revision()}; run `python -m core migrate`",
+        )
     return _green("database", f"answers, schema revision {revision}")
 
 

@@ -4,6 +4,7 @@ stderr and an exit status, never a traceback."""
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -29,3 +30,22 @@ def troubles_as_exit_status() -> Iterator[None]:
     except DatabaseUnavailable as error:
         click.echo(f"The database cannot be used: {error}", err=True)
         sys.exit(REFUSED)
+
+
+class Commands(click.Group):
+    """A program of commands whose complaints about usage are one line each on stderr, with exit status 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and exit."""
+        kwargs["standalone_mode"] = False
+        try:
+            status = super().main(*args, **kwargs)
+        except click.exceptions.NoArgsIsHelpError:
+            click.echo("A command is missing; --help lists them", err=True)
+            sys.exit(MISCONFIGURED)
+        except click.UsageError as error:
+            click.echo(" ".join(error.format_message().split()), err=True)
+            sys.exit(MISCONFIGURED)
+        except click.Abort:
+            sys.exit(REFUSED)
+        sys.exit(status if isinstance(status, int) else 0)

@@ -8,20 +8,21 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, fields
+from enum import Enum, StrEnum
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _SHORTEST_SECRET = 16
 _DEFAULT_LISTEN = "submission://127.0.0.1:2587"
-_LISTEN_EXAMPLE = f"write it like {_DEFAULT_LISTEN}"
+_LISTEN_EXAMPLE = f"write it like {_DEFAULT_LISTEN}, submissions://0.0.0.0:465 or gateway://10.1.0.5:25"
 _UPSTREAM_EXAMPLE = (
     "write it like smtp+starttls://user:secret@smtp.example.com:587, smtps://user:secret@smtp.example.com "
     "or smtp://127.0.0.1:2526"
 )
 _DATABASE_EXAMPLE = "write sqlite:///path/to/file.db or postgresql+psycopg://user:secret@host/database"
+_UPSTREAM_OPTIONS = frozenset({"plain", "auth", "token_url", "scope", "client_id"})
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -31,6 +32,28 @@ class ConfigurationError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class ListenerKind(StrEnum):
+    """Who comes in by a listener, and how."""
+
+    SUBMISSION = "submission"
+    SUBMISSIONS = "submissions"
+    GATEWAY = "gateway"
+
+
+class SignIn(StrEnum):
+    """Against what a client's name and password are tried."""
+
+    APP_PASSWORD = "app-password"  # noqa: S105  no password but the name of a choice
+    UPSTREAM = "upstream"
+
+
+class UpstreamAuth(StrEnum):
+    """How we sign in to the upstream."""
+
+    PASSWORD = "password"  # noqa: S105
+    XOAUTH2 = "xoauth2"
 
 
 class UpstreamTls(Enum):
@@ -45,20 +68,60 @@ _UPSTREAM_PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Where mail clients connect: a submission listener on a loopback address."""
+class Limits:
+    """What a listener bears; each is an option of its URL, as in `?size=30000000&recipients=200`."""
 
-    kind: str
+    size: int = 157_286_400
+    """Bytes of a mail; not below what the mail provider takes."""
+    recipients: int = 1000
+    """Of one mail."""
+    sessions: int = 10_000
+    """At once, in one relay process."""
+    sessions_per_source: int = 100
+    """At once, from one address that is not on loopback."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where mail clients (submission, submissions) or mail servers (gateway) connect."""
+
+    kind: ListenerKind
     host: str
     port: int
+    limits: Limits = Limits()
 
     def __str__(self) -> str:
         return f"{self.kind} {_host_and_port(self.host, self.port)}"
 
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @property
+    def is_everywhere(self) -> bool:
+        """All addresses of this machine."""
+        return self.host in {"0.0.0.0", "::"}
+
+    @classmethod
+    def parsed(cls, text: str) -> "Listener":
+        """The reverse of str()."""
+        kind, _, place = text.partition(" ")
+        host, _, port = place.rpartition(":")
+        return cls(ListenerKind(kind), host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """Where the upstream's access tokens come from: the client-credentials grant (RFC 6749 section 4.4)."""
+
+    url: str
+    scope: str
+    client_id: str
+
 
 @dataclass(frozen=True)
 class Upstream:
-    """The company's real mail provider."""
+    """The company's real mail provider. `password` is the client secret where `token` is set."""
 
     tls: UpstreamTls
     host: str
@@ -66,10 +129,22 @@ class Upstream:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    token: TokenSource | None = None
 
     def __str__(self) -> str:
         login = f"{self.user}:***@" if self.user else ""
         return f"{self.tls.value}://{login}{_host_and_port(self.host, self.port)}"
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """The certificate that listeners show, PEM with its chain, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -81,6 +156,9 @@ class Config:
     secret_keys: tuple[str, ...] = field(repr=False)
     hostname: str
     listeners: tuple[Listener, ...]
+    tls: TlsFiles | None
+    sign_in: SignIn
+    trusted: tuple[Network, ...]
     upstream: Upstream | None
     public_url: str
     web_host: str
@@ -103,13 +181,17 @@ class _Reader:
         self._problems: list[str] = []
 
     def config(self) -> Config:
-        listeners = self._listeners()
+        tls, trusted = self._tls_files(), self._trusted()
+        listeners = self._listeners(has_tls=tls is not None, has_trusted=bool(trusted))
         config = Config(
             database_url=self._database_url(),
             state_dir=self._state_dir(),
             secret_keys=self._secret_keys(),
             hostname=self._hostname(),
             listeners=listeners,
+            tls=tls,
+            sign_in=self._sign_in(),
+            trusted=trusted,
             upstream=self._upstream(listeners),
             public_url=self._public_url(),
             web_host=self._text("BLINDCOPY_WEB_HOST") or "127.0.0.1",
@@ -138,10 +220,15 @@ class _Reader:
         scheme, separator, rest = text.partition("://")
         if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not rest:
             self._wrong("DATABASE_URL", f"“{scheme}” is not a database that can be used; {_DATABASE_EXAMPLE}")
+        if rest and _split(f"postgresql://{rest}", default_port=0)[1] is None:
+            self._wrong("DATABASE_URL", f"the port is not a number; {_DATABASE_EXAMPLE}")
         return f"postgresql+psycopg://{rest}"
 
     def _state_dir(self) -> Path:
-        return CHECKOUT / (self._text("BLINDCOPY_STATE_DIR") or ".blindcopy")
+        path = CHECKOUT / (self._text("BLINDCOPY_STATE_DIR") or ".blindcopy")
+        if path.exists() and not path.is_dir():
+            self._wrong("BLINDCOPY_STATE_DIR", f"{path} is not a directory; name one that may be written")
+        return path
 
     def _secret_keys(self) -> tuple[str, ...]:
         name = "BLINDCOPY_SECRET_KEY"
@@ -159,26 +246,94 @@ class _Reader:
             self._wrong("BLINDCOPY_HOSTNAME", f"“{name}” is not a host name; write it like relay.example.com")
         return name
 
-    def _listeners(self) -> tuple[Listener, ...]:
+    def _tls_files(self) -> TlsFiles | None:
+        names = ("BLINDCOPY_TLS_CERT", "BLINDCOPY_TLS_KEY")
+        paths = [self._file(name, "PEM file") for name in names]
+        for name, path, other in zip(names, paths, reversed(paths), strict=True):
+            if path is None and other is not None and not self._text(name):
+                self._wrong(name, "is not set, but its companion is; certificate and key come together")
+        certificate, key = paths
+        return TlsFiles(certificate, key) if certificate is not None and key is not None else None
+
+    def _file(self, name: str, what: str) -> Path | None:
+        text = self._text(name)
+        if not text:
+            return None
+        path = CHECKOUT / text
+        if not path.is_file():
+            self._wrong(name, f"there is no file {path}; name a {what}")
+            return None
+        return path
+
+    def _trusted(self) -> tuple[Network, ...]:
+        networks = []
+        for entry in self._text("BLINDCOPY_TRUSTED").replace(",", " ").split():
+            try:
+                networks.append(ipaddress.ip_network(entry))
+            except ValueError:
+                self._wrong(
+                    "BLINDCOPY_TRUSTED",
+                    f"“{entry}” is not a network; write networks like 10.1.0.0/16 2001:db8::/32",
+                )
+        return tuple(networks)
+
+    def _sign_in(self) -> SignIn:
+        text = self._text("BLINDCOPY_AUTH") or SignIn.APP_PASSWORD
+        if text not in set(SignIn):
+            self._wrong("BLINDCOPY_AUTH", f"“{text}” is none of: {', '.join(SignIn)}")
+            return SignIn.APP_PASSWORD
+        return SignIn(text)
+
+    def _listeners(self, *, has_tls: bool, has_trusted: bool) -> tuple[Listener, ...]:
         entries = (self._text("BLINDCOPY_LISTEN") or _DEFAULT_LISTEN).split()
-        return tuple(listener for entry in entries if (listener := self._listener(entry)) is not None)
+        listeners = tuple(listener for entry in entries if (listener := self._listener(entry)) is not None)
+        for place in {(one.host, one.port) for one in listeners if one.port}:
+            if [(one.host, one.port) for one in listeners].count(place) > 1:
+                self._wrong(
+                    "BLINDCOPY_LISTEN",
+                    f"{_host_and_port(*place)} is named twice; give each listener a port of its own",
+                )
+        for listener in listeners:
+            if not has_tls and listener.kind is ListenerKind.SUBMISSIONS:
+                self._wrong(
+                    "BLINDCOPY_TLS_CERT",
+                    f"is needed by {listener}; name a PEM file, and its key in BLINDCOPY_TLS_KEY",
+                )
+            elif not has_tls and not listener.is_loopback:
+                self._wrong(
+                    "BLINDCOPY_LISTEN",
+                    f"{listener.host} is not a loopback address, and mail would cross the network in clear; "
+                    f"set BLINDCOPY_TLS_CERT and BLINDCOPY_TLS_KEY, or write {_DEFAULT_LISTEN}",
+                )
+            if not has_trusted and listener.kind is ListenerKind.GATEWAY:
+                self._wrong(
+                    "BLINDCOPY_TRUSTED",
+                    f"is needed by {listener}; name the networks that may use it, like 10.1.0.0/16",
+                )
+        return listeners
 
     def _listener(self, entry: str) -> Listener | None:
         name = "BLINDCOPY_LISTEN"
         url, port = _split(entry)
-        if url is None or port is None or not url.hostname or url.path or url.query:
+        if url is None or port is None or not url.hostname or url.path:
             self._wrong(name, f"“{entry}” is not a listener; {_LISTEN_EXAMPLE}")
             return None
-        if url.scheme != "submission":
-            self._wrong(name, f"“{url.scheme}” is not a kind of listener that is offered; {_LISTEN_EXAMPLE}")
+        if url.scheme not in set(ListenerKind):
+            self._wrong(name, f"“{url.scheme}” is none of: {', '.join(ListenerKind)}; {_LISTEN_EXAMPLE}")
             return None
-        if not is_loopback(url.hostname):
-            self._wrong(
-                name,
-                f"{url.hostname} is not a loopback address, and passwords would cross the network in clear; {_LISTEN_EXAMPLE}",
-            )
-            return None
-        return Listener(url.scheme, url.hostname, port)
+        return Listener(ListenerKind(url.scheme), url.hostname, port, self._limits(url.query))
+
+    def _limits(self, query: str) -> Limits:
+        names = {entry.name.replace("_", "-"): entry.name for entry in fields(Limits)}
+        chosen: dict[str, int] = {}
+        for option, text in parse_qsl(query, keep_blank_values=True):
+            if option not in names:
+                self._wrong("BLINDCOPY_LISTEN", f"“{option}” is not an option; there are: {', '.join(names)}")
+            elif not text.isdecimal() or int(text) < 1:
+                self._wrong("BLINDCOPY_LISTEN", f"“{text}” is not a number for {option}; write one from 1")
+            else:
+                chosen[names[option]] = int(text)
+        return Limits(**chosen)
 
     def _upstream(self, listeners: tuple[Listener, ...]) -> Upstream | None:
         name = "BLINDCOPY_UPSTREAM"
@@ -196,41 +351,63 @@ class _Reader:
             or not url.hostname
             or url.path.strip("/")
         ):
-            self._wrong(name, f"“{_masked(text)}” is not an SMTP server; {_UPSTREAM_EXAMPLE}")
+            self._wrong(
+                name,
+                f"“{_masked(text)}” is not an SMTP server; {_UPSTREAM_EXAMPLE} (a / in the password is written %2F)",
+            )
             return None
         tls = schemes[url.scheme]
-        options = parse_qs(url.query)
+        options = dict(parse_qsl(url.query, keep_blank_values=True))
         upstream = Upstream(
             tls=tls,
             host=url.hostname,
             port=port or _UPSTREAM_PORTS[tls],
             user=unquote(url.username) if url.username else None,
             password=unquote(url.password or "") if url.username else None,
-            ca_file=self._ca_file(),
+            ca_file=self._file("BLINDCOPY_UPSTREAM_CA_FILE", "PEM file with the certificates to trust"),
+            token=self._token_source(options, unquote(url.username or "")),
         )
-        if unknown := sorted(set(options) - {"plain"}):
-            self._wrong(name, f"“{unknown[0]}” is not an option; plain=yes is the only one")
-        if tls is UpstreamTls.NONE and not is_loopback(upstream.host) and options.get("plain") != ["yes"]:
+        if unknown := sorted(set(options) - _UPSTREAM_OPTIONS):
+            self._wrong(
+                name, f"“{unknown[0]}” is not an option; there are: {', '.join(sorted(_UPSTREAM_OPTIONS))}"
+            )
+        if tls is UpstreamTls.NONE and not is_loopback(upstream.host) and options.get("plain") != "yes":
             self._wrong(
                 name,
-                f"mail to {upstream.host} would travel in clear; write smtp+starttls:// or smtps://, or add ?plain=yes if that is meant",
+                f"mail to {upstream.host} would travel in clear; "
+                "write smtp+starttls:// or smtps://, or add ?plain=yes if that is meant",
             )
         if any(_is_same_place(upstream, listener) for listener in listeners):
             self._wrong(
                 name,
-                f"{_host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would run in circles; name your mail provider's server",
+                f"{_host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would run in circles; "
+                "name your mail provider's server",
             )
         return upstream
 
-    def _ca_file(self) -> Path | None:
-        name = "BLINDCOPY_UPSTREAM_CA_FILE"
-        text = self._text(name)
-        if not text:
+    def _token_source(self, options: Mapping[str, str], user: str) -> TokenSource | None:
+        """`auth=xoauth2`: name is the mailbox, password the client secret, `client_id` else the name is the client."""
+        name = "BLINDCOPY_UPSTREAM"
+        auth = options.get("auth", UpstreamAuth.PASSWORD)
+        if auth not in set(UpstreamAuth):
+            self._wrong(name, f"“{auth}” is none of: {', '.join(UpstreamAuth)}")
+        if auth != UpstreamAuth.XOAUTH2:
             return None
-        path = CHECKOUT / text
-        if not path.is_file():
-            self._wrong(name, f"there is no file {path}; name a PEM file with the certificates to trust")
-        return path
+        url, _ = _split(options.get("token_url", ""), default_port=0)
+        is_secure = url is not None and (
+            url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
+        )
+        if not is_secure:
+            self._wrong(
+                name, "auth=xoauth2 needs token_url=https://…, percent-encoded, where tokens are issued"
+            )
+        if not user:
+            self._wrong(
+                name, "auth=xoauth2 needs a name, the mailbox that sends, and a password, the client secret"
+            )
+        return TokenSource(
+            options.get("token_url", ""), options.get("scope", ""), options.get("client_id") or user
+        )
 
     def _public_url(self) -> str:
         text = self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000"
@@ -266,8 +443,10 @@ def masked_url(url: str) -> str:
 
 
 def _is_same_place(upstream: Upstream, listener: Listener) -> bool:
-    """Loopback listeners only: any name of loopback with that port is the listener."""
-    return is_loopback(upstream.host) and upstream.port == listener.port
+    """Any name of loopback with a port that we listen on there, or everywhere, is the listener."""
+    is_here = listener.is_loopback or listener.is_everywhere
+    same_host = (is_loopback(upstream.host) and is_here) or upstream.host == listener.host
+    return same_host and upstream.port == listener.port
 
 
 def _split(text: str, default_port: int | None = None) -> tuple[SplitResult | None, int | None]:
@@ -279,7 +458,8 @@ def _split(text: str, default_port: int | None = None) -> tuple[SplitResult | No
 
 
 def _masked(text: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", text)
+    without_password = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", text)
+    return re.sub(r"(?i)((?:password|secret)=)[^&]*", r"\1***", without_password)
 
 
 def _host_and_port(host: str, port: int) -> str:

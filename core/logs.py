@@ -37,6 +37,10 @@ def sign_in_failed(peer: str) -> None:
     _log.warning("sign-in failed peer=%s", peer)
 
 
+def handshake_failed(peer: str, cause: str) -> None:
+    _log.warning("handshake failed peer=%s cause=%s", peer, _quoted(cause))
+
+
 def upstream_unavailable(upstream: str, cause: str) -> None:
     _log.error("upstream unavailable upstream=%s cause=%s", upstream, _quoted(cause))
 

@@ -22,6 +22,7 @@ class Name(StrEnum):
     TIME_ZONE = "time-zone"
     OWN_DOMAINS = "own-domains"
     NEVER_LOG = "never-log"
+    MAILS_PER_MINUTE = "mails-per-minute"
     SHOW_SUBJECTS = "show-subjects-to-admins"
 
 
@@ -94,6 +95,7 @@ class PolicySettings:
 
     own_domains: tuple[str, ...] = ()
     never_log: tuple[str, ...] = ()
+    mails_per_minute: int = 60
     show_subjects_to_admins: bool = False
 
 
@@ -109,10 +111,19 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return check
 
 
+def _number(text: str) -> str:
+    value = text.strip()
+    if not value.isdecimal() or not 0 < int(value) <= _LARGEST_NUMBER:
+        raise SettingError(
+            "“%(text)s” is not a whole number from 1 to %(most)s", text=value, most=_LARGEST_NUMBER
+        )
+    return str(int(value))
+
+
 def _list_of(check_entry: Callable[[str], str]) -> Callable[[str], str]:
     def check(text: str) -> str:
         entries = [entry for entry in text.replace("\n", ",").split(",") if entry.strip()]
-        return ", ".join(dict.fromkeys(_translated(check_entry, entry) for entry in entries))
+        return ",".join(dict.fromkeys(_translated(check_entry, entry) for entry in entries))
 
     return check
 
@@ -135,12 +146,15 @@ def _translated(check: Callable[[str], str], text: str) -> str:
         raise SettingError(error.sentence, **error.parts) from error
 
 
+_LARGEST_NUMBER = 1_000_000
+
 KINDS: Mapping[Name, Kind] = {
     Name.LOGGING: Kind(Logging.OFF, _one_of(*Logging), for_persons=True, for_policy=True),
     Name.BCC_ADDRESS: Kind("", _bcc_address, for_persons=True, for_policy=False),
     Name.TIME_ZONE: Kind("", _time_zone, for_persons=True, for_policy=True),
     Name.OWN_DOMAINS: Kind("", _list_of(checked_domain_pattern), for_persons=False, for_policy=True),
     Name.NEVER_LOG: Kind("", _list_of(checked_pattern), for_persons=False, for_policy=True),
+    Name.MAILS_PER_MINUTE: Kind("60", _number, for_persons=False, for_policy=True),
     Name.SHOW_SUBJECTS: Kind("no", _one_of("no", "yes"), for_persons=False, for_policy=True),
 }
 
@@ -185,6 +199,7 @@ def policy_settings(policy: Mapping[Name, PolicyEntry]) -> PolicySettings:
     return PolicySettings(
         own_domains=entries(values[Name.OWN_DOMAINS]),
         never_log=entries(values[Name.NEVER_LOG]),
+        mails_per_minute=int(values[Name.MAILS_PER_MINUTE]),
         show_subjects_to_admins=values[Name.SHOW_SUBJECTS] == "yes",
     )
 

@@ -4,18 +4,22 @@ A connection that is ready is handed out as its bare transport, for the relay's 
 Every step has a time-out; each credential is tried once, by the mechanism that we choose."""
 
 import asyncio
+import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import aiosmtplib
 
-from core.config import Upstream, UpstreamTls
+from core.config import TlsFiles, Upstream, UpstreamTls
+from core.tokens import TokenRefused, Tokens
 
 _SECONDS_TO_CONNECT = 10
 _SECONDS_IN_ALL = 20
 _SECONDS_FOR_A_MAIL = 25
+_GO_ON, _SIGNED_IN = 334, 235
 _REFUSALS_OF_US = frozenset({530, 534, 535, 538})
 
 
@@ -24,7 +28,19 @@ class Unavailable(Exception):
 
 
 class RefusesUs(Exception):
-    """The server does not take our certificate or credentials; somebody must mend the configuration."""
+    """The server does not take us, or we not its certificate; somebody must mend the configuration."""
+
+
+class WrongCredentials(RefusesUs):
+    """The server does not take this name and password."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A name and password for a server."""
+
+    user: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -52,12 +68,17 @@ class Route:
         self.upstream = upstream
         self._hostname = hostname
         self._tls_context = _tls_context(upstream) if upstream.tls is not UpstreamTls.NONE else None
+        self._tokens = (
+            Tokens(upstream.token, upstream.password or "", upstream.ca_file) if upstream.token else None
+        )
 
     def __str__(self) -> str:
         return str(self.upstream)
 
-    async def connect(self) -> Connected:
-        """A connection of its own, greeted, secured and signed in. Raises Unavailable, RefusesUs."""
+    async def connect(self, credentials: Credentials | None = None) -> Connected:
+        """A connection of its own, greeted, secured and signed in: with these credentials, else the configured ones.
+
+        Raises Unavailable, RefusesUs, WrongCredentials."""
         upstream = self.upstream
         client = aiosmtplib.SMTP(
             hostname=upstream.host,
@@ -70,8 +91,15 @@ class Route:
         )
         try:
             async with asyncio.timeout(_SECONDS_IN_ALL):
-                await self._prepare(client)
-        except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError, RuntimeError) as error:
+                await self._prepare(client, credentials)
+        except (
+            aiosmtplib.SMTPException,
+            TokenRefused,
+            OSError,
+            TimeoutError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             client.close()
             raise _trouble(error) from error
         except asyncio.CancelledError:
@@ -79,29 +107,48 @@ class Route:
             raise
         return _connected(client)
 
-    async def _prepare(self, client: aiosmtplib.SMTP) -> None:
+    async def _prepare(self, client: aiosmtplib.SMTP, credentials: Credentials | None) -> None:
         await client.connect()
-        await client.ehlo()
+        await _say_hello(client)
         if self.upstream.tls is UpstreamTls.STARTTLS:
             await client.starttls(tls_context=self._tls_context)
             await client.ehlo()
-        if self.upstream.user is not None:
-            await _sign_in(client, self.upstream.user, self.upstream.password or "")
+        if credentials is not None:
+            await _sign_in(client, credentials)
+        elif self._tokens is not None:
+            await _sign_in_by_token(client, self.upstream.user or "", await self._tokens.token())
+        elif self.upstream.user is not None:
+            await _sign_in(client, Credentials(self.upstream.user, self.upstream.password or ""))
+
+
+@dataclass(frozen=True)
+class Door:
+    """A submission listener of ours; `certificate` is the one it must show, None where it is in clear on loopback."""
+
+    host: str
+    port: int
+    is_implicit_tls: bool = False
+    certificate: Path | None = None
 
 
 async def send_mail(
-    *, host: str, port: int, login: str, password: str, sender: str, recipient: str, content: bytes
+    door: Door, credentials: Credentials, *, sender: str, recipient: str, content: bytes
 ) -> Verdict:
-    """Send one mail through a submission listener on this machine, and say how it was received.
+    """Send one mail through a listener of ours, and say how it was received.
 
     `content`: the mail with CRLF line ends. Raises Unavailable."""
     client = aiosmtplib.SMTP(
-        hostname=host, port=port, timeout=_SECONDS_FOR_A_MAIL, start_tls=False, use_tls=False
+        hostname=door.host,
+        port=door.port,
+        timeout=_SECONDS_FOR_A_MAIL,
+        use_tls=door.is_implicit_tls,
+        start_tls=door.certificate is not None and not door.is_implicit_tls,
+        tls_context=_pinned_context(door.certificate) if door.certificate is not None else None,
     )
     try:
         async with asyncio.timeout(_SECONDS_FOR_A_MAIL):
             await client.connect()
-            await client.login(login, password)
+            await client.login(credentials.user, credentials.password)
             _, said = await client.sendmail(sender, [recipient], content)
             await client.quit()
     except aiosmtplib.SMTPRecipientsRefused as error:
@@ -115,12 +162,49 @@ async def send_mail(
     return Verdict(accepted=True, text=f"250 {said}")
 
 
-async def _sign_in(client: aiosmtplib.SMTP, user: str, password: str) -> None:
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """What our listeners show; TLS 1.2 or newer. Raises OSError (ssl.SSLError) where the files do not fit."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(files.certificate, files.key)
+    return context
+
+
+def _pinned_context(certificate: Path) -> ssl.SSLContext:
+    """Trusts just the certificate that our own listeners show, whatever name it is for."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+async def _say_hello(client: aiosmtplib.SMTP) -> None:
+    """EHLO; HELO to a server that knows nothing else (RFC 5321 section 4.1.1.1)."""
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError:
+        await client.helo()
+
+
+async def _sign_in(client: aiosmtplib.SMTP, credentials: Credentials) -> None:
     """PLAIN where it is offered, else LOGIN: one try, so that a wrong password costs one failure."""
     if "plain" in client.supported_auth_methods:
-        await client.auth_plain(user, password)
+        await client.auth_plain(credentials.user, credentials.password)
     else:
-        await client.auth_login(user, password)
+        await client.auth_login(credentials.user, credentials.password)
+
+
+async def _sign_in_by_token(client: aiosmtplib.SMTP, user: str, token: str) -> None:
+    """XOAUTH2 in two steps, as a long token does not fit on the command line (facts of providers: Gmail's 555)."""
+    asked = await client.execute_command(b"AUTH", b"XOAUTH2")
+    if asked.code != _GO_ON:
+        raise aiosmtplib.SMTPAuthenticationError(asked.code, asked.message)
+    said = f"user={user}\x01auth=Bearer {token}\x01\x01".encode()
+    reply = await client.execute_command(base64.b64encode(said))
+    if reply.code == _GO_ON:  # a challenge that tells why not; an empty answer brings the verdict
+        reply = await client.execute_command(b"")
+    if reply.code != _SIGNED_IN:
+        raise aiosmtplib.SMTPAuthenticationError(reply.code, reply.message)
 
 
 def _connected(client: aiosmtplib.SMTP) -> Connected:

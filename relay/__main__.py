@@ -1,17 +1,19 @@
 """`python -m relay`: read the configuration, listen, and stop cleanly on SIGTERM or SIGINT."""
 
 import asyncio
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import uvloop
 
 from core import logs
 from core.config import Config, ConfigurationError, Listener, Upstream, read_config
 from core.secrets import Box
-from core.smtp import Route
+from core.smtp import Route, server_context
 from core.storage.database import Database, DatabaseUnavailable
 from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
@@ -19,11 +21,13 @@ from relay.journal import Journal
 from relay.logbook import Logbook
 from relay.offloop import off_loop
 from relay.server import Server
+from relay.session import Entrance
 from relay.snapshot import Snapshot
 from relay.upstream import Pool
 
 _SECONDS_TO_MIGRATE = 10
 _SECONDS_TO_LEARN = 3
+_MOST_OPEN_FILES = 65_536
 
 
 def main() -> None:
@@ -41,6 +45,8 @@ async def _run(config: Config) -> None:
     upstream = config.upstream
     if upstream is None:
         raise ConfigurationError(["BLINDCOPY_UPSTREAM: is not set"])
+    _raise_open_files()
+    asyncio.get_running_loop().set_exception_handler(_one_line)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -49,15 +55,16 @@ async def _run(config: Config) -> None:
     box = Box(config.secret_keys)
     database = Database(config.database_url)
     await _migrate(database)
-    snapshot = Snapshot(database, config.state_dir, box)
+    snapshot = Snapshot(database, config.state_dir, box, process_id)
     await snapshot.start()
     pulse = Pulse(database, snapshot, process_id)
     await pulse.start()
     logbook = Logbook(database, Journal(config.state_dir, process_id, box))
+    entrances = _entrances(config)
     pool = Pool(_route(upstream, config.hostname))
     server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot))
     await _learn(pool)
-    bound = await _listen(server, config.listeners)
+    bound = await _listen(server, entrances)
     await _refuse_circles(upstream, bound)
     await pulse.start(tuple(str(listener) for listener in bound))
     logs.relay_started(config.hostname, str(upstream))
@@ -76,6 +83,23 @@ async def _run(config: Config) -> None:
     await pulse.stop()
     database.close()
     logs.relay_stopped(unfinished)
+
+
+def _raise_open_files() -> None:
+    """Each mail under way takes two sockets; the soft limit of 1024 is soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _one_line(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A scanner's failed handshake is worth a line, not two tracebacks."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        logs.handshake_failed("?", f"{context.get('message')}: {error}")
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _migrate(database: Database) -> None:
@@ -105,9 +129,22 @@ async def _learn(pool: Pool) -> None:
         return
 
 
-async def _listen(server: Server, listeners: Sequence[Listener]) -> list[Listener]:
+def _entrances(config: Config) -> list[Entrance]:
+    """Every listener with what holds there. Raises ConfigurationError where certificate and key do not fit."""
     try:
-        return await server.listen(listeners)
+        tls = server_context(config.tls) if config.tls is not None else None
+    except OSError as error:
+        raise ConfigurationError(
+            [
+                f"BLINDCOPY_TLS_CERT: certificate and key cannot be used: {error}; name a PEM certificate and its own key"
+            ]
+        ) from error
+    return [Entrance(listener, config.sign_in, tls, config.trusted) for listener in config.listeners]
+
+
+async def _listen(server: Server, entrances: Sequence[Entrance]) -> list[Listener]:
+    try:
+        return await server.listen(entrances)
     except OSError as error:
         raise ConfigurationError(
             [f"BLINDCOPY_LISTEN: cannot listen: {error}; choose another address or port"]

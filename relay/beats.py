@@ -49,6 +49,7 @@ class Pulse:
     def _say(self) -> None:
         people = self._snapshot.people
         try:
+            self._database.migrate()
             with self._database.writing() as session:
                 beat(
                     session,

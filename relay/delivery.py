@@ -7,19 +7,19 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core import logs
 from core.addresses import address_key
 from core.mail import NEVER_MEANT_TO_BE_LOGGED, Copy, Decision, Reason, Row, State
-from core.people import Person
-from core.settings import PolicySettings
+from core.people import People, Person
 from core.storage.logbook import UnknownSender
 from core.subject import readable_subject
 from relay import replies
 from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, Plan, decide
+from relay.limits import FailedSignIns, Pace, Sessions
 from relay.logbook import EarlierAnswer, Logbook
 from relay.message import Message, read_message, recipient_key
 from relay.replies import Reply, is_our_fault
@@ -40,6 +40,9 @@ class Relay:
     pool: Pool
     logbook: Logbook
     snapshot: Snapshot
+    failed_sign_ins: FailedSignIns = field(default_factory=FailedSignIns)
+    sessions: Sessions = field(default_factory=Sessions)
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,24 @@ class Delivered:
     `fingerprint` recognises the same mail from the same person; `repeats` is the row whose reply this repeats."""
 
     reply: Reply
-    mail_id: str
+    mail_id: str = ""
     fingerprint: bytes = b""
     repeats: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Whose mail it may be: the signed-in person's only, or, at a gateway, that of whoever its From belongs to."""
+
+    people: People
+    signed_in: Person | None = None
+    is_gateway: bool = False
+
+    def person(self, message: Message) -> Person | None:
+        """None: a mail that is passed on and is nobody's."""
+        if not self.is_gateway:
+            return self.signed_in
+        return self.people.by_address.get(address_key(message.author)) if message.author is not None else None
 
 
 class Delivery:
@@ -60,28 +78,27 @@ class Delivery:
     def __init__(
         self,
         relay: Relay,
-        person: Person,
-        policy: PolicySettings,
+        sending: Sending,
         transaction: Transaction,
         read: Callable[[], Awaitable[bytes]],
+        most_bytes: int,
     ) -> None:
         self._relay = relay
-        self._person = person
-        self._policy = policy
+        self._sending = sending
         self._transaction = transaction
         self._read = read
+        self._most_bytes = most_bytes
         self._scanner = DataScanner()
         self._digest = hashlib.sha256()
         self._started = time.monotonic()
+        self._time = datetime.now(UTC)
+        self._id = new_mail_id()
         self._message = Message()
+        self._person: Person | None = sending.signed_in
         self._plan = Plan(Decision.NONE, Reason.UNREADABLE_AUTHOR)
         self._begun = DataBegun(None)
         self._is_retry_without_copy = False
-        self._row = Row(
-            id=new_mail_id(), time=datetime.now(UTC), process=relay.process_id, person=person.id, sender=None,
-            recipient_count=len(transaction.accepted), recipients=None, subject=None, message_id=None,
-            mode=person.settings.logging, decision=Decision.NONE, reason=Reason.UNREADABLE_AUTHOR, state=State.PENDING,
-        )  # fmt: skip
+        self._row: Row | None = None
 
     @property
     def has_read_all(self) -> bool:
@@ -98,10 +115,10 @@ class Delivery:
         try:
             pieces = await self._read_header()
             self._make_plan()
-            if not self._scanner.is_clean:
+            if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
             self._begun = await self._transaction.begin_data(self._copy_to())
-            self._row = self._with_copy()
+            self._note_copy()
             if not self._begun.may_stream:
                 return await self._not_begun()
             return await self._pass_on(b"".join(pieces))
@@ -117,7 +134,7 @@ class Delivery:
         """The pieces of the mail up to where its header ends, at least."""
         peek = HeaderPeek()
         pieces: list[bytes] = []
-        while not (peek.complete or self._scanner.done) and self._scanner.is_clean:
+        while not (peek.complete or self._scanner.done) and self._reason_to_refuse() is None:
             piece = await self._next()
             peek.feed(piece)
             pieces.append(piece)
@@ -133,24 +150,42 @@ class Delivery:
         return piece
 
     async def _read_to_the_end(self) -> None:
+        """A client that sends on and on, though its mail is refused already, is not read for ever."""
         while not self._scanner.done:
+            if self._scanner.size > 2 * self._most_bytes:
+                raise ClientGone
             await self._next()
 
+    def _reason_to_refuse(self) -> Reply | None:
+        """What the mail's bytes are guilty of, as far as they are known."""
+        if self._scanner.has_nul:
+            return replies.NUL_BYTE
+        if self._scanner.has_bare_newline:
+            return replies.BARE_NEWLINE
+        return replies.TOO_BIG if self._scanner.size > self._most_bytes else None
+
     def _make_plan(self) -> None:
+        self._person = self._sending.person(self._message)
+        if self._person is None:
+            return
         sender = self._transaction.sender
         recipients = [recipient_key(path.address) for path in self._transaction.accepted]
         envelope = Envelope(recipient_key(sender.address), recipients, sender.declared_size)
-        self._plan = decide(self._message, envelope, self._person, self._policy)
+        self._plan = decide(self._message, envelope, self._person, self._sending.people.policy)
         self._is_retry_without_copy = (
             self._plan.decision is Decision.COPY
             and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
-        self._row = self._described()
+        self._row = self._described(self._person)
 
-    def _described(self) -> Row:
+    def _described(self, person: Person) -> Row:
         """The row with what may be kept of the mail: all but the envelope's size only if it was meant to be logged."""
         plan, message = self._plan, self._message
-        row = replace(self._row, sender=message.author, decision=plan.decision, reason=plan.reason)
+        row = Row(
+            id=self._id, time=self._time, process=self._relay.process_id, person=person.id, sender=message.author,
+            recipient_count=len(self._transaction.accepted), recipients=None, subject=None, message_id=None,
+            mode=person.settings.logging, decision=plan.decision, reason=plan.reason, state=State.PENDING,
+        )  # fmt: skip
         if plan.reason in NEVER_MEANT_TO_BE_LOGGED:
             return row
         return replace(
@@ -160,10 +195,11 @@ class Delivery:
             message_id=message.message_id,
         )
 
-    def _with_copy(self) -> Row:
-        """The row with what became of the copy, before anything else can happen to the mail."""
-        copy = Copy.REFUSED if self._is_retry_without_copy else self._begun.copy
-        return replace(self._row, bcc=copy, bcc_reply=self._kept_copy_reply())
+    def _note_copy(self) -> None:
+        """What became of the copy is in the row before anything else can happen to the mail."""
+        if self._row is not None:
+            copy = Copy.REFUSED if self._is_retry_without_copy else self._begun.copy
+            self._row = replace(self._row, bcc=copy, bcc_reply=self._kept_copy_reply())
 
     def _copy_to(self) -> bytes | None:
         if self._plan.bcc is None or self._is_retry_without_copy:
@@ -176,8 +212,8 @@ class Delivery:
         """The upstream must not see a dot: it discards what it has (facts of smuggling, 4.3)."""
         self._transaction.drop()
         await self._read_to_the_end()
-        reply = replies.NUL_BYTE if self._scanner.has_nul else replies.BARE_NEWLINE
-        await self._settle(State.ABORTED, None)
+        reply = self._reason_to_refuse() or replies.INTERNAL
+        await self._settle(State.ABORTED, reply)
         return self._ended(reply)
 
     async def _not_begun(self) -> Delivered:
@@ -190,7 +226,7 @@ class Delivery:
     async def _refused(self, refusal: Reply | None) -> Delivered:
         """`refusal`: None where the upstream was lost before the dot."""
         if refusal is None:
-            await self._settle(State.ABORTED, None)
+            await self._settle(State.ABORTED, replies.UPSTREAM_LOST)
             return self._ended(replies.UPSTREAM_LOST)
         await self._settle(State.REFUSED, refusal)
         return self._ended(self._for_client(refusal))
@@ -204,7 +240,7 @@ class Delivery:
                     return await self._refused_early(self._transaction.early_verdict)
                 await self._transaction.write(piece)
                 piece = await self._next()
-                if not self._scanner.is_clean:
+                if self._reason_to_refuse() is not None:
                     return await self._refuse_data()
         except UpstreamLost:
             early = self._transaction.early_verdict
@@ -222,9 +258,10 @@ class Delivery:
     async def _finish(self, last: bytes) -> Delivered:
         """From here on nothing depends on the client, and nothing is tried twice."""
         fingerprint = self._fingerprint()
-        earlier = await self._relay.logbook.write_unless_answered(self._row, fingerprint)
-        if earlier is not None:
-            return self._repeated(earlier, fingerprint)
+        if self._row is not None:
+            earlier = await self._relay.logbook.write_unless_answered(self._row, fingerprint)
+            if earlier is not None:
+                return self._repeated(earlier, fingerprint)
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
         try:
@@ -254,7 +291,12 @@ class Delivery:
     # -- what is recorded and said
 
     async def _settle(self, state: State, verdict: Reply | None) -> None:
-        """Write the row as it ends; None: no verdict of the upstream's."""
+        """Write the row as it ends, with the final reply; None: there is none. A mail that is nobody's has no row."""
+        self._log(state, verdict)
+        if self._row is None and self._person is not None:
+            self._row = self._described(self._person)
+        if self._row is None:
+            return
         refused_with_copy = (
             state is State.REFUSED
             and self._begun.copy is Copy.ACCEPTED
@@ -264,21 +306,15 @@ class Delivery:
         key = self._copy_refusal_key() if refused_with_copy else None
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
-        self._row = replace(
-            self._row,
-            state=state,
-            upstream=self._kept(verdict),
-            copy_refusal=key,
-        )
+        self._row = replace(self._row, state=state, upstream=self._kept(verdict), copy_refusal=key)
         await self._relay.logbook.write(self._row)
-        self._log(state, verdict)
 
     def _log(self, outcome: str, verdict: Reply | None) -> None:
         logs.relayed(
-            mail_id=self._row.id,
-            recipients=self._row.recipient_count,
-            copy=self._row.bcc,
-            reason=self._plan.reason,
+            mail_id=self._id,
+            recipients=len(self._transaction.accepted),
+            copy=self._begun.copy,
+            reason=self._plan.reason if self._person is not None else "unknown-sender",
             upstream=f"{verdict.bare()} {outcome}" if verdict is not None else outcome,
             seconds=time.monotonic() - self._started,
         )
@@ -291,8 +327,6 @@ class Delivery:
         )
 
     def _kept_copy_reply(self) -> str | None:
-        if self._is_retry_without_copy:
-            return "The mail was refused with the copy, so this try went without it"
         reply = self._begun.copy_reply
         return None if reply is None else self._unnamed(reply).text()
 
@@ -304,21 +338,23 @@ class Delivery:
         return self._unnamed(verdict)
 
     def _unnamed(self, reply: Reply) -> Reply:
-        bcc = self._plan.bcc or self._person.settings.bcc_address
+        bcc = self._person.settings.bcc_address if self._person is not None else None
         return reply.without_text() if bcc is not None and reply.names(bcc.encode()) else reply
 
     def _ended(self, reply: Reply, fingerprint: bytes = b"") -> Delivered:
-        return Delivered(reply, self._row.id, fingerprint)
+        if self._row is None:
+            return Delivered(reply)
+        return Delivered(reply, self._id, fingerprint)
 
     def _count_if_unknown(self) -> None:
         """A sender that is nobody's is counted, so that the admin sees whose address is missing."""
         author = self._message.author
-        people = self._relay.snapshot.people
-        if self._plan.reason is not Reason.NOT_OWN_ADDRESS or author is None or people is None:
+        is_nobodys = self._person is None or self._plan.reason is Reason.NOT_OWN_ADDRESS
+        if not is_nobodys or author is None:
             return
         key = address_key(author)
-        if key not in people.by_address:
-            self._relay.logbook.note(UnknownSender(key, author, self._row.time))
+        if key not in self._sending.people.by_address:
+            self._relay.logbook.note(UnknownSender(key, author, self._time))
 
     def _fingerprint(self) -> bytes:
         return _digest_of([*self._envelope_parts(), self._digest.digest()])
@@ -330,7 +366,11 @@ class Delivery:
 
     def _envelope_parts(self) -> list[bytes]:
         recipients = sorted(path.wire for path in self._transaction.accepted)
-        return [str(self._person.id).encode(), self._transaction.sender.wire, *recipients]
+        return [
+            str(self._person.id if self._person is not None else 0).encode(),
+            self._transaction.sender.wire,
+            *recipients,
+        ]
 
 
 def new_mail_id() -> str:

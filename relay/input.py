@@ -40,6 +40,11 @@ class ClientInput:
                 return None
             self._held = rest + more
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the client has sent on without waiting for our answer."""
+        return self._position < len(self._held) or bool(self._reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way
+
     async def chunk(self) -> bytes:
         """Whatever is there, at least a byte; b"" at the end of input."""
         return self._take_rest() or await self._read()

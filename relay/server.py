@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
-from core.config import Listener
+from core.config import Listener, ListenerKind
 from relay import replies
 from relay.delivery import Relay
-from relay.session import Session
+from relay.session import SECONDS_FOR_A_HANDSHAKE, Entrance, Session
 
 _BACKLOG = 2048
 _SECONDS_TO_FINISH_SENDING = 20.0
@@ -24,21 +25,24 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._none_left = asyncio.Event()
 
-    async def listen(self, listeners: Iterable[Listener]) -> list[Listener]:
+    async def listen(self, entrances: Iterable[Entrance]) -> list[Listener]:
         """Accept clients; the listeners with the ports that they got. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        bound: list[Listener] = []
-        for listener in listeners:
-            server = await loop.create_server(
-                lambda: Session(self._relay, self),
-                listener.host,
-                listener.port,
-                backlog=_BACKLOG,
-                reuse_port=True,
-            )
-            self._servers.append(server)
-            bound.append(Listener(listener.kind, listener.host, server.sockets[0].getsockname()[1]))
-        return bound
+        return [await self._listen(entrance) for entrance in entrances]
+
+    async def _listen(self, entrance: Entrance) -> Listener:
+        listener = entrance.listener
+        is_implicit_tls = listener.kind is ListenerKind.SUBMISSIONS
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Session(self._relay, entrance, self),
+            listener.host,
+            listener.port,
+            backlog=_BACKLOG,
+            reuse_port=True,
+            ssl=entrance.tls if is_implicit_tls else None,
+            ssl_handshake_timeout=SECONDS_FOR_A_HANDSHAKE if is_implicit_tls else None,
+        )
+        self._servers.append(server)
+        return replace(listener, port=server.sockets[0].getsockname()[1])
 
     def enter(self, session: Session) -> None:
         self._sessions.add(session)

@@ -6,27 +6,34 @@ happens between the final dot and the reply always comes to its end."""
 
 import asyncio
 import base64
-import binascii
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from aiosmtpd.smtp import SMTP
 
 from core import logs
-from core.people import AppPassword, Person
+from core.addresses import address_key, matches
+from core.config import Listener, ListenerKind, Network, SignIn
+from core.people import People
 from core.smtp import RefusesUs, Unavailable
-from relay import replies
-from relay.delivery import ClientGone, Delivered, Delivery, Relay
-from relay.envelope import BadCommand, parse_mail, parse_rcpt
+from relay import replies, signin
+from relay.delivery import ClientGone, Delivered, Delivery, Relay, Sending
+from relay.envelope import BadCommand, Path, parse_mail, parse_rcpt
 from relay.input import ClientInput, LineTooLong
 from relay.journal import LostReply
-from relay.logbook import ReplyDelivered, Used
+from relay.limits import is_trusted
+from relay.logbook import ReplyDelivered
 from relay.replies import Reply, is_our_fault
-from relay.upstream import Transaction, UpstreamBusy, UpstreamLost
+from relay.signin import SignedIn
+from relay.upstream import Links, SignInAgain, Transaction, UpstreamBusy, UpstreamLost
 
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
+SECONDS_UNTIL_THE_FIRST_MAIL = 60.0
+SECONDS_FOR_THE_DATA = 1800.0
+SECONDS_FOR_A_HANDSHAKE = 15.0
 SECONDS_FOR_A_CHUNK = 180.0  # RFC 5321 section 4.5.3.2.5
 _SECONDS_TO_TAKE_A_LAST_WORD = 10.0
 _SECONDS_TO_HEAR_A_RESET = 0.3
@@ -41,8 +48,27 @@ _TROUBLES: Mapping[type[Exception], Reply] = {
     RefusesUs: replies.MISCONFIGURED,
     UpstreamBusy: replies.UPSTREAM_BUSY,
     UpstreamLost: replies.UPSTREAM_LOST,
+    SignInAgain: replies.SIGN_IN_AGAIN,
 }
 """What the client hears of a trouble between us and the upstream."""
+
+
+class AlreadyAnswered(Exception):
+    """There is nothing more to say to this command."""
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """The listener that a client came in by, and what holds there."""
+
+    listener: Listener
+    sign_in: SignIn = SignIn.APP_PASSWORD
+    tls: ssl.SSLContext | None = None
+    trusted: tuple[Network, ...] = ()
+
+    @property
+    def is_gateway(self) -> bool:
+        return self.listener.kind is ListenerKind.GATEWAY
 
 
 class Registry(Protocol):
@@ -60,7 +86,7 @@ class Session(SMTP):
     Of aiosmtpd's class the protocol is kept. Its constructor inspects the class anew for each connection (78 us,
     measured) and is passed by; its command loop, which cancels a mail when the client hangs up, is replaced."""
 
-    def __init__(self, relay: Relay, registry: Registry) -> None:
+    def __init__(self, relay: Relay, entrance: Entrance, registry: Registry) -> None:
         self._now = asyncio.get_running_loop().time
         asyncio.StreamReaderProtocol.__init__(
             self, asyncio.StreamReader(limit=_READ_LIMIT), client_connected_cb=self._connected
@@ -69,10 +95,14 @@ class Session(SMTP):
         self.deadline: float | None = None
         """When the client has been silent for too long, by the loop's clock; None while it is not its turn."""
         self.task: asyncio.Task[None] | None = None
+        self.source = ""
+        """The client's address."""
         self._relay = relay
+        self._entrance = entrance
+        self._is_encrypted = False
         self._registry = registry
         self._has_said_hello = False
-        self._signed_in: tuple[Person, AppPassword] | None = None
+        self._signed_in: SignedIn | None = None
         self._transaction: Transaction | None = None
         self._unconfirmed: Delivered | None = None
         self._is_closing = False
@@ -81,24 +111,28 @@ class Session(SMTP):
         self._received = 0
         self._received_before_reply = 0
         self._errors = 0
+        self._is_counted = False
+        self._data_ends_at = 0.0
         self._commands = 0
 
     # -- the connection
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        self.source = str((transport.get_extra_info("peername") or ("",))[0])
+        self._is_encrypted = transport.get_extra_info("sslcontext") is not None
         asyncio.StreamReaderProtocol.connection_made(self, transport)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._input = ClientInput(reader)
-        self._writer = writer
+        self._reader, self._writer = reader, writer
         self._registry.enter(self)
         self.task = asyncio.ensure_future(self._converse())
 
     def eof_received(self) -> bool:
         """A client that has closed its sending half may still listen (`printf … | nc`)."""
         asyncio.StreamReaderProtocol.eof_received(self)
-        return True
+        return not self._is_encrypted  # TLS has no half-open connections
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
@@ -142,6 +176,11 @@ class Session(SMTP):
             await self._end()
 
     async def _greet(self) -> None:
+        if not self._relay.sessions.may_enter(self.source, self._entrance.listener.limits):
+            await self._say(replies.TOO_MANY_SESSIONS)
+            return
+        self._relay.sessions.enter(self.source)
+        self._is_counted = True
         await self._say(Reply(220, (f"{self._relay.hostname} ESMTP".encode(),)))
         await self._send_away_if_stopping()
 
@@ -153,6 +192,10 @@ class Session(SMTP):
         self._give_up()
         await self._note_if_unheard()
         self._close()
+        if self._is_counted:
+            self._relay.sessions.leave(self.source)
+        if self._signed_in is not None and self._signed_in.own_link is not None:
+            self._signed_in.own_link.close()
         self.task = None
         self._leave_if_over()
 
@@ -168,7 +211,8 @@ class Session(SMTP):
             self._registry.leave(self)
 
     async def _next_line(self) -> bytes | None:
-        self.deadline = self._now() + SECONDS_IDLE
+        is_known = self._signed_in is not None or self._entrance.is_gateway
+        self.deadline = self._now() + (SECONDS_IDLE if is_known else SECONDS_UNTIL_THE_FIRST_MAIL)
         try:
             return await self._input.line()
         except LineTooLong:
@@ -177,7 +221,7 @@ class Session(SMTP):
             self.deadline = None
 
     async def _next_chunk(self) -> bytes:
-        self.deadline = self._now() + SECONDS_FOR_A_CHUNK
+        self.deadline = min(self._now() + SECONDS_FOR_A_CHUNK, self._data_ends_at)
         try:
             return await self._input.chunk()
         finally:
@@ -212,9 +256,9 @@ class Session(SMTP):
             reply = await handler(self, arguments.strip()) if handler is not None else _unknown(line)
         except BadCommand as error:
             reply = error.reply
-        except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost) as trouble:
+        except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain) as trouble:
             reply = _TROUBLES[type(trouble)]
-        except ClientGone:
+        except (ClientGone, AlreadyAnswered):
             return
         except Exception:  # noqa: BLE001  the edge of a mail: the client may try again, our log has the detail
             logs.failed_unexpectedly(f"the command {verb[:10]!r}")
@@ -233,11 +277,27 @@ class Session(SMTP):
         self._has_said_hello = True
         offered = self._relay.pool.extensions
         lines = [self._relay.hostname, "PIPELINING"]
-        if offered.get("size", "x").isascii() and (offered["size"] or "0").isdigit():
-            lines.append(f"SIZE {offered['size']}".strip())
+        if (size := self._size_offered()) is not None:
+            lines.append(f"SIZE {size}")
         lines += [name.upper() for name in _UPSTREAM_EXTENSIONS if name in offered]
-        lines.append("AUTH PLAIN LOGIN")
+        if self._entrance.tls is not None and not self._is_encrypted:
+            lines.append("STARTTLS")
+        if self._may_sign_in:
+            lines.append("AUTH PLAIN LOGIN")
         return Reply(250, tuple(line.encode() for line in lines))
+
+    def _size_offered(self) -> int | None:
+        """The smaller of ours and the upstream's, whose 0 means no limit (RFC 1870 section 4)."""
+        theirs = self._relay.pool.extensions.get("size")
+        if theirs is None or not (theirs == "" or (theirs.isascii() and theirs.isdigit())):
+            return None
+        ours = self._entrance.listener.limits.size
+        return min(ours, int(theirs or 0) or ours)
+
+    @property
+    def _may_sign_in(self) -> bool:
+        """Passwords travel encrypted, or not beyond this machine."""
+        return not self._entrance.is_gateway and (self._is_encrypted or self._entrance.listener.is_loopback)
 
     async def _helo(self, arguments: bytes) -> Reply:
         if not arguments:
@@ -249,11 +309,15 @@ class Session(SMTP):
     async def _mail(self, arguments: bytes) -> Reply:
         if not self._has_said_hello:
             return replies.SAY_HELLO_FIRST
-        if self._person_in_force() is None:
-            return replies.SIGN_IN_FIRST
         if self._transaction is not None:
             return replies.NESTED_MAIL
-        transaction = Transaction(self._relay.pool, parse_mail(arguments))
+        people = self._relay.snapshot.people
+        if people is None:
+            return replies.INTERNAL
+        self._refuse_strangers(people)
+        path = parse_mail(arguments)
+        self._refuse_sender(path, people)
+        transaction = Transaction(self._links(), path)
         try:
             reply = await transaction.mail()
         except BaseException:
@@ -265,31 +329,65 @@ class Session(SMTP):
             transaction.give_up()
         return self._verdict(reply)
 
+    def _refuse_strangers(self, people: People) -> None:
+        """Who may send at all: whoever signed in, or, at a gateway, whoever comes from a trusted network."""
+        if self._entrance.is_gateway:
+            if not is_trusted(self.source, self._entrance.trusted):
+                raise BadCommand(replies.NOT_PERMITTED)
+        elif self._signed_in is None or not self._signed_in.still_may(people):
+            raise BadCommand(replies.SIGN_IN_FIRST if self._may_sign_in else replies.START_TLS_FIRST)
+
+    def _refuse_sender(self, path: Path, people: People) -> None:
+        """A gateway takes mail from our own domains only, as big providers' networks are everybody's; the null
+        sender has none. A person sends at a person's pace."""
+        limits = self._entrance.listener.limits
+        sender = address_key(path.address.decode("utf-8", "replace"))
+        if self._entrance.is_gateway and sender and not matches(sender, people.policy.own_domains):
+            raise BadCommand(replies.NOT_PERMITTED)
+        if path.declared_size is not None and path.declared_size > limits.size:
+            raise BadCommand(replies.TOO_BIG)
+        person = self._signed_in.person(people) if self._signed_in is not None else None
+        if person is not None:
+            elsewhere = self._relay.snapshot.mails_elsewhere(person.id)
+            if not self._relay.pace.take(person.id, people.policy.mails_per_minute, elsewhere, self._now()):
+                raise BadCommand(replies.TOO_MANY_MAILS)
+
+    def _links(self) -> Links:
+        return self._signed_in.links if self._signed_in is not None else self._relay.pool
+
     async def _rcpt(self, arguments: bytes) -> Reply:
         if self._transaction is None:
             return replies.MAIL_FIRST
+        if len(self._transaction.accepted) >= self._entrance.listener.limits.recipients:
+            return replies.TOO_MANY_RECIPIENTS
         path = parse_rcpt(arguments, smtputf8="smtputf8" in self._transaction.sender.extensions)
         return self._verdict(await self._transaction.rcpt(path))
 
     async def _data(self, arguments: bytes) -> Reply:
-        transaction, person, people = self._transaction, self._person_in_force(), self._relay.snapshot.people
+        transaction, people = self._transaction, self._relay.snapshot.people
         if transaction is None:
             return replies.MAIL_FIRST
         if arguments:
             return replies.BAD_ARGUMENTS
         if not transaction.accepted:
             return replies.NO_RECIPIENTS
-        if person is None or people is None:
-            return replies.SIGN_IN_FIRST
+        if people is None:
+            return replies.INTERNAL
+        self._refuse_strangers(people)
         await self._say(replies.SEND_DATA)
-        delivery = Delivery(self._relay, person, people.policy, transaction, self._next_chunk)
+        self._data_ends_at = self._now() + SECONDS_FOR_THE_DATA
+        signed_in = self._signed_in.person(people) if self._signed_in is not None else None
+        sending = Sending(people, signed_in, is_gateway=self._entrance.is_gateway)
+        delivery = Delivery(
+            self._relay, sending, transaction, self._next_chunk, self._entrance.listener.limits.size
+        )
         try:
             delivered = await delivery.run()
         finally:
             self._transaction = None
             self._input.give_back(delivery.rest)
             self._is_closing = self._is_closing or not delivery.has_read_all
-        if delivered.reply.is_positive:
+        if delivered.reply.is_positive and delivered.mail_id:
             self._unconfirmed = delivered
             self._received_before_reply = self._received
         return delivered.reply
@@ -354,39 +452,31 @@ class Session(SMTP):
 
     # -- signing in
 
-    def _person_in_force(self) -> Person | None:
-        """The signed-in person as the settings have it now; None where nobody is, or no longer may be."""
-        people = self._relay.snapshot.people
-        if self._signed_in is None or people is None:
-            return None
-        person = people.by_id.get(self._signed_in[0].id)
-        return person if person is not None and self._signed_in[1] in person.app_passwords else None
-
     async def _auth(self, arguments: bytes) -> Reply:
-        if not self._has_said_hello:
-            return replies.SAY_HELLO_FIRST
-        if self._signed_in is not None:
-            return replies.ALREADY_SIGNED_IN
-        if self._transaction is not None:
-            return replies.NOT_DURING_MAIL
+        if (refusal := self._reason_not_to_sign_in()) is not None:
+            return refusal
         mechanism, _, initial = arguments.partition(b" ")
-        ask = {b"PLAIN": self._ask_plain, b"LOGIN": self._ask_login}.get(mechanism.upper())
-        if ask is None:
-            return replies.UNKNOWN_MECHANISM
-        login, password = await ask(initial.strip())
-        return await self._sign_in(login, password)
+        given = await signin.credentials(mechanism, initial.strip(), self._challenge)
+        try_it = signin.at_upstream if self._entrance.sign_in is SignIn.UPSTREAM else signin.by_app_password
+        try:
+            self._signed_in = await try_it(self._relay, given)
+        except BadCommand as error:
+            if error.reply == replies.BAD_CREDENTIALS:
+                await self._slow_down(address_key(given.user))
+            raise
+        self._relay.failed_sign_ins.forget(self.source, address_key(given.user))
+        return replies.SIGNED_IN
 
-    async def _ask_plain(self, initial: bytes) -> tuple[str, str]:
-        """RFC 4616: authorisation identity, name and password, between NULs."""
-        response = _decoded(initial) if initial else await self._challenge(b"")
-        parts = response.split(b"\0")
-        if len(parts) != 3:
-            raise BadCommand(replies.BAD_BASE64)
-        return _text(parts[1]), _text(parts[2])
-
-    async def _ask_login(self, initial: bytes) -> tuple[str, str]:
-        login = _decoded(initial) if initial else await self._challenge(b"Username:")
-        return _text(login), _text(await self._challenge(b"Password:"))
+    def _reason_not_to_sign_in(self) -> Reply | None:
+        reasons = {
+            replies.SAY_HELLO_FIRST: not self._has_said_hello,
+            replies.NOT_OFFERED: self._entrance.is_gateway,
+            replies.NEEDS_ENCRYPTION: not self._may_sign_in,
+            replies.ALREADY_SIGNED_IN: self._signed_in is not None,
+            replies.NOT_DURING_MAIL: self._transaction is not None,
+            replies.TOO_MANY_FAILED_SIGN_INS: self._relay.failed_sign_ins.is_barred(self.source, self._now()),
+        }
+        return next((reply for reply, applies in reasons.items() if applies), None)
 
     async def _challenge(self, question: bytes) -> bytes:
         await self._say(Reply(334, (base64.b64encode(question),)))
@@ -395,25 +485,48 @@ class Session(SMTP):
             raise ClientGone
         if line.strip() == b"*":
             raise BadCommand(replies.AUTH_CANCELLED)
-        return _decoded(line.strip())
+        return line.strip()
 
-    async def _sign_in(self, login: str, password: str) -> Reply:
-        """An app password that the snapshot does not know may be seconds old: look once before refusing."""
-        snapshot = self._relay.snapshot
-        found = self._find(login, password)
-        if found is None and not await snapshot.look_at_once():
-            return replies.CANNOT_CHECK_SIGN_IN
-        found = found or self._find(login, password)
-        if found is None:
-            logs.sign_in_failed(str((self.transport.get_extra_info("peername") or ("?",))[0]))
-            return replies.BAD_CREDENTIALS
-        self._signed_in = found
-        self._relay.logbook.note_if_possible(Used(found[1].id, datetime.now(UTC)))
-        return replies.SIGNED_IN
+    async def _slow_down(self, login: str) -> None:
+        """Guessing takes time: the more has failed, the longer."""
+        logs.sign_in_failed(self.source)
+        await asyncio.sleep(self._relay.failed_sign_ins.note(self.source, login, self._now()))
 
-    def _find(self, login: str, password: str) -> tuple[Person, AppPassword] | None:
-        people = self._relay.snapshot.people
-        return people.signing_in(login, password, datetime.now(UTC)) if people is not None else None
+    # -- encryption
+
+    async def _starttls(self, arguments: bytes) -> Reply:
+        """RFC 3207. What was sent ahead in clear is not taken for encrypted: the session ends."""
+        if self._entrance.tls is None or self._is_encrypted:
+            return replies.NOT_OFFERED
+        if arguments:
+            return replies.NO_PARAMETERS
+        if self._transaction is not None:
+            return replies.NOT_DURING_MAIL
+        if self._input.has_more:
+            self._is_closing = True
+            return replies.PIPELINED_STARTTLS
+        await self._say(replies.GO_AHEAD)
+        try:
+            await self._encrypt(self._entrance.tls)
+        except (OSError, TimeoutError) as error:
+            logs.handshake_failed(self.source, str(error))
+            self._is_closing = True
+            raise ClientGone from error
+        self._has_said_hello, self._signed_in = False, None
+        raise AlreadyAnswered
+
+    async def _encrypt(self, context: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        transport = await loop.start_tls(
+            self.transport, self, context, server_side=True, ssl_handshake_timeout=SECONDS_FOR_A_HANDSHAKE
+        )
+        if transport is None:
+            raise ConnectionResetError("gone during the handshake")
+        self.transport = transport
+        self._is_encrypted = True
+        self._transport, self._over_ssl = transport, True
+        self._writer = asyncio.StreamWriter(transport, self, self._reader, loop)
+        self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way, aiosmtpd does the same
 
     _VERBS: ClassVar[Mapping[bytes, Callable[["Session", bytes], Awaitable[Reply]]]] = {
         b"EHLO": _ehlo,
@@ -426,7 +539,7 @@ class Session(SMTP):
         b"VRFY": _vrfy,
         b"QUIT": _quit,
         b"AUTH": _auth,
-        b"STARTTLS": _not_offered,
+        b"STARTTLS": _starttls,
         b"BDAT": _not_offered,
         b"EXPN": _not_offered,
         b"HELP": _not_offered,
@@ -455,18 +568,8 @@ _CLIENT_ERRORS = frozenset(
         replies.UNKNOWN_MECHANISM,
         replies.SIGN_IN_FIRST,
         replies.BAD_CREDENTIALS,
+        replies.START_TLS_FIRST,
+        replies.NEEDS_ENCRYPTION,
+        replies.NOT_PERMITTED,
     },
 )
-
-
-def _decoded(text: bytes) -> bytes:
-    if text == b"=":  # RFC 4954 section 4: an empty initial response
-        return b""
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise BadCommand(replies.BAD_BASE64) from error
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")

@@ -8,6 +8,8 @@ import base64
 import json
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from core.secrets import Box, Undecryptable
 from core.settings import Logging, PersonSettings, PolicySettings
 from core.storage.audit import settings_revision
 from core.storage.database import Database, DatabaseUnavailable
-from core.storage.logbook import copy_refusals
+from core.storage.logbook import copy_refusals, mails_of_others
 from core.storage.settings import people
 from relay.offloop import off_loop
 
@@ -30,13 +32,15 @@ _SECONDS_FOR_A_LOOK_NOW = 1.0
 class Snapshot:
     """The settings in force in this process; `people` is None while nobody knows them."""
 
-    def __init__(self, database: Database, directory: Path, box: Box) -> None:
+    def __init__(self, database: Database, directory: Path, box: Box, process_id: str) -> None:
         self.people: People | None = None
         self._refused_copies: frozenset[bytes] = frozenset()
+        self._mails_elsewhere: Mapping[int, int] = {}
         self._refused_here: dict[bytes, float] = {}
         self._database = database
         self._path = directory / "settings.snapshot"
         self._box = box
+        self._process_id = process_id
         self._look: asyncio.Task[bool] | None = None
 
     async def start(self) -> None:
@@ -61,6 +65,10 @@ class Snapshot:
         }
         self._refused_here[key] = now
 
+    def mails_elsewhere(self, person: int) -> int:
+        """How many mails of this person other relays have passed on in the last minute."""
+        return self._mails_elsewhere.get(person, 0)
+
     async def keep_fresh(self) -> None:
         """Look for new settings for ever."""
         while True:
@@ -84,7 +92,9 @@ class Snapshot:
     async def _read(self) -> bool:
         known = self.people.revision if self.people is not None else None
         try:
-            fresh, self._refused_copies = await off_loop(lambda: self._from_database(known))
+            fresh, self._refused_copies, self._mails_elsewhere = await off_loop(
+                lambda: self._from_database(known)
+            )
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
             return False
@@ -96,13 +106,15 @@ class Snapshot:
             await off_loop(lambda: self._to_disk(fresh))
         return True
 
-    def _from_database(self, known: int | None) -> tuple[People | None, frozenset[bytes]]:
-        """The settings, None where they are those of the known revision."""
+    def _from_database(self, known: int | None) -> tuple[People | None, frozenset[bytes], Mapping[int, int]]:
+        """The settings, None where they are those of the known revision; and what other relays have lately done."""
+        now = datetime.now(UTC)
         with self._database.reading() as session:
-            refusals = copy_refusals(session, datetime.now(UTC) - REFUSED_COPIES_COUNT_FOR)
+            refusals = copy_refusals(session, now - REFUSED_COPIES_COUNT_FOR)
+            elsewhere = mails_of_others(session, self._process_id, now - timedelta(minutes=1))
             if known is not None and settings_revision(session) == known:
-                return None, refusals
-            return people(session), refusals
+                return None, refusals, elsewhere
+            return people(session), refusals, elsewhere
 
     def _to_disk(self, fresh: People) -> None:
         """Replaced as a whole, so that a crash leaves the old one or the new one."""
@@ -119,18 +131,14 @@ class Snapshot:
     def _from_disk(self) -> People | None:
         try:
             return _people(json.loads(self._box.opened(self._path.read_bytes())))
-        except (OSError, Undecryptable, ValueError, KeyError, TypeError):
+        except (OSError, Undecryptable, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
 def _plain(snapshot: People) -> dict[str, Any]:
     return {
         "revision": snapshot.revision,
-        "policy": [
-            snapshot.policy.own_domains,
-            snapshot.policy.never_log,
-            snapshot.policy.show_subjects_to_admins,
-        ],
+        "policy": asdict(snapshot.policy),
         "persons": [
             {
                 "id": person.id,
@@ -153,10 +161,12 @@ def _plain(snapshot: People) -> dict[str, Any]:
 
 
 def _people(plain: dict[str, Any]) -> People:
-    own_domains, never_log, show_subjects = plain["policy"]
+    policy: dict[str, Any] = plain["policy"]
+    for name in ("own_domains", "never_log"):
+        policy[name] = tuple(policy[name])
     return People(
         revision=plain["revision"],
-        policy=PolicySettings(tuple(own_domains), tuple(never_log), show_subjects),
+        policy=PolicySettings(**policy),
         persons=tuple(_person(one) for one in plain["persons"]),
     )
 

@@ -7,10 +7,11 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from core import logs
 from core.mail import Copy
-from core.smtp import RefusesUs, Route, Unavailable
+from core.smtp import Credentials, RefusesUs, Route, Unavailable
 from relay import replies
 from relay.envelope import BadCommand, Path
 from relay.replies import Garbage, Reply, ReplyReader
@@ -37,6 +38,10 @@ class UpstreamLost(Exception):
 
 class DotNotSent(UpstreamLost):
     """The connection was gone before the dot: the upstream has discarded the mail."""
+
+
+class SignInAgain(Exception):
+    """The link that belonged to this client alone is gone."""
 
 
 class UpstreamBusy(Exception):
@@ -162,6 +167,54 @@ class UpstreamLink(asyncio.Protocol):
         self.is_lost = True
 
 
+class Links(Protocol):
+    """Where a transaction has its link from, and gives it back to."""
+
+    async def take(self) -> UpstreamLink: ...
+    async def take_new(self) -> UpstreamLink: ...
+    def give_back(self, link: UpstreamLink) -> None: ...
+    def give_back_after_reset(self, link: UpstreamLink) -> None: ...
+    def drop(self, link: UpstreamLink) -> None: ...
+
+
+class OwnLink:
+    """The one link that a client signed in on with its own password; it is nobody else's, and not replaced.
+
+    The password is not kept, so when the link is gone the client must sign in again: `SignInAgain`."""
+
+    def __init__(self, link: UpstreamLink) -> None:
+        self._link = link
+        self._is_taken = False
+        self._resetting: asyncio.Future[Reply] | None = None
+
+    async def take(self) -> UpstreamLink:
+        if self._resetting is not None:
+            await self._link.reply(self._resetting, SECONDS_FOR_THE_COPY)
+            self._resetting = None
+        if self._link.is_lost or self._is_taken:
+            raise SignInAgain
+        self._is_taken = True
+        return self._link
+
+    async def take_new(self) -> UpstreamLink:
+        raise SignInAgain
+
+    def give_back(self, link: UpstreamLink) -> None:
+        self._is_taken = False
+
+    def give_back_after_reset(self, link: UpstreamLink) -> None:
+        """The RSET is on its way; its answer is waited for by the next mail."""
+        self._is_taken = False
+        self._resetting = link.send(b"RSET")[0]
+
+    def drop(self, link: UpstreamLink) -> None:
+        self._is_taken = False
+        link.abort()
+
+    def close(self) -> None:
+        self._link.quit()
+
+
 class Pool:
     """The links to one upstream, all with the same credential; those that are idle are used again."""
 
@@ -177,6 +230,12 @@ class Pool:
 
     def __str__(self) -> str:
         return str(self._route)
+
+    async def sign_in(self, credentials: Credentials) -> OwnLink:
+        """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs, WrongCredentials."""
+        connected = await self._route.connect(credentials)
+        self.extensions = connected.extensions
+        return OwnLink(UpstreamLink(connected.transport, connected.extensions, self._loop.time()))
 
     async def take(self) -> UpstreamLink:
         """A link for one mail. Raises Unavailable, RefusesUs, UpstreamBusy."""
@@ -293,7 +352,7 @@ class DataBegun:
 class Transaction:
     """One mail on its way upstream, from MAIL to the verdict; the link is held for just that long."""
 
-    pool: Pool
+    links: Links
     sender: Path
     link: UpstreamLink | None = None
     accepted: list[Path] = field(default_factory=list)
@@ -304,7 +363,7 @@ class Transaction:
         """Say MAIL. A link that died of idleness is replaced once; nothing had been accepted on it.
 
         Raises Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, BadCommand."""
-        self.link = await self.pool.take()
+        self.link = await self.links.take()
         was_used = self.link.mails > 0
         try:
             reply = await self._say_mail()
@@ -314,7 +373,7 @@ class Transaction:
             if not was_used:
                 raise
         self.drop()
-        self.link = await self.pool.take_new()
+        self.link = await self.links.take_new()
         return await self._say_mail()
 
     async def rcpt(self, path: Path) -> Reply:
@@ -332,10 +391,12 @@ class Transaction:
         begun = await self._begin_with_copy(bcc)
         if begun is not None:
             return begun
-        lost_copy = self._copy_verdict
+        copy, copy_reply = self._copy_verdict
         self.drop()
         again = await self._begin_again()
-        return DataBegun(again, *lost_copy)
+        if copy is Copy.ACCEPTED:  # on a link that is gone; what goes out now has no copy
+            copy, copy_reply = Copy.UNANSWERED, None
+        return DataBegun(again, copy, copy_reply)
 
     @property
     def early_verdict(self) -> Reply | None:
@@ -373,7 +434,7 @@ class Transaction:
         if self.link is not None and self._verdict is None and not self.link.is_lost:
             link, self.link = self.link, None
             link.mails += 1
-            self.pool.give_back_after_reset(link)
+            self.links.give_back_after_reset(link)
         else:
             self.drop()
 
@@ -382,7 +443,7 @@ class Transaction:
         self._verdict = None
         if self.link is not None:
             link, self.link = self.link, None
-            self.pool.drop(link)
+            self.links.drop(link)
 
     async def _begin_with_copy(self, bcc: bytes) -> DataBegun | None:
         """None: the link was lost, or the upstream said 421, before it was ready for the data."""
@@ -409,10 +470,10 @@ class Transaction:
     async def _begin_again(self) -> Reply | None:
         """The same MAIL and accepted RCPTs on a new link; None where a verdict is not what it was."""
         try:
-            self.link = await self.pool.take_new()
+            self.link = await self.links.take_new()
             verdicts = [await self._say_mail()]
             verdicts += [await self.link.command(path.line(b"RCPT TO:")) for path in self.accepted]
-        except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, BadCommand):
+        except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain, BadCommand):
             return None
         if not all(verdict.is_positive for verdict in verdicts):
             return None
@@ -445,4 +506,4 @@ class Transaction:
     def _let_go(self) -> None:
         if self.link is not None:
             link, self.link = self.link, None
-            self.pool.give_back(link)
+            self.links.give_back(link)

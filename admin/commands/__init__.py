@@ -6,9 +6,10 @@ import click
 from admin.commands.activity import activity, senders
 from admin.commands.people import address, user
 from admin.commands.settings import policy, preference
+from core.commands import Commands
 
 
-@click.group(help="Look after people, settings and the record of mails.")
+@click.group(cls=Commands, help="Look after people, settings and the record of mails.")
 def main() -> None: ...
 
 

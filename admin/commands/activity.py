@@ -101,4 +101,4 @@ def _fields(entry: Entry) -> dict[str, object]:
 
 
 def _line(row: Row, person: str) -> str:
-    return f"{rfc3339(row.time)}  {row.state}  {row.reason}  {person}  {row.recipient_count} rcpt  {row.upstream or '-'}"
+    return f"{row.id}  {rfc3339(row.time)}  {row.state}  {row.reason}  {person}  {row.recipient_count} rcpt  {row.upstream or '-'}"

@@ -87,7 +87,9 @@ def app_password(email: str, label: str) -> None:
 
 @user.command("app-passwords", help="List app passwords, or revoke one.")
 @click.argument("email")
-@click.option("--revoke", type=int, metavar="ID", help="The one that is to work no longer.")
+@click.option(
+    "--revoke", type=click.IntRange(1, 2**31 - 1), metavar="ID", help="The one that is to work no longer."
+)
 @as_json
 def app_passwords(email: str, revoke: int | None, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:

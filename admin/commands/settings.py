@@ -11,12 +11,12 @@ from core.storage import settings
 from core.storage.people import person_by_email
 
 
-def _preference_name(context: click.Context, parameter: click.Parameter, text: str) -> Name:
-    return _known(rules.preference_name, text)
+def _preference_name(context: click.Context, parameter: click.Parameter, text: str | None) -> Name | None:
+    return None if text is None else _known(rules.preference_name, text)
 
 
-def _policy_name(context: click.Context, parameter: click.Parameter, text: str) -> Name:
-    return _known(rules.policy_name, text)
+def _policy_name(context: click.Context, parameter: click.Parameter, text: str | None) -> Name | None:
+    return None if text is None else _known(rules.policy_name, text)
 
 
 def _known(lookup: Callable[[str], Name], text: str) -> Name:
@@ -34,15 +34,14 @@ def preference(context: click.Context, email: str) -> None:
 
 
 @preference.command("show", help="What applies to this person, and who said so.")
+@click.argument("name", required=False, callback=_preference_name)
 @as_json
 @click.pass_obj
-def show_preference(email: str, as_json: bool) -> None:
+def show_preference(email: str, name: Name | None, as_json: bool) -> None:
     with database() as opened, opened.reading() as session:
         account = person_by_email(session, email)
-        _show(
-            rules.in_force(settings.policy(session), settings.preference(session, account.id)),
-            as_json=as_json,
-        )
+        in_force = rules.in_force(settings.policy(session), settings.preference(session, account.id))
+        _show(in_force, name, as_json=as_json)
 
 
 @preference.command("set", help="Choose.")
@@ -55,8 +54,11 @@ def set_preference(email: str, name: Name, value: str, as_json: bool) -> None:
         account = person_by_email(session, email)
         settings.set_preference(session, account, name, value, actor=None)
         if as_json:
-            chosen = rules.in_force(settings.policy(session), settings.preference(session, account.id))
-            _show([setting for setting in chosen if setting.name is name], as_json=True)
+            _show(
+                rules.in_force(settings.policy(session), settings.preference(session, account.id)),
+                name,
+                as_json=True,
+            )
 
 
 @click.group(help="The organisation's defaults, and whether persons may differ.")
@@ -64,10 +66,11 @@ def policy() -> None: ...
 
 
 @policy.command("show", help="What applies to everybody.")
+@click.argument("name", required=False, callback=_policy_name)
 @as_json
-def show_policy(as_json: bool) -> None:
+def show_policy(name: Name | None, as_json: bool) -> None:
     with database() as opened, opened.reading() as session:
-        _show(rules.policy_in_force(settings.policy(session)), as_json=as_json)
+        _show(rules.policy_in_force(settings.policy(session)), name, as_json=as_json)
 
 
 @policy.command("set", help="Set the organisation's value.")
@@ -78,28 +81,35 @@ def set_policy(name: Name, value: str, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:
         settings.set_policy(session, name, value, actor=None)
         if as_json:
-            _show(
-                [one for one in rules.policy_in_force(settings.policy(session)) if one.name is name],
-                as_json=True,
-            )
+            _show(rules.policy_in_force(settings.policy(session)), name, as_json=True)
 
 
 @policy.command("lock", help="Persons may not differ.")
 @click.argument("name", callback=_policy_name)
-def lock(name: Name) -> None:
-    with database() as opened, opened.writing() as session:
-        settings.lock_policy(session, name, locked=True, actor=None)
+@as_json
+def lock(name: Name, as_json: bool) -> None:
+    _lock(name, locked=True, as_json=as_json)
 
 
 @policy.command("unlock", help="Persons may differ.")
 @click.argument("name", callback=_policy_name)
-def unlock(name: Name) -> None:
+@as_json
+def unlock(name: Name, as_json: bool) -> None:
+    _lock(name, locked=False, as_json=as_json)
+
+
+def _lock(name: Name, *, locked: bool, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:
-        settings.lock_policy(session, name, locked=False, actor=None)
+        settings.lock_policy(session, name, locked=locked, actor=None)
+        if as_json:
+            _show(rules.policy_in_force(settings.policy(session)), name, as_json=True)
 
 
-def _show(chosen: Iterable[InForce], *, as_json: bool) -> None:
-    for setting in chosen:
+def _show(in_force: Iterable[InForce], name: Name | None, *, as_json: bool) -> None:
+    """All of them, or the one that is asked for."""
+    for setting in in_force:
+        if name is not None and setting.name is not name:
+            continue
         if as_json:
             json_line(
                 {

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-__all__ = ["Database", "DatabaseUnavailable", "Session"]
+__all__ = ["Database", "DatabaseUnavailable", "Session", "newest_revision"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x626C696E64  # any number that only we use: "blind"
@@ -38,6 +38,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
         self._url = url
+        self._is_up_to_date = False
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -57,14 +58,25 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the schema up to date; several processes may do so at once. Raises DatabaseUnavailable."""
+        """Bring the schema up to date; several processes may do so at once. Done once, it costs nothing again.
+
+        Raises DatabaseUnavailable."""
+        if self._is_up_to_date:
+            return
         with _troubles_translated():
-            if self._is_up_to_date():
-                return
-            with self._migration_lock(), self._engine.execution_options(writing=True).begin() as connection:
-                config = _alembic_config()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            if self.revision() != newest_revision():
+                with (
+                    self._migration_lock(),
+                    self._engine.execution_options(writing=True).begin() as connection,
+                ):
+                    if connection.dialect.name == "postgresql":
+                        connection.execute(
+                            text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
+                        )
+                    config = _alembic_config()
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+        self._is_up_to_date = True
 
     def revision(self) -> str:
         """The name of the schema's revision, "none" where there is no schema. Raises DatabaseUnavailable."""
@@ -79,20 +91,20 @@ class Database:
         """For this package and its contract tests only."""
         return self._engine
 
-    def _is_up_to_date(self) -> bool:
-        return self.revision() == ScriptDirectory.from_config(_alembic_config()).get_current_head()
-
     @contextmanager
     def _migration_lock(self) -> Iterator[None]:
+        """SQLite's: a file beside the database. PostgreSQL's is taken within the transaction."""
         if not self._url.startswith("sqlite"):
-            with self._engine.connect() as connection:
-                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
-                yield
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+            yield
             return
         with Path(self._url.removeprefix("sqlite:///") + ".migrating").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def newest_revision() -> str:
+    """The name of the schema's revision that this code works with."""
+    return ScriptDirectory.from_config(_alembic_config()).get_current_head() or "none"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,7 +14,7 @@ from core.people import app_password_digest
 from core.refusal import Refusal
 from core.secrets import new_app_password
 from core.storage.audit import Change, note, settings_changed
-from core.storage.models import AddressRow, AppPasswordRow, PersonRow
+from core.storage.models import AddressRow, AppPasswordRow, PersonRow, UnknownSenderRow
 
 
 class NoSuchPerson(Refusal):
@@ -169,6 +169,7 @@ def add_app_password(
 ) -> tuple[int, str]:
     """A new password for a mail client: its id, and the password that is shown once. Raises NoSuchPerson."""
     row = _row_by_email(session, email)
+    session.execute(delete(AppPasswordRow).where(AppPasswordRow.expires_at < datetime.now(UTC)))
     password = new_app_password()
     entry = AppPasswordRow(
         person_id=row.id, label=label.strip()[:100], digest=app_password_digest(password),
@@ -176,7 +177,9 @@ def add_app_password(
     )  # fmt: skip
     session.add(entry)
     session.flush()
-    _audit(session, actor, row, "app-password", None, entry.label or str(entry.id))
+    if expires_at is None:
+        _audit(session, actor, row, "app-password", None, entry.label or str(entry.id))
+    settings_changed(session)
     return entry.id, password
 
 
@@ -200,7 +203,9 @@ def revoke_app_password(session: Session, email: str, app_password_id: int, *, a
     if entry is None or entry.person_id != row.id:
         raise NotThere("%(person)s has no app password %(id)s", person=row.email, id=app_password_id)
     session.delete(entry)
-    _audit(session, actor, row, "app-password", entry.label or str(entry.id), None)
+    if entry.expires_at is None:
+        _audit(session, actor, row, "app-password", entry.label or str(entry.id), None)
+    settings_changed(session)
 
 
 def app_passwords_used(session: Session, used: dict[int, datetime]) -> None:
@@ -233,6 +238,7 @@ def _add_address(session: Session, row: PersonRow, address: str) -> None:
             "%(address)s is an acceptable address of somebody else; an address belongs to one person only",
             address=address,
         )
+    session.execute(delete(UnknownSenderRow).where(UnknownSenderRow.key == key))
     session.add(AddressRow(key=key, address=address, person_id=row.id))
     try:
         session.flush()

@@ -44,19 +44,20 @@ def lock_policy(session: Session, name: Name, *, locked: bool, actor: str | None
 
 
 def set_preference(session: Session, account: Account, name: Name, text: str, *, actor: str | None) -> None:
-    """The person's choice; an empty one of an address clears it. Raises SettingError, LockedSetting."""
+    """The person's choice; an empty one clears it. Raises SettingError, LockedSetting."""
     if policy(session).get(name, PolicyEntry()).locked:
         raise LockedSetting("“%(name)s” is fixed by the organisation's policy", name=name)
     value = checked(name, text)
     row = session.get(PreferenceRow, (account.id, name))
     before = row.value if row is not None else None
-    if before == value:
+    if before == (value or None):
         return
-    if row is None:
+    if row is not None:
+        session.delete(row)
+        session.flush()
+    if value:
         session.add(PreferenceRow(person_id=account.id, name=name, value=value))
-    else:
-        row.value = value
-    note(session, Change(actor=actor, person=account.email, what=name, before=before, after=value))
+    note(session, Change(actor=actor, person=account.email, what=name, before=before, after=value or None))
     settings_changed(session)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.addresses import address_key
-from core.config import Listener, Upstream, UpstreamTls
+from core.config import Limits, Listener, ListenerKind, Upstream, UpstreamTls
 from core.people import AppPassword, People, Person, app_password_digest
 from core.secrets import Box
 from core.settings import Logging, PersonSettings, PolicySettings
@@ -20,6 +20,7 @@ from relay.delivery import Relay, new_mail_id
 from relay.journal import Journal
 from relay.logbook import Logbook
 from relay.server import Server
+from relay.session import Entrance
 from relay.snapshot import Snapshot
 from relay.upstream import Pool
 from tests.sandbox.sink import Sink
@@ -84,9 +85,9 @@ def add_anna(database, logging="bcc"):
 class RunningRelay:
     """A relay on this event loop, in front of a sink that may be scripted."""
 
-    def __init__(self, database, directory, sink, *, upstream=None):
+    def __init__(self, database, directory, sink, *, upstream=None, entrance=None, limits=Limits()):  # noqa: B008
         self.database, self.directory, self.sink = database, directory, sink
-        self.upstream = upstream
+        self.upstream, self.entrance, self.limits = upstream, entrance, limits
         self.password = ""
         self.port = 0
         self.clients = []
@@ -95,7 +96,7 @@ class RunningRelay:
         process_id = new_mail_id()
         sink_port = await self.sink.start()
         upstream = self.upstream or Upstream(UpstreamTls.NONE, "127.0.0.1", sink_port)
-        self.snapshot = Snapshot(self.database, self.directory, BOX)
+        self.snapshot = Snapshot(self.database, self.directory, BOX, process_id)
         await self.snapshot.start()
         self.pulse = Pulse(self.database, self.snapshot, process_id)
         await self.pulse.start()
@@ -103,7 +104,9 @@ class RunningRelay:
         self.pool = Pool(Route(upstream, "relay.test"))
         await self.pool.learn()
         self.server = Server(Relay("relay.test", process_id, self.pool, self.logbook, self.snapshot))
-        bound = await self.server.listen([Listener("submission", "127.0.0.1", 0)])
+        bound = await self.server.listen(
+            [self.entrance or Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, self.limits))]
+        )
         self.port = bound[0].port
         self.chores = [
             asyncio.ensure_future(self.snapshot.keep_fresh()),

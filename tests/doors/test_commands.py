@@ -150,7 +150,11 @@ class TestSettings:
         ok(admin("policy", "unlock", "logging"))
         ok(admin("preference", "anna@acme.test", "set", "logging", "off"))
         assert "has no dot" in refused(admin("policy", "set", "own-domains", "acme"))
-        assert admin("policy", "set", "bcc-address", BCC)[0] == 2
+        status, _, err = admin("policy", "set", "bcc-address", BCC)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert ok(admin("policy", "show", "mails-per-minute")) == "mails-per-minute 60\n"
+        [locked] = lines(ok(admin("policy", "lock", "time-zone", "--json")))
+        assert locked == {"name": "time-zone", "value": "", "source": "default", "locked": True}
 
 
 class TestActivity:

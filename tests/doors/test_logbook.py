@@ -167,16 +167,16 @@ class TestWithoutTheDatabase:
         add_anna(sqlite)
 
         async def claim():
-            first = Snapshot(sqlite, tmp_path, BOX)
+            first = Snapshot(sqlite, tmp_path, BOX, "p1")
             await first.start()
             away = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
-            second = Snapshot(away, tmp_path, BOX)
+            second = Snapshot(away, tmp_path, BOX, "p2")
             await second.start()
             assert second.people == first.people
             content = (tmp_path / "settings.snapshot").read_bytes()
             assert b"anna" not in content
             assert (tmp_path / "settings.snapshot").stat().st_mode & 0o777 == 0o600
-            stranger = Snapshot(away, tmp_path, Box(["another secret key"]))
+            stranger = Snapshot(away, tmp_path, Box(["another secret key"]), "p3")
             await stranger.start()
             assert stranger.people is None
             away.close()

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 import pytest
 
 from admin import create_app
+from admin.access import Services
 from admin.passwords import hashed
 from core.config import read_config
 from core.mail import Copy, Decision, Reason, State
 from core.settings import Name, PolicyEntry
 from core.storage import logbook, people, settings
 from core.storage.audit import changes
+from core.storage.database import Database
 from core.storage.logbook import UnknownSender
 from tests.doors.test_storage import row
 
@@ -230,6 +232,11 @@ class TestTheCopySwitch:
         assert 'value="anna@acme.test"' in anna.page
         assert preference(sqlite) == {}
 
+    def test_is_switched_off_whatever_stands_in_the_field(self, anna, sqlite):
+        anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, activate="Activate")
+        anna.post("/settings/salesforce/bcc", address="rubbish", deactivate="Deactivate")
+        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "off"}
+
     def test_is_the_policys_where_that_is_locked(self, anna, sqlite):
         with sqlite.writing() as session:
             settings.set_policy(session, Name.LOGGING, "bcc", actor=None)
@@ -426,6 +433,7 @@ class TestUnknownSenders:
         assert "is now an acceptable address of anna@acme.test" in boss.page
         with sqlite.reading() as session:
             assert "info@acme.test" in people.addresses(session, 2)
+            assert logbook.unknown_senders(session) == []
 
 
 class TestTheMailClientPage:
@@ -441,12 +449,39 @@ class TestTheMailClientPage:
             assert settings.people(session).by_login["anna@acme.test"].app_passwords == ()
 
 
+@pytest.mark.parametrize(
+    "path", ["/sign-in", "/activity?before=%00", "/activity?state=%00", "/settings/people/%00"]
+)
+def test_nul_is_answered_with_400(boss, path):
+    assert boss.get(path.replace("/sign-in", "/sign-in?next=%00")).status == 400
+
+
+@pytest.mark.parametrize("path", ["/settings/people/99999999999999999999", "/settings/people/999", "/nope"])
+def test_what_is_not_there_is_404(boss, path):
+    assert boss.get(path).status == 404
+
+
+def test_a_broken_next_page_is_home(anna):
+    assert anna.get("/sign-in?next=//[").status == 200
+
+
+def test_a_signed_in_person_is_told_that_the_database_is_away(app, anna):
+    services = app.extensions["blindcopy"]
+    away = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
+    app.extensions["blindcopy"] = Services(services.config, away)
+    for path in ("/activity", "/nope", "/sign-in"):
+        assert anna.get(path).status == 503
+        assert "The database does not answer" in anna.page
+    app.extensions["blindcopy"] = services
+    away.close()
+
+
 def test_an_app_whose_database_is_away_says_so(tmp_path):
     app = create_app(
         read_config(
             {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "BLINDCOPY_SECRET_KEY": "0123456789abcdef"}
         )
     )
-    browser = Browser(app).get("/sign-in").post("/sign-in", email="a@b.test", password="x")
+    browser = Browser(app).get("/sign-in")
     assert (browser.status, "The database does not answer" in browser.page) == (503, True)
     app.extensions["blindcopy"].database.close()

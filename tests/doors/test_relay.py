@@ -329,6 +329,18 @@ class TestTheCopy:
 
         run(claim())
 
+    @pytest.mark.parametrize("how", ["close", "421 4.3.2 Closing"])
+    def test_that_was_accepted_on_a_link_that_is_lost_at_data_is_not_told_as_sent(self, start, how):
+        async def claim():
+            async with start(Script(replies={"DATA": [how, ""]})) as relay:
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                assert [taken.rcpts for taken in relay.sink.taken] == [["RCPT TO:<bob@client.test>"]]
+                row = await relay.row(state=State.COPY_REFUSED)
+                assert (row.bcc, row.bcc_reply) == (Copy.UNANSWERED, None)
+
+        run(claim())
+
     def test_does_not_go_alone(self, start):
         async def claim():
             async with start(Script(replies={"RCPT TO:<bob": ["550 5.1.1 No"]})) as relay:
@@ -346,6 +358,7 @@ class TestTroubleWithTheUpstream:
         async def claim():
             async with start(upstream=Upstream(UpstreamTls.NONE, "127.0.0.1", 1)) as relay:
                 client = await relay.connect()
+                assert "AUTH" in await client.command("EHLO again")
                 assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("451 4.4.1")
                 assert (await client.command("NOOP")).startswith("250")
 

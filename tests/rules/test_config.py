@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from core.config import ConfigurationError, Listener, Upstream, UpstreamTls, read_config
+from core.config import (
+    ConfigurationError,
+    Listener,
+    ListenerKind,
+    TokenSource,
+    Upstream,
+    UpstreamTls,
+    read_config,
+)
 
 RIGHT = {
     "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
@@ -23,7 +31,7 @@ def problems(**changes):
 def test_a_right_one():
     config = read_config(RIGHT, needs=NEEDS)
     assert config.upstream == Upstream(UpstreamTls.STARTTLS, "smtp.acme.test", 587, "me@acme.test", "p@ss")
-    assert config.listeners == (Listener("submission", "127.0.0.1", 2587),)
+    assert config.listeners == (Listener(ListenerKind.SUBMISSION, "127.0.0.1", 2587),)
     assert config.database_url.endswith("/.blindcopy/blindcopy.db")
 
 
@@ -44,12 +52,19 @@ WRONG = [
     ("BLINDCOPY_UPSTREAM", "http://x", "smtps://"),
     ("BLINDCOPY_UPSTREAM", "smtp://smtp.acme.test", "plain=yes"),
     ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test:99999", "smtps://"),
-    ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test?colour=red", "plain=yes"),
+    ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test?colour=red", "there are: auth, client_id, plain"),
     ("BLINDCOPY_UPSTREAM", "smtp://localhost:2587", "our own listeners"),
     ("BLINDCOPY_UPSTREAM", "smtp://127.0.0.1:2587", "our own listeners"),
     ("BLINDCOPY_UPSTREAM_CA_FILE", "/no/such/file", "PEM"),
     ("BLINDCOPY_LISTEN", "submission://0.0.0.0:587", "loopback"),
-    ("BLINDCOPY_LISTEN", "gateway://127.0.0.1:25", "kind of listener"),
+    ("BLINDCOPY_TRUSTED", "10.0.0.0/33", "10.1.0.0/16"),
+    ("BLINDCOPY_LISTEN", "lmtp://127.0.0.1:24", "none of: submission, submissions, gateway"),
+    ("BLINDCOPY_LISTEN", "submission://127.0.0.1:24 submission://127.0.0.1:24", "named twice"),
+    ("BLINDCOPY_LISTEN", "submission://127.0.0.1:24?sise=1", "there are: size, recipients"),
+    ("BLINDCOPY_LISTEN", "submission://127.0.0.1:24?size=big", "not a number"),
+    ("BLINDCOPY_AUTH", "ldap", "app-password, upstream"),
+    ("BLINDCOPY_TLS_CERT", "/no/such/file", "PEM"),
+    ("DATABASE_URL", "postgresql://u:p@h:port/d", "port"),
     ("BLINDCOPY_LISTEN", "2587", "submission://127.0.0.1:2587"),
     ("BLINDCOPY_LISTEN", "submission://127.0.0.1", "submission://127.0.0.1:2587"),
     ("BLINDCOPY_HOSTNAME", "no spaces please", "relay.example.com"),
@@ -71,8 +86,24 @@ def test_a_mistake_names_the_variable_and_what_would_be_right(name, value, said)
     assert said in found[0]
 
 
-def test_a_password_in_a_broken_upstream_is_not_shown():
-    assert "s3cret" not in problems(BLINDCOPY_UPSTREAM="smpt://me:s3cret@smtp.acme.test")[0]
+@pytest.mark.parametrize("url", ["smpt://me:s3cret@smtp.acme.test", "smtps://me:ab/s3cret+x@smtp.acme.test"])
+def test_a_password_in_a_broken_upstream_is_not_shown(url):
+    assert "s3cret" not in problems(BLINDCOPY_UPSTREAM=url)[0]
+
+
+def test_a_gateway_needs_to_know_whom_it_may_trust():
+    assert problems(BLINDCOPY_LISTEN="gateway://127.0.0.1:25")[0].startswith("BLINDCOPY_TRUSTED: ")
+
+
+def test_a_listener_beyond_this_machine_needs_a_certificate():
+    assert problems(BLINDCOPY_LISTEN="submissions://127.0.0.1:465")[0].startswith("BLINDCOPY_TLS_CERT: ")
+
+
+def test_an_upstream_by_token():
+    url = "smtp+starttls://sales%40acme.test:s3cret@smtp.office365.com:587?auth=xoauth2&token_url=https%3A%2F%2Flogin.test%2Ft&scope=a+b"
+    upstream = read_config({"BLINDCOPY_UPSTREAM": url}).upstream
+    assert upstream.token == TokenSource("https://login.test/t", "a b", "sales@acme.test")
+    assert "https" in problems(BLINDCOPY_UPSTREAM="smtps://a:b@c.test?auth=xoauth2")[0]
 
 
 def test_other_spellings_of_postgresql():

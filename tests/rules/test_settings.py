@@ -56,12 +56,13 @@ GOOD = [
     (Name.LOGGING, " BCC ", "bcc"),
     (Name.BCC_ADDRESS, BCC, BCC),
     (Name.BCC_ADDRESS, "", ""),
-    (Name.OWN_DOMAINS, "ACME.test, .Sub.acme.test,, acme.test", "acme.test, .sub.acme.test"),
-    (Name.OWN_DOMAINS, "acme.test\nother.test", "acme.test, other.test"),
+    (Name.OWN_DOMAINS, "ACME.test, .Sub.acme.test,, acme.test", "acme.test,.sub.acme.test"),
+    (Name.OWN_DOMAINS, "acme.test\nother.test", "acme.test,other.test"),
     (Name.OWN_DOMAINS, "bücher.test", "xn--bcher-kva.test"),
-    (Name.NEVER_LOG, "lawyer@law.test, bank.test", "lawyer@law.test, bank.test"),
+    (Name.NEVER_LOG, "lawyer@law.test, bank.test", "lawyer@law.test,bank.test"),
     (Name.TIME_ZONE, "Europe/Berlin", "Europe/Berlin"),
     (Name.SHOW_SUBJECTS, "Yes", "yes"),
+    (Name.MAILS_PER_MINUTE, " 0120", "120"),
 ]
 
 
@@ -84,6 +85,8 @@ BAD = [
     (Name.OWN_DOMAINS, "anna@acme.test", "is not a domain"),
     (Name.NEVER_LOG, "lawyer@", "has no dot"),
     (Name.TIME_ZONE, "Mars/Olympus", "IANA"),
+    (Name.MAILS_PER_MINUTE, "0", "from 1"),
+    (Name.MAILS_PER_MINUTE, "many", "whole number"),
 ]
 
 

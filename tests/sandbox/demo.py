@@ -131,7 +131,11 @@ class Demo:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # a shell that starts us in the background would have us ignore SIGINT
+        signal.signal(number, _as_interrupt)
     with _state_of_ones_own() as state:
         _run(Demo(state))
 

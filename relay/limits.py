@@ -1,0 +1,99 @@
+"""Who may come in, how often, and how fast: counted in this process, bounded in memory.
+
+Several relays share the counts of mails per minute through the logbook's rows; all other limits are each process's own."""
+
+import ipaddress
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+
+from core.config import Limits, Network, is_loopback
+
+_FAILURES_COUNT_FOR = 600.0
+_MOST_FAILURES_PER_SOURCE = 50
+_MOST_REMEMBERED = 10_000
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 5.0
+_MINUTE = 60.0
+
+
+class Sessions:
+    """How many clients are connected, in all and from each source."""
+
+    def __init__(self) -> None:
+        self._sources: Counter[str] = Counter()
+
+    def may_enter(self, source: str, limits: Limits) -> bool:
+        """Whether there is room for one more; clients on this machine are counted in all only."""
+        if self._sources.total() >= limits.sessions:
+            return False
+        return is_loopback(source) or self._sources[source] < limits.sessions_per_source
+
+    def enter(self, source: str) -> None:
+        self._sources[source] += 1
+
+    def leave(self, source: str) -> None:
+        self._sources[source] -= 1
+        if self._sources[source] <= 0:
+            del self._sources[source]
+
+
+class FailedSignIns:
+    """Wrong passwords: each makes the next try from there, or for that account, wait longer."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def is_barred(self, source: str, now: float) -> bool:
+        """Whether a source has failed so often that it is not even heard."""
+        return len(self._recent(source, now)) >= _MOST_FAILURES_PER_SOURCE
+
+    def note(self, source: str, login: str, now: float) -> float:
+        """One more failure; how many seconds its answer waits."""
+        count = 0
+        for key in (source, f"{login} "):
+            recent = self._recent(key, now)
+            recent.append(now)
+            self._failures[key] = recent
+            self._failures.move_to_end(key)
+            count = max(count, len(recent))
+        while len(self._failures) > _MOST_REMEMBERED:
+            self._failures.popitem(last=False)
+        return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(count - 1, 10)))
+
+    def forget(self, source: str, login: str) -> None:
+        """A right password: the slate of that source and account is clean."""
+        self._failures.pop(source, None)
+        self._failures.pop(f"{login} ", None)
+
+    def _recent(self, key: str, now: float) -> deque[float]:
+        times = self._failures.get(key, deque(maxlen=_MOST_FAILURES_PER_SOURCE))
+        while times and now - times[0] > _FAILURES_COUNT_FOR:
+            times.popleft()
+        return times
+
+
+class Pace:
+    """Mails per person and minute."""
+
+    def __init__(self) -> None:
+        self._mails: dict[int, deque[float]] = {}
+
+    def take(self, person: int, most: int, elsewhere: int, now: float) -> bool:
+        """Whether this person may send one more now; `elsewhere`: how many other relays passed on in the last minute."""
+        times = self._mails.setdefault(person, deque())
+        while times and now - times[0] > _MINUTE:
+            times.popleft()
+        if len(times) + elsewhere >= most:
+            return False
+        times.append(now)
+        return True
+
+
+def is_trusted(source: str, networks: Sequence[Network]) -> bool:
+    """Whether a source address lies in one of the networks; an IPv4 address in IPv6 clothes counts as what it is."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
