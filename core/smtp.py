@@ -221,10 +221,11 @@ def _connected(client: aiosmtplib.SMTP) -> Connected:
 
 
 def _trouble(error: Exception) -> Exception:
-    is_ours = isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code >= 500
-    is_ours = is_ours or (
-        isinstance(error, aiosmtplib.SMTPResponseException) and error.code in _REFUSALS_OF_US
-    )
+    """Whether trying again later can help."""
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code >= 500:
+        return WrongCredentials(_cause(error))
+    is_ours = isinstance(error, aiosmtplib.SMTPResponseException) and error.code in _REFUSALS_OF_US
+    is_ours = is_ours or isinstance(error, TokenRefused)
     if is_ours or isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
         return RefusesUs(_cause(error))
     return Unavailable(_cause(error))
