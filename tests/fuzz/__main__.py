@@ -68,7 +68,7 @@ async def rude_client(relay, dice, heard):
         if not is_signed_in:
             continue
         client.send(b"VRFY fence\r\n")
-        while not (await client.reply()).startswith("252"):
+        while not (await client.reply()).startswith("252 2.1.5 Cannot"):
             pass
         if not await a_mail(client, dice, heard):
             break

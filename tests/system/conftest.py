@@ -7,6 +7,7 @@ import signal
 import smtplib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -80,7 +81,11 @@ class Installation:
         self.password = self.command("admin", "user", "app-password", "anna@acme.test").strip()
 
     def start_relay(self, **env):
-        """A relay that is ready; its port."""
+        """A relay that is ready on a submission listener."""
+        return self.start_relay_raw("submission", **env)
+
+    def start_relay_raw(self, kind, **env):
+        """A relay that is ready; `port` is that of its first listener."""
         log = (self.directory / f"relay-{len(self.processes)}.log").open("wb")
         process = subprocess.Popen(
             [sys.executable, "-m", "relay"],
@@ -92,7 +97,7 @@ class Installation:
         log.close()
         self.processes.append(process)
         line = process.stdout.readline().decode()
-        assert line.startswith("ready submission 127.0.0.1:"), self.log()
+        assert line.startswith(f"ready {kind} 127.0.0.1:"), self.log()
         process.port = int(line.rpartition(":")[2])
         return process
 
@@ -158,3 +163,10 @@ def mail(number=1, body="Hello\r\n"):
 
 def send(client, content, recipients=("bob@client.test",)):
     return client.sendmail("anna@acme.test", list(recipients), content)
+
+
+@pytest.fixture
+def postfix_directory():
+    """A directory that Postfix's own users may get into."""
+    with tempfile.TemporaryDirectory(prefix="blindcopy-postfix-") as name:
+        yield Path(name)

@@ -4,13 +4,12 @@ import base64
 import functools
 import os
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ALL, needs
 from tests.system.conftest import BCC, CHECKOUT, Installation, SinkThread, mail, send, until
+from tests.system.postfix import Postfix
 
 CONTENT = (
     b"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <c@acme.test>\r\n"
@@ -82,85 +81,6 @@ CLIENTS = [swaks, msmtp, s_nail, curl, nodemailer]
 EXACT = {swaks, msmtp, curl, nodemailer}
 
 
-class Postfix:
-    """A real Postfix with a queue, which hands everything on to a sink."""
-
-    def __init__(self, directory, next_port):
-        self.program = needs("postfix")
-        self.directory = directory
-        self.port = _free_port()
-        (directory / "etc").mkdir()
-        (directory / "data").mkdir()
-        (directory / "queue").mkdir()
-        (directory / "etc" / "main.cf").write_text(
-            f"""
-compatibility_level = 3.6
-queue_directory = {directory}/queue
-data_directory = {directory}/data
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-myhostname = provider.test
-mydestination =
-mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-relayhost = [127.0.0.1]:{next_port}
-local_header_rewrite_clients =
-smtputf8_enable = no
-maillog_file = {directory}/mail.log
-maillog_file_prefixes = {directory}
-"""
-        )
-        (directory / "etc" / "master.cf").write_text(
-            f"""
-127.0.0.1:{self.port} inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-proxymap unix - - n - - proxymap
-tlsmgr unix - - n 1000? 1 tlsmgr
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
-        )
-        run("chown", "postfix", str(directory / "data"))
-        for path in [directory, *directory.parents][:4]:
-            path.chmod(path.stat().st_mode | 0o055)
-        self._postfix("start")
-
-    def _postfix(self, verb):
-        done = subprocess.run(
-            [self.program, "-c", str(self.directory / "etc"), verb],
-            check=False,
-            capture_output=True,
-            timeout=60,
-            text=True,
-        )
-        assert done.returncode == 0, done
-
-    def stop(self):
-        self._postfix("stop")
-
-
-def _free_port():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """Two relays for the same person: one before a sink, one before a Postfix that has a sink behind it."""
@@ -172,15 +92,6 @@ def chain(tmp_path_factory):
     first.stop()
     direct.stop()
     behind.stop()
-
-
-@pytest.fixture
-def tmp_path_readable(tmp_path_factory):
-    """Postfix's own users must get in."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="blindcopy-postfix-") as name:
-        yield Path(name)
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
@@ -197,12 +108,11 @@ def test_a_mail_of_this_client_arrives_exactly_with_its_copy_in_the_envelope_onl
     until(lambda: first.rows()[0].state == "copied")
 
 
-def test_all_of_them_through_a_real_postfix(chain, tmp_path_readable, tmp_path):
+def test_all_of_them_through_a_real_postfix(chain, postfix_directory, tmp_path):
     _, _, behind = chain
-    postfix = Postfix(tmp_path_readable, behind.port)
+    postfix = Postfix(postfix_directory, relayhost=behind.port)
     installation = Installation(tmp_path, postfix.port)
     try:
-        until(lambda: _answers(postfix.port))
         installation.add_anna()
         relay = installation.start_relay()
         for client in CLIENTS:
@@ -221,17 +131,6 @@ def test_all_of_them_through_a_real_postfix(chain, tmp_path_readable, tmp_path):
     finally:
         installation.stop()
         postfix.stop()
-
-
-def _answers(port):
-    import socket
-
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1) as connection:
-            return connection.recv(100).startswith(b"220")
-    except OSError:
-        time.sleep(0.1)
-        return False
 
 
 def _arrived(sink, before):
