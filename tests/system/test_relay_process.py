@@ -232,3 +232,122 @@ def test_nothing_private_is_in_the_log(installation, sink):
         "wrong-password-here",
     ):
         assert secret not in log
+
+
+class TestKillAtEachStep:
+    """What the client knows, what the mail provider has, and what the logbook says agree, wherever the relay dies."""
+
+    STEPS = ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "half the data")
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_before_the_dot_nothing_is_sent(self, installation, sink, step):
+        relay = installation.start_relay()
+        client = smtplib.SMTP("127.0.0.1", relay.port, timeout=20)
+        said = {
+            "greeting": lambda: None,
+            "EHLO": lambda: client.login("anna@acme.test", installation.password),
+            "MAIL": lambda: client.mail("anna@acme.test"),
+            "RCPT": lambda: client.rcpt("bob@client.test"),
+            "DATA": lambda: client.docmd("DATA"),
+            "half the data": lambda: client.send(mail().encode() + b"half\r\n" * 50_000),
+        }
+        for name in self.STEPS[: self.STEPS.index(step) + 1]:
+            said[name]()
+        time.sleep(0.3)
+        relay.kill()
+        relay.wait(10)
+        client.close()
+        assert not any(taken.complete for taken in sink.sink.taken)
+        assert installation.rows() == []
+        second = installation.start_relay()
+        with installation.client(second) as again:
+            send(again, mail())
+        assert [row.state for row in installation.rows()] == [State.COPIED]
+
+    def test_after_the_250_the_row_is_there(self, installation):
+        relay = installation.start_relay()
+        client = installation.client(relay)
+        send(client, mail())
+        relay.kill()
+        relay.wait(10)
+        client.close()
+        assert [row.state for row in installation.rows()] == [State.COPIED]
+
+    def test_at_random_everything_is_accounted_for(self, installation, sink):
+        """Clients that try again until they hear a 250; relays that are killed again and again."""
+        import random
+
+        installation.command("admin", "policy", "set", "mails-per-minute", "100000")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        listen = {"BLINDCOPY_LISTEN": f"submission://127.0.0.1:{port}"}
+        installation.start_relay(**listen)
+        heard, stop = set(), threading.Event()
+
+        def client(number):
+            for count in range(15):
+                identity = number * 100 + count
+                while not stop.is_set():
+                    try:
+                        with smtplib.SMTP("127.0.0.1", port, timeout=20) as connection:
+                            connection.login("anna@acme.test", installation.password)
+                            send(connection, mail(identity))
+                        heard.add(f"<{identity}@acme.test>")
+                        break
+                    except (OSError, smtplib.SMTPException):
+                        time.sleep(0.1)
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        kills = 0
+        while any(thread.is_alive() for thread in threads) and kills < 6:
+            time.sleep(random.uniform(0.2, 0.6))
+            installation.processes[-1].kill()
+            installation.processes[-1].wait(10)
+            kills += 1
+            installation.start_relay(**listen)
+        for thread in threads:
+            thread.join(90)
+        stop.set()
+        assert len(heard) == 60
+        until(lambda: all(row.state is not State.PENDING for row in installation.rows()), 60)
+        rows = installation.rows()
+        delivered = [
+            taken.raw.partition(b"Message-ID: ")[2].partition(b"\r\n")[0].decode()
+            for taken in sink.sink.taken
+            if taken.complete
+        ]
+        logged = [row.message_id for row in rows if row.state is State.COPIED]
+        unknown = [row for row in rows if row.state is State.UNKNOWN]
+        assert set(logged) >= heard, "what a client heard as accepted is in the logbook"
+        assert set(delivered) >= set(logged), "what the logbook calls copied is with the mail provider"
+        assert len(delivered) <= len(logged) + len(unknown), "nothing was delivered that no row accounts for"
+        assert len(unknown) <= kills * 4, "unknown only where a relay died between dot and record"
+
+
+def test_two_relays_share_a_postgresql(postgresql, tmp_path, sink):
+    postgresql.psql("CREATE DATABASE shared;")
+    uri = postgresql.get_uri(database="shared")
+    installation = Installation(tmp_path, sink.port, "postgresql+psycopg" + uri[uri.index("://") :])
+    try:
+        installation.add_anna()
+        relays = [installation.start_relay(), installation.start_relay()]
+        for number, relay in enumerate(relays * 3):
+            with installation.client(relay) as client:
+                send(client, mail(number))
+        rows = installation.rows()
+        assert [row.state for row in rows] == [State.COPIED] * 6
+        assert len({row.process for row in rows}) == 2
+    finally:
+        installation.stop()
+
+
+def test_the_soft_limit_of_open_files_is_raised(installation):
+    import resource
+
+    relay = installation.start_relay()
+    limits = Path(f"/proc/{relay.pid}/limits").read_text()
+    soft, hard = (int(number) for number in limits.partition("Max open files")[2].split()[:2])
+    assert soft == min(hard, 65_536) or soft == resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 65_536
