@@ -12,7 +12,7 @@ from flask_login import login_required
 from flask_wtf import FlaskForm
 
 from admin.access import config, database, me
-from core.config import Listener, ListenerKind
+from core.endpoints import Listener, ListenerKind
 from core.smtp import Credentials, Door, Unavailable, Verdict, send_mail
 from core.storage.beats import listeners
 from core.storage.people import add_app_password, revoke_app_password

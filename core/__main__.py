@@ -6,7 +6,8 @@ import sys
 import click
 
 from core.commands import REFUSED, Commands, troubles_as_exit_status
-from core.config import Config, Upstream, masked_url, read_config
+from core.config import Config, masked_url, read_config
+from core.endpoints import Upstream
 from core.smtp import Connected, RefusesUs, Route, Unavailable
 from core.storage.database import Database, DatabaseUnavailable, newest_revision
 

@@ -9,9 +9,23 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum, StrEnum
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from core.endpoints import (
+    Limits,
+    Listener,
+    ListenerKind,
+    Network,
+    SignIn,
+    TlsFiles,
+    TokenSource,
+    Upstream,
+    UpstreamAuth,
+    UpstreamTls,
+    host_and_port,
+    is_loopback,
+)
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _SHORTEST_SECRET = 16
@@ -22,6 +36,7 @@ _UPSTREAM_EXAMPLE = (
     "or smtp://127.0.0.1:2526"
 )
 _DATABASE_EXAMPLE = "write sqlite:///path/to/file.db or postgresql+psycopg://user:secret@host/database"
+_UPSTREAM_PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.IMPLICIT: 465}
 _UPSTREAM_OPTIONS = frozenset({"plain", "auth", "token_url", "scope", "client_id"})
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
@@ -32,119 +47,6 @@ class ConfigurationError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
-
-
-class ListenerKind(StrEnum):
-    """Who comes in by a listener, and how."""
-
-    SUBMISSION = "submission"
-    SUBMISSIONS = "submissions"
-    GATEWAY = "gateway"
-
-
-class SignIn(StrEnum):
-    """Against what a client's name and password are tried."""
-
-    APP_PASSWORD = "app-password"  # noqa: S105  no password but the name of a choice
-    UPSTREAM = "upstream"
-
-
-class UpstreamAuth(StrEnum):
-    """How we sign in to the upstream."""
-
-    PASSWORD = "password"  # noqa: S105
-    XOAUTH2 = "xoauth2"
-
-
-class UpstreamTls(Enum):
-    """How the connection to the upstream is secured."""
-
-    NONE = "smtp"
-    STARTTLS = "smtp+starttls"
-    IMPLICIT = "smtps"
-
-
-_UPSTREAM_PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.IMPLICIT: 465}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a listener bears; each is an option of its URL, as in `?size=30000000&recipients=200`."""
-
-    size: int = 157_286_400
-    """Bytes of a mail; not below what the mail provider takes."""
-    recipients: int = 1000
-    """Of one mail."""
-    sessions: int = 10_000
-    """At once, in one relay process."""
-    sessions_per_source: int = 100
-    """At once, from one address that is not on loopback."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Where mail clients (submission, submissions) or mail servers (gateway) connect."""
-
-    kind: ListenerKind
-    host: str
-    port: int
-    limits: Limits = Limits()
-
-    def __str__(self) -> str:
-        return f"{self.kind} {_host_and_port(self.host, self.port)}"
-
-    @property
-    def is_loopback(self) -> bool:
-        return is_loopback(self.host)
-
-    @property
-    def is_everywhere(self) -> bool:
-        """All addresses of this machine."""
-        return self.host in {"0.0.0.0", "::"}
-
-    @classmethod
-    def parsed(cls, text: str) -> "Listener":
-        """The reverse of str()."""
-        kind, _, place = text.partition(" ")
-        host, _, port = place.rpartition(":")
-        return cls(ListenerKind(kind), host.strip("[]"), int(port))
-
-
-@dataclass(frozen=True)
-class TokenSource:
-    """Where the upstream's access tokens come from: the client-credentials grant (RFC 6749 section 4.4)."""
-
-    url: str
-    scope: str
-    client_id: str
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """The company's real mail provider. `password` is the client secret where `token` is set."""
-
-    tls: UpstreamTls
-    host: str
-    port: int
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca_file: Path | None = None
-    token: TokenSource | None = None
-
-    def __str__(self) -> str:
-        login = f"{self.user}:***@" if self.user else ""
-        return f"{self.tls.value}://{login}{_host_and_port(self.host, self.port)}"
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """The certificate that listeners show, PEM with its chain, and its private key."""
-
-    certificate: Path
-    key: Path
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -291,7 +193,7 @@ class _Reader:
             if [(one.host, one.port) for one in listeners].count(place) > 1:
                 self._wrong(
                     "BLINDCOPY_LISTEN",
-                    f"{_host_and_port(*place)} is named twice; give each listener a port of its own",
+                    f"{host_and_port(*place)} is named twice; give each listener a port of its own",
                 )
         for listener in listeners:
             if not has_tls and listener.kind is ListenerKind.SUBMISSIONS:
@@ -380,7 +282,7 @@ class _Reader:
         if any(_is_same_place(upstream, listener) for listener in listeners):
             self._wrong(
                 name,
-                f"{_host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would run in circles; "
+                f"{host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would run in circles; "
                 "name your mail provider's server",
             )
         return upstream
@@ -427,16 +329,6 @@ class _Reader:
         return int(text)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address literal means this machine only (RFC 6761 section 6.3)."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def masked_url(url: str) -> str:
     """The same address with its password hidden, fit for people's eyes."""
     return _masked(url)
@@ -460,7 +352,3 @@ def _split(text: str, default_port: int | None = None) -> tuple[SplitResult | No
 def _masked(text: str) -> str:
     without_password = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", text)
     return re.sub(r"(?i)((?:password|secret)=)[^&]*", r"\1***", without_password)
-
-
-def _host_and_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -13,7 +13,7 @@ from typing import cast
 
 import aiosmtplib
 
-from core.config import TlsFiles, Upstream, UpstreamTls
+from core.endpoints import TlsFiles, Upstream, UpstreamTls
 from core.tokens import TokenRefused, Tokens
 
 _SECONDS_TO_CONNECT = 10

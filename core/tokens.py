@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from core.config import TokenSource
+from core.endpoints import TokenSource
 
 _SECONDS_TO_ASK = 10
 _SECONDS_BEFORE_THE_END = 60

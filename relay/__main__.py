@@ -11,19 +11,20 @@ from typing import Any
 import uvloop
 
 from core import logs
-from core.config import Config, ConfigurationError, Listener, Upstream, read_config
+from core.config import Config, ConfigurationError, read_config
+from core.endpoints import Listener, Upstream
 from core.secrets import Box
 from core.smtp import Route, server_context
 from core.storage.database import Database, DatabaseUnavailable
 from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
+from relay.entrance import Entrance
 from relay.journal import Journal
 from relay.logbook import Logbook
 from relay.offloop import off_loop
+from relay.pool import Pool
 from relay.server import Server
-from relay.session import Entrance
 from relay.snapshot import Snapshot
-from relay.upstream import Pool
 
 _SECONDS_TO_MIGRATE = 10
 _SECONDS_TO_LEARN = 3

@@ -20,11 +20,13 @@ from relay import replies
 from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, Plan, decide
 from relay.limits import FailedSignIns, Pace, Sessions
+from relay.link import UpstreamLost
 from relay.logbook import EarlierAnswer, Logbook
 from relay.message import Message, read_message, recipient_key
+from relay.pool import Pool
 from relay.replies import Reply, is_our_fault
 from relay.snapshot import Snapshot
-from relay.upstream import DataBegun, DotNotSent, Pool, Transaction, UpstreamLost
+from relay.upstream import DataBegun, DotNotSent, Transaction
 
 
 class ClientGone(Exception):

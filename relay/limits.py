@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 
-from core.config import Limits, Network, is_loopback
+from core.endpoints import Limits, Network, is_loopback
 
 _FAILURES_COUNT_FOR = 600.0
 _MOST_FAILURES_PER_SOURCE = 50

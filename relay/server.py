@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-from core.config import Listener, ListenerKind
+from core.endpoints import Listener, ListenerKind
 from relay import replies
 from relay.delivery import Relay
-from relay.session import SECONDS_FOR_A_HANDSHAKE, Entrance, Session
+from relay.entrance import Entrance
+from relay.session import SECONDS_FOR_A_HANDSHAKE, Session
 
 _BACKLOG = 2048
 _SECONDS_TO_FINISH_SENDING = 20.0

@@ -9,26 +9,27 @@ import base64
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from aiosmtpd.smtp import SMTP
 
 from core import logs
-from core.addresses import address_key, matches
-from core.config import Listener, ListenerKind, Network, SignIn
+from core.addresses import address_key
+from core.endpoints import SignIn
 from core.people import People
 from core.smtp import RefusesUs, Unavailable
 from relay import replies, signin
 from relay.delivery import ClientGone, Delivered, Delivery, Relay, Sending
-from relay.envelope import BadCommand, Path, parse_mail, parse_rcpt
+from relay.entrance import Entrance
+from relay.envelope import BadCommand, parse_mail, parse_rcpt
 from relay.input import ClientInput, LineTooLong
 from relay.journal import LostReply
-from relay.limits import is_trusted
+from relay.link import UpstreamLost
 from relay.logbook import ReplyDelivered
+from relay.pool import Links, SignInAgain, UpstreamBusy
 from relay.replies import Reply, is_our_fault
 from relay.signin import SignedIn
-from relay.upstream import Links, SignInAgain, Transaction, UpstreamBusy, UpstreamLost
+from relay.upstream import Transaction
 
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
 SECONDS_UNTIL_THE_FIRST_MAIL = 60.0
@@ -55,20 +56,6 @@ _TROUBLES: Mapping[type[Exception], Reply] = {
 
 class AlreadyAnswered(Exception):
     """There is nothing more to say to this command."""
-
-
-@dataclass(frozen=True)
-class Entrance:
-    """The listener that a client came in by, and what holds there."""
-
-    listener: Listener
-    sign_in: SignIn = SignIn.APP_PASSWORD
-    tls: ssl.SSLContext | None = None
-    trusted: tuple[Network, ...] = ()
-
-    @property
-    def is_gateway(self) -> bool:
-        return self.listener.kind is ListenerKind.GATEWAY
 
 
 class Registry(Protocol):
@@ -282,7 +269,7 @@ class Session(SMTP):
         lines += [name.upper() for name in _UPSTREAM_EXTENSIONS if name in offered]
         if self._entrance.tls is not None and not self._is_encrypted:
             lines.append("STARTTLS")
-        if self._may_sign_in:
+        if self._entrance.lets_sign_in(encrypted=self._is_encrypted):
             lines.append("AUTH PLAIN LOGIN")
         return Reply(250, tuple(line.encode() for line in lines))
 
@@ -293,11 +280,6 @@ class Session(SMTP):
             return None
         ours = self._entrance.listener.limits.size
         return min(ours, int(theirs or 0) or ours)
-
-    @property
-    def _may_sign_in(self) -> bool:
-        """Passwords travel encrypted, or not beyond this machine."""
-        return not self._entrance.is_gateway and (self._is_encrypted or self._entrance.listener.is_loopback)
 
     async def _helo(self, arguments: bytes) -> Reply:
         if not arguments:
@@ -314,9 +296,10 @@ class Session(SMTP):
         people = self._relay.snapshot.people
         if people is None:
             return replies.INTERNAL
-        self._refuse_strangers(people)
+        self._entrance.refuse_strangers(self.source, self._signed_in, people, encrypted=self._is_encrypted)
         path = parse_mail(arguments)
-        self._refuse_sender(path, people)
+        self._entrance.refuse_sender(path, people)
+        self._keep_pace(people)
         transaction = Transaction(self._links(), path)
         try:
             reply = await transaction.mail()
@@ -329,28 +312,14 @@ class Session(SMTP):
             transaction.give_up()
         return self._verdict(reply)
 
-    def _refuse_strangers(self, people: People) -> None:
-        """Who may send at all: whoever signed in, or, at a gateway, whoever comes from a trusted network."""
-        if self._entrance.is_gateway:
-            if not is_trusted(self.source, self._entrance.trusted):
-                raise BadCommand(replies.NOT_PERMITTED)
-        elif self._signed_in is None or not self._signed_in.still_may(people):
-            raise BadCommand(replies.SIGN_IN_FIRST if self._may_sign_in else replies.START_TLS_FIRST)
-
-    def _refuse_sender(self, path: Path, people: People) -> None:
-        """A gateway takes mail from our own domains only, as big providers' networks are everybody's; the null
-        sender has none. A person sends at a person's pace."""
-        limits = self._entrance.listener.limits
-        sender = address_key(path.address.decode("utf-8", "replace"))
-        if self._entrance.is_gateway and sender and not matches(sender, people.policy.own_domains):
-            raise BadCommand(replies.NOT_PERMITTED)
-        if path.declared_size is not None and path.declared_size > limits.size:
-            raise BadCommand(replies.TOO_BIG)
+    def _keep_pace(self, people: People) -> None:
+        """So many mails a minute a person may send, by all relays together."""
         person = self._signed_in.person(people) if self._signed_in is not None else None
-        if person is not None:
-            elsewhere = self._relay.snapshot.mails_elsewhere(person.id)
-            if not self._relay.pace.take(person.id, people.policy.mails_per_minute, elsewhere, self._now()):
-                raise BadCommand(replies.TOO_MANY_MAILS)
+        if person is None:
+            return
+        elsewhere = self._relay.snapshot.mails_elsewhere(person.id)
+        if not self._relay.pace.take(person.id, people.policy.mails_per_minute, elsewhere, self._now()):
+            raise BadCommand(replies.TOO_MANY_MAILS)
 
     def _links(self) -> Links:
         return self._signed_in.links if self._signed_in is not None else self._relay.pool
@@ -373,7 +342,7 @@ class Session(SMTP):
             return replies.NO_RECIPIENTS
         if people is None:
             return replies.INTERNAL
-        self._refuse_strangers(people)
+        self._entrance.refuse_strangers(self.source, self._signed_in, people, encrypted=self._is_encrypted)
         await self._say(replies.SEND_DATA)
         self._data_ends_at = self._now() + SECONDS_FOR_THE_DATA
         signed_in = self._signed_in.person(people) if self._signed_in is not None else None
@@ -471,7 +440,7 @@ class Session(SMTP):
         reasons = {
             replies.SAY_HELLO_FIRST: not self._has_said_hello,
             replies.NOT_OFFERED: self._entrance.is_gateway,
-            replies.NEEDS_ENCRYPTION: not self._may_sign_in,
+            replies.NEEDS_ENCRYPTION: not self._entrance.lets_sign_in(encrypted=self._is_encrypted),
             replies.ALREADY_SIGNED_IN: self._signed_in is not None,
             replies.NOT_DURING_MAIL: self._transaction is not None,
             replies.TOO_MANY_FAILED_SIGN_INS: self._relay.failed_sign_ins.is_barred(self.source, self._now()),

@@ -16,7 +16,7 @@ from relay import replies
 from relay.delivery import Relay
 from relay.envelope import BadCommand
 from relay.logbook import Used
-from relay.upstream import Links, OwnLink
+from relay.pool import Links, OwnLink
 
 Challenge = Callable[[bytes], Awaitable[bytes]]
 """Asks the client (the plain question) and gives its line; raises BadCommand where it cancels."""

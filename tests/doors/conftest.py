@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.addresses import address_key
-from core.config import Limits, Listener, ListenerKind, Upstream, UpstreamTls
+from core.endpoints import Limits, Listener, ListenerKind, Upstream, UpstreamTls
 from core.people import AppPassword, People, Person, app_password_digest
 from core.secrets import Box
 from core.settings import Logging, PersonSettings, PolicySettings
@@ -17,12 +17,12 @@ from core.storage.database import Database
 from core.storage.logbook import Filter, entries
 from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
+from relay.entrance import Entrance
 from relay.journal import Journal
 from relay.logbook import Logbook
+from relay.pool import Pool
 from relay.server import Server
-from relay.session import Entrance
 from relay.snapshot import Snapshot
-from relay.upstream import Pool
 from tests.sandbox.sink import Sink
 
 BCC = "emailtosalesforce@x.le.salesforce.com"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from core.config import Limits, Listener, ListenerKind
+from core.endpoints import Limits, Listener, ListenerKind
 from core.settings import Name
 from core.storage import settings
 from relay import limits
-from relay.session import Entrance
+from relay.entrance import Entrance
 from tests.doors.conftest import Client, running
 from tests.sandbox.sink import Script, Sink
 

@@ -12,14 +12,14 @@ from ipaddress import ip_network
 import pytest
 import trustme
 
-from core.config import Limits, Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
+from core.endpoints import Limits, Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
 from core.mail import Reason, State
 from core.settings import Name
 from core.smtp import RefusesUs, Route, Unavailable
 from core.storage import settings
 from core.storage.logbook import unknown_senders
 from relay import limits, session
-from relay.session import Entrance
+from relay.entrance import Entrance
 from tests.doors.conftest import BCC, Client, mail, running, until
 from tests.sandbox.sink import Script, Sink
 

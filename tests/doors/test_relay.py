@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.config import Upstream, UpstreamTls
+from core.endpoints import Upstream, UpstreamTls
 from core.mail import Copy, Decision, Reason, State
 from core.settings import Name
 from core.storage import settings

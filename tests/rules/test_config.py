@@ -4,15 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from core.config import (
-    ConfigurationError,
-    Listener,
-    ListenerKind,
-    TokenSource,
-    Upstream,
-    UpstreamTls,
-    read_config,
-)
+from core.config import ConfigurationError, read_config
+from core.endpoints import Listener, ListenerKind, TokenSource, Upstream, UpstreamTls
 
 RIGHT = {
     "BLINDCOPY_SECRET_KEY": "0123456789abcdef",

@@ -1,0 +1,192 @@
+"""Where links come from: a pool for the relay's own credential, or the one link that a client signed in on itself."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Protocol
+
+from core import logs
+from core.smtp import Credentials, RefusesUs, Route, Unavailable
+from relay.link import UpstreamLink, UpstreamLost
+from relay.replies import Reply
+
+_SECONDS_FOR_A_RESET = 5.0
+_SECONDS_FOR_A_PLACE = 5.0
+_MOST_LINKS = 250
+_SECONDS_BETWEEN_PROBES = 15.0
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class SignInAgain(Exception):
+    """The link that belonged to this client alone is gone."""
+
+
+class UpstreamBusy(Exception):
+    """All connections that we allow ourselves are in use."""
+
+
+class Links(Protocol):
+    """Where a transaction has its link from, and gives it back to."""
+
+    async def take(self) -> UpstreamLink: ...
+    async def take_new(self) -> UpstreamLink: ...
+    def give_back(self, link: UpstreamLink) -> None: ...
+    def give_back_after_reset(self, link: UpstreamLink) -> None: ...
+    def drop(self, link: UpstreamLink) -> None: ...
+
+
+class OwnLink:
+    """The one link that a client signed in on with its own password; it is nobody else's, and not replaced.
+
+    The password is not kept, so when the link is gone the client must sign in again: `SignInAgain`."""
+
+    def __init__(self, link: UpstreamLink) -> None:
+        self._link = link
+        self._is_taken = False
+        self._resetting: asyncio.Future[Reply] | None = None
+
+    async def take(self) -> UpstreamLink:
+        if self._resetting is not None:
+            await self._link.reply(self._resetting, _SECONDS_FOR_A_RESET)
+            self._resetting = None
+        if self._link.is_lost or self._is_taken:
+            raise SignInAgain
+        self._is_taken = True
+        return self._link
+
+    async def take_new(self) -> UpstreamLink:
+        raise SignInAgain
+
+    def give_back(self, link: UpstreamLink) -> None:
+        self._is_taken = False
+
+    def give_back_after_reset(self, link: UpstreamLink) -> None:
+        """The RSET is on its way; its answer is waited for by the next mail."""
+        self._is_taken = False
+        self._resetting = link.send(b"RSET")[0]
+
+    def drop(self, link: UpstreamLink) -> None:
+        self._is_taken = False
+        link.abort()
+
+    def close(self) -> None:
+        self._link.quit()
+
+
+class Pool:
+    """The links to one upstream, all with the same credential; those that are idle are used again."""
+
+    def __init__(self, route: Route) -> None:
+        self.extensions: Mapping[str, str] = {}
+        """What the upstream offered last."""
+        self._route = route
+        self._idle: list[UpstreamLink] = []
+        self._places = asyncio.Semaphore(_MOST_LINKS)
+        self._loop = asyncio.get_running_loop()
+        self._errands: set[asyncio.Task[None]] = set()
+        self._is_known = False
+
+    def __str__(self) -> str:
+        return str(self._route)
+
+    async def sign_in(self, credentials: Credentials) -> OwnLink:
+        """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs, WrongCredentials."""
+        connected = await self._route.connect(credentials)
+        self.extensions = connected.extensions
+        return OwnLink(UpstreamLink(connected.transport, connected.extensions, self._loop.time()))
+
+    async def take(self) -> UpstreamLink:
+        """A link for one mail. Raises Unavailable, RefusesUs, UpstreamBusy."""
+        await self._take_place()
+        while self._idle:
+            link = self._idle.pop()
+            if link.is_reusable(self._loop.time()):
+                return link
+            link.quit()
+        return await self._connect_or_free_place()
+
+    async def take_new(self) -> UpstreamLink:
+        """The same on a connection of its own."""
+        await self._take_place()
+        return await self._connect_or_free_place()
+
+    def give_back(self, link: UpstreamLink) -> None:
+        """The mail on this link is done; whether the link lives on is decided here."""
+        self._places.release()
+        link.idle_since = self._loop.time()
+        if link.is_reusable(link.idle_since):
+            self._idle.append(link)
+        else:
+            link.quit()
+
+    def give_back_after_reset(self, link: UpstreamLink) -> None:
+        """The mail on this link was given up before its data."""
+        self._run(self._reset(link))
+
+    def drop(self, link: UpstreamLink) -> None:
+        """Nobody knows what this link is at."""
+        self._places.release()
+        link.abort()
+
+    async def learn(self) -> None:
+        """Ask what the upstream offers; one that is down is asked again later."""
+        try:
+            self.give_back(await self.take_new())
+        except (Unavailable, RefusesUs, UpstreamBusy):
+            return
+
+    async def tidy(self) -> None:
+        """For ever: let go of links that have been idle for too long, and ask until the upstream has answered once."""
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS if self._is_known else _SECONDS_BETWEEN_PROBES)
+            if not self._is_known:
+                await self.learn()
+            self._let_idle_go()
+
+    async def close(self) -> None:
+        for link in self._idle:
+            link.quit()
+        self._idle.clear()
+        for errand in self._errands:
+            errand.cancel()
+
+    def _let_idle_go(self) -> None:
+        now = self._loop.time()
+        stale = [link for link in self._idle if not link.is_reusable(now)]
+        self._idle = [link for link in self._idle if link.is_reusable(now)]
+        for link in stale:
+            link.quit()
+
+    async def _take_place(self) -> None:
+        try:
+            async with asyncio.timeout(_SECONDS_FOR_A_PLACE):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise UpstreamBusy from error
+
+    async def _connect_or_free_place(self) -> UpstreamLink:
+        try:
+            connected = await self._route.connect()
+        except BaseException as error:
+            self._places.release()
+            if isinstance(error, Unavailable | RefusesUs):
+                logs.upstream_unavailable(str(self), str(error))
+            raise
+        self.extensions = connected.extensions
+        self._is_known = True
+        return UpstreamLink(connected.transport, connected.extensions, self._loop.time())
+
+    async def _reset(self, link: UpstreamLink) -> None:
+        try:
+            reply = await link.command(b"RSET", _SECONDS_FOR_A_RESET)
+        except UpstreamLost:
+            self.drop(link)
+            return
+        if reply.is_positive:
+            self.give_back(link)
+        else:
+            self.drop(link)
+
+    def _run(self, errand: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
