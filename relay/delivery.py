@@ -28,6 +28,9 @@ from relay.replies import Reply, is_our_fault
 from relay.snapshot import Snapshot
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
+MOST_HOPS = 100
+"""A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
+
 
 class ClientGone(Exception):
     """The client hung up before its mail was through."""
@@ -164,7 +167,9 @@ class Delivery:
             return replies.NUL_BYTE
         if self._scanner.has_bare_newline:
             return replies.BARE_NEWLINE
-        return replies.TOO_BIG if self._scanner.size > self._most_bytes else None
+        if self._scanner.size > self._most_bytes:
+            return replies.TOO_BIG
+        return replies.LOOP if self._message.hops > MOST_HOPS else None
 
     def _make_plan(self) -> None:
         self._person = self._sending.person(self._message)

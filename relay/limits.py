@@ -10,6 +10,7 @@ from core.endpoints import Limits, Network, is_loopback
 
 _FAILURES_COUNT_FOR = 600.0
 _MOST_FAILURES_PER_SOURCE = 50
+_MOST_FAILURES_PER_ACCOUNT = 20
 _MOST_REMEMBERED = 10_000
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
@@ -43,14 +44,17 @@ class FailedSignIns:
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def is_barred(self, source: str, now: float) -> bool:
-        """Whether a source has failed so often that it is not even heard."""
-        return len(self._recent(source, now)) >= _MOST_FAILURES_PER_SOURCE
+    def is_barred(self, source: str, login: str, now: float) -> bool:
+        """Whether a source has failed so often, in all or with this account, that it is not even heard.
+
+        An account is barred for those who guess at it, not for its owner elsewhere."""
+        in_all, here = self._recent(source, now), self._recent(f"{source} {login}", now)
+        return len(in_all) >= _MOST_FAILURES_PER_SOURCE or len(here) >= _MOST_FAILURES_PER_ACCOUNT
 
     def note(self, source: str, login: str, now: float) -> float:
         """One more failure; how many seconds its answer waits."""
         count = 0
-        for key in (source, f"{login} "):
+        for key in (source, f"{login} ", f"{source} {login}"):
             recent = self._recent(key, now)
             recent.append(now)
             self._failures[key] = recent
@@ -62,8 +66,8 @@ class FailedSignIns:
 
     def forget(self, source: str, login: str) -> None:
         """A right password: the slate of that source and account is clean."""
-        self._failures.pop(source, None)
-        self._failures.pop(f"{login} ", None)
+        for key in (source, f"{login} ", f"{source} {login}"):
+            self._failures.pop(key, None)
 
     def _recent(self, key: str, now: float) -> deque[float]:
         times = self._failures.get(key, deque(maxlen=_MOST_FAILURES_PER_SOURCE))

@@ -39,15 +39,18 @@ class Message:
     is_read_receipt: bool = False
     is_opted_out: bool = False
     is_by_salesforce: bool = False
+    hops: int = 0
+    """How many servers say that they have had the mail in hand (Received, RFC 5321 section 4.4)."""
 
 
 def read_message(header: bytes) -> Message:
     """The view of a header block: the fields up to the empty line, CRLF line ends."""
     fields: dict[bytes, list[bytes]] = {}
-    by_salesforce = False
+    by_salesforce, hops = False, 0
     for name, value in _fields(header):
         if name in _WANTED:
             fields.setdefault(name, []).append(value)
+        hops += name == b"received"
         by_salesforce = by_salesforce or name.startswith(b"x-sfdc-")
     return Message(
         author=_author(fields.get(b"from", [])),
@@ -57,6 +60,7 @@ def read_message(header: bytes) -> Message:
         is_read_receipt=_is_read_receipt(fields.get(b"content-type", [b""])[0]),
         is_opted_out=any(value.strip().lower() == b"no" for value in fields.get(b"x-blindcopy", [])),
         is_by_salesforce=by_salesforce,
+        hops=hops,
     )
 
 

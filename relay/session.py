@@ -426,6 +426,8 @@ class Session(SMTP):
             return refusal
         mechanism, _, initial = arguments.partition(b" ")
         given = await signin.credentials(mechanism, initial.strip(), self._challenge)
+        if self._relay.failed_sign_ins.is_barred(self.source, address_key(given.user), self._now()):
+            return replies.TOO_MANY_FAILED_SIGN_INS
         try_it = signin.at_upstream if self._entrance.sign_in is SignIn.UPSTREAM else signin.by_app_password
         try:
             self._signed_in = await try_it(self._relay, given)
@@ -443,7 +445,6 @@ class Session(SMTP):
             replies.NEEDS_ENCRYPTION: not self._entrance.lets_sign_in(encrypted=self._is_encrypted),
             replies.ALREADY_SIGNED_IN: self._signed_in is not None,
             replies.NOT_DURING_MAIL: self._transaction is not None,
-            replies.TOO_MANY_FAILED_SIGN_INS: self._relay.failed_sign_ins.is_barred(self.source, self._now()),
         }
         return next((reply for reply, applies in reasons.items() if applies), None)
 

@@ -548,14 +548,22 @@ class TestCounting:
         assert failed.note("10.0.0.2", "anna", 0.0) == 5, "the account is guessed at from elsewhere"
         failed.forget("10.0.0.1", "anna")
         assert failed.note("10.0.0.1", "anna", 0.0) == 0.5
-        assert not failed.is_barred("10.0.0.1", 0.0)
+        assert not failed.is_barred("10.0.0.1", "anna", 0.0)
+
+    def test_an_account_is_barred_where_it_is_guessed_at_only(self):
+        failed = limits.FailedSignIns()
+        for _ in range(20):
+            failed.note("10.0.0.1", "anna", 0.0)
+        assert failed.is_barred("10.0.0.1", "anna", 1.0)
+        assert not failed.is_barred("10.0.0.1", "carl", 1.0)
+        assert not failed.is_barred("10.0.0.2", "anna", 1.0)
 
     def test_failures_are_forgotten_with_time_and_bounded(self):
         failed = limits.FailedSignIns()
         for _ in range(50):
             failed.note("10.0.0.1", "anna", 0.0)
-        assert failed.is_barred("10.0.0.1", 1.0)
-        assert not failed.is_barred("10.0.0.1", 601.0)
+        assert failed.is_barred("10.0.0.1", "carl", 1.0)
+        assert not failed.is_barred("10.0.0.1", "carl", 601.0)
         for number in range(20_000):
             failed.note(f"s{number}", "x", 0.0)
         assert len(failed._failures) <= 10_000

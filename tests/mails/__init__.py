@@ -92,7 +92,7 @@ def with_odd_headers():
         b"Received",
     ):
         yield simple(name + b": bob@client.test\r\n")
-    for count in (10, 100, 2000):
+    for count in (10, 50, 100):
         yield simple(b"Received: from a by b; Sat, 21 Nov 2026 09:30:00 +0000\r\n" * count)
     yield simple(b"X-Long: " + b"y" * 65_536 + b"\r\n")
     yield simple(b"X-Long: z\r\n" * 30_000)

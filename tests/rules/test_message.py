@@ -72,6 +72,7 @@ KINDS = [
     (b"x-blindcopy:  NO ", {"is_opted_out": True}),
     (b"X-Blindcopy: yes", {}),
     (b"X-SFDC-LK: 00D", {"is_by_salesforce": True}),
+    (b"Received: from a\r\n by b\r\nreceived: c\r\nX-Received: d", {"hops": 2}),
     (b"Message-ID: <a@b>", {"message_id": "<a@b>"}),
     (b"Message-ID:\r\n <a@b>", {"message_id": "<a@b>"}),
 ]
