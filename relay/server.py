@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from core.endpoints import Listener, ListenerKind
 from relay import replies
+from relay.connection import SECONDS_FOR_A_HANDSHAKE, Connection
 from relay.delivery import Relay
 from relay.entrance import Entrance
-from relay.session import SECONDS_FOR_A_HANDSHAKE, Session
+from relay.session import Session
 
 _BACKLOG = 2048
 _SECONDS_TO_FINISH_SENDING = 20.0
@@ -22,7 +23,7 @@ class Server:
     def __init__(self, relay: Relay) -> None:
         self.is_stopping = False
         self._relay = relay
-        self._sessions: set[Session] = set()
+        self._sessions: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._none_left = asyncio.Event()
 
@@ -45,11 +46,11 @@ class Server:
         self._servers.append(server)
         return replace(listener, port=server.sockets[0].getsockname()[1])
 
-    def enter(self, session: Session) -> None:
-        self._sessions.add(session)
+    def enter(self, connection: Connection) -> None:
+        self._sessions.add(connection)
 
-    def leave(self, session: Session) -> None:
-        self._sessions.discard(session)
+    def leave(self, connection: Connection) -> None:
+        self._sessions.discard(connection)
         if not self._sessions:
             self._none_left.set()
 

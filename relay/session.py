@@ -6,12 +6,8 @@ happens between the final dot and the reply always comes to its end."""
 
 import asyncio
 import base64
-import socket
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Protocol
-
-from aiosmtpd.smtp import SMTP
+from typing import ClassVar
 
 from core import logs
 from core.addresses import address_key
@@ -19,10 +15,11 @@ from core.endpoints import SignIn
 from core.people import People
 from core.smtp import RefusesUs, Unavailable
 from relay import replies, signin
+from relay.connection import SECONDS_FOR_A_CHUNK, Connection, Registry
 from relay.delivery import ClientGone, Delivered, Delivery, Relay, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
-from relay.input import ClientInput, LineTooLong
+from relay.input import LineTooLong
 from relay.journal import LostReply
 from relay.link import UpstreamLost
 from relay.logbook import ReplyDelivered
@@ -34,13 +31,9 @@ from relay.upstream import Transaction
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
 SECONDS_UNTIL_THE_FIRST_MAIL = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
-SECONDS_FOR_A_HANDSHAKE = 15.0
-SECONDS_FOR_A_CHUNK = 180.0  # RFC 5321 section 4.5.3.2.5
-_SECONDS_TO_TAKE_A_LAST_WORD = 10.0
 _SECONDS_TO_HEAR_A_RESET = 0.3
 _MOST_ERRORS = 20
 _COMMANDS_IN_A_ROW = 20
-_READ_LIMIT = 128 * 1024
 _UPSTREAM_EXTENSIONS = ("8bitmime", "smtputf8", "dsn", "enhancedstatuscodes")
 
 
@@ -58,96 +51,26 @@ class AlreadyAnswered(Exception):
     """There is nothing more to say to this command."""
 
 
-class Registry(Protocol):
-    """Where sessions say that they are there."""
-
-    is_stopping: bool
-
-    def enter(self, session: "Session") -> None: ...
-    def leave(self, session: "Session") -> None: ...
-
-
-class Session(SMTP):
-    """One client's connection.
-
-    Of aiosmtpd's class the protocol is kept. Its constructor inspects the class anew for each connection (78 us,
-    measured) and is passed by; its command loop, which cancels a mail when the client hangs up, is replaced."""
+class Session(Connection):
+    """What one client says, and what it is answered."""
 
     def __init__(self, relay: Relay, entrance: Entrance, registry: Registry) -> None:
-        self._now = asyncio.get_running_loop().time
-        asyncio.StreamReaderProtocol.__init__(
-            self, asyncio.StreamReader(limit=_READ_LIMIT), client_connected_cb=self._connected
-        )
-        self.transport: Any = None
-        self.deadline: float | None = None
-        """When the client has been silent for too long, by the loop's clock; None while it is not its turn."""
-        self.task: asyncio.Task[None] | None = None
-        self.source = ""
-        """The client's address."""
+        super().__init__(registry)
         self._relay = relay
         self._entrance = entrance
-        self._is_encrypted = False
-        self._registry = registry
         self._has_said_hello = False
         self._signed_in: SignedIn | None = None
         self._transaction: Transaction | None = None
         self._unconfirmed: Delivered | None = None
-        self._is_closing = False
-        self._is_gone = False
-        self._has_broken = False
-        self._received = 0
         self._received_before_reply = 0
         self._errors = 0
+        self._commands = 0
         self._is_counted = False
         self._data_ends_at = 0.0
-        self._commands = 0
-
-    # -- the connection
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.source = str((transport.get_extra_info("peername") or ("",))[0])
-        self._is_encrypted = transport.get_extra_info("sslcontext") is not None
-        asyncio.StreamReaderProtocol.connection_made(self, transport)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._input = ClientInput(reader)
-        self._reader, self._writer = reader, writer
-        self._registry.enter(self)
-        self.task = asyncio.ensure_future(self._converse())
-
-    def eof_received(self) -> bool:
-        """A client that has closed its sending half may still listen (`printf … | nc`)."""
-        asyncio.StreamReaderProtocol.eof_received(self)
-        return not self._is_encrypted  # TLS has no half-open connections
-
-    def data_received(self, data: bytes) -> None:
-        self._received += len(data)
-        asyncio.StreamReaderProtocol.data_received(self, data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """`error` None: we have closed; else the connection broke under us."""
-        self._is_gone = True
-        self._has_broken = error is not None
-        self.deadline = None
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
-        self._leave_if_over()
 
     @property
     def is_between_mails(self) -> bool:
-        """Nothing is under way: the client can be told to come again later."""
-        return self.deadline is not None and self._transaction is None
-
-    def dismiss(self, reply: Reply) -> None:
-        """Say a last word to a client whose turn it is, and close; a client that does not take it is cut off."""
-        if self._is_gone:
-            return
-        if self._is_closing or self.transport.is_closing():
-            self.transport.abort()
-            return
-        self._is_closing = True
-        self.transport.write(reply.wire())
-        self._close()
+        return super().is_between_mails and self._transaction is None
 
     async def _converse(self) -> None:
         """The whole session. The edge of a client: nothing that goes wrong here reaches another one."""
@@ -186,17 +109,6 @@ class Session(SMTP):
         self.task = None
         self._leave_if_over()
 
-    def _close(self) -> None:
-        """Close once everything is sent; who does not take it in time is cut off by the server's watch."""
-        if not self._is_gone:
-            self.deadline = self._now() + _SECONDS_TO_TAKE_A_LAST_WORD
-            self.transport.close()
-
-    def _leave_if_over(self) -> None:
-        """The session is over when both its task and its connection are."""
-        if self._is_gone and self.task is None:
-            self._registry.leave(self)
-
     async def _next_line(self) -> bytes | None:
         is_known = self._signed_in is not None or self._entrance.is_gateway
         self.deadline = self._now() + (SECONDS_IDLE if is_known else SECONDS_UNTIL_THE_FIRST_MAIL)
@@ -214,23 +126,6 @@ class Session(SMTP):
         finally:
             self.deadline = None
 
-    async def _say(self, reply: Reply) -> None:
-        """Send a reply; a client that is gone hears nothing, which is no error here."""
-        if reply.code == replies.SHUTTING_DOWN.code:
-            self._is_closing = True
-        if self._is_gone or self.transport.is_closing():
-            return
-        self.transport.write(reply.wire())
-        if self.transport.get_write_buffer_size() == 0:
-            return
-        self.deadline = self._now() + SECONDS_FOR_A_CHUNK
-        try:
-            await self._writer.drain()
-        except OSError:
-            self.transport.abort()
-        finally:
-            self.deadline = None
-
     # -- commands
 
     async def _answer(self, line: bytes) -> None:
@@ -244,7 +139,7 @@ class Session(SMTP):
         except BadCommand as error:
             reply = error.reply
         except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain) as trouble:
-            reply = _TROUBLES[type(trouble)]
+            reply = next(reply for kind, reply in _TROUBLES.items() if isinstance(trouble, kind))
         except (ClientGone, AlreadyAnswered):
             return
         except Exception:  # noqa: BLE001  the edge of a mail: the client may try again, our log has the detail
@@ -410,15 +305,6 @@ class Session(SMTP):
             self._relay.logbook.note(LostReply(self._unconfirmed.mail_id, self._unconfirmed.fingerprint))
             self._unconfirmed = None
 
-    def _was_reset(self) -> bool:
-        connection = None if self._is_gone else self.transport.get_extra_info("socket")
-        if connection is None:
-            return False
-        try:
-            return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0)
-        except OSError:
-            return True
-
     # -- signing in
 
     async def _auth(self, arguments: bytes) -> Reply:
@@ -484,19 +370,6 @@ class Session(SMTP):
             raise ClientGone from error
         self._has_said_hello, self._signed_in = False, None
         raise AlreadyAnswered
-
-    async def _encrypt(self, context: ssl.SSLContext) -> None:
-        loop = asyncio.get_running_loop()
-        transport = await loop.start_tls(
-            self.transport, self, context, server_side=True, ssl_handshake_timeout=SECONDS_FOR_A_HANDSHAKE
-        )
-        if transport is None:
-            raise ConnectionResetError("gone during the handshake")
-        self.transport = transport
-        self._is_encrypted = True
-        self._transport, self._over_ssl = transport, True
-        self._writer = asyncio.StreamWriter(transport, self, self._reader, loop)
-        self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way, aiosmtpd does the same
 
     _VERBS: ClassVar[Mapping[bytes, Callable[["Session", bytes], Awaitable[Reply]]]] = {
         b"EHLO": _ehlo,
