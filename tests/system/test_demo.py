@@ -89,11 +89,13 @@ def page(browser, demo):
     opened.on("console", lambda message: troubles.append(message.text))
     opened.on("response", lambda response: troubles.append(response.url) if response.status >= 400 else None)
     opened.goto(demo.admin)
+    opened.get_by_label("E-mail address").focus()
     opened.keyboard.type(demo.email)
     opened.keyboard.press("Tab")
     opened.keyboard.type(demo.password)
-    opened.keyboard.press("Enter")
-    opened.wait_for_url("**/activity")
+    with opened.expect_navigation():
+        opened.keyboard.press("Enter")
+    opened.get_by_role("heading", name="Activity").wait_for()
     yield opened
     assert troubles == []
     context.close()
