@@ -19,7 +19,8 @@ from core.tokens import TokenRefused, Tokens
 _SECONDS_TO_CONNECT = 10
 _SECONDS_IN_ALL = 20
 _SECONDS_FOR_A_MAIL = 25
-_GO_ON, _SIGNED_IN = 334, 235
+_GO_ON, _SIGNED_IN, _NOT_OFFERED = 334, 235, 502
+_WRONG_CREDENTIALS = frozenset({534, 535})
 _REFUSALS_OF_US = frozenset({530, 534, 535, 538})
 
 
@@ -102,7 +103,7 @@ class Route:
         ) as error:
             client.close()
             raise _trouble(error) from error
-        except asyncio.CancelledError:
+        except BaseException:
             client.close()
             raise
         return _connected(client)
@@ -116,7 +117,12 @@ class Route:
         if credentials is not None:
             await _sign_in(client, credentials)
         elif self._tokens is not None:
-            await _sign_in_by_token(client, self.upstream.user or "", await self._tokens.token())
+            token = await self._tokens.token()
+            try:
+                await _sign_in_by_token(client, self.upstream.user or "", token)
+            except aiosmtplib.SMTPAuthenticationError:
+                self._tokens.forget()
+                raise
         elif self.upstream.user is not None:
             await _sign_in(client, Credentials(self.upstream.user, self.upstream.password or ""))
 
@@ -190,8 +196,12 @@ async def _sign_in(client: aiosmtplib.SMTP, credentials: Credentials) -> None:
     """PLAIN where it is offered, else LOGIN: one try, so that a wrong password costs one failure."""
     if "plain" in client.supported_auth_methods:
         await client.auth_plain(credentials.user, credentials.password)
-    else:
+    elif "login" in client.supported_auth_methods:
         await client.auth_login(credentials.user, credentials.password)
+    else:
+        raise aiosmtplib.SMTPAuthenticationError(
+            _NOT_OFFERED, "the server offers neither AUTH PLAIN nor LOGIN"
+        )
 
 
 async def _sign_in_by_token(client: aiosmtplib.SMTP, user: str, token: str) -> None:
@@ -222,8 +232,10 @@ def _connected(client: aiosmtplib.SMTP) -> Connected:
 
 def _trouble(error: Exception) -> Exception:
     """Whether trying again later can help."""
-    if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code >= 500:
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code in _WRONG_CREDENTIALS:
         return WrongCredentials(_cause(error))
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code >= 500:
+        return RefusesUs(_cause(error))
     is_ours = isinstance(error, aiosmtplib.SMTPResponseException) and error.code in _REFUSALS_OF_US
     is_ours = is_ours or isinstance(error, TokenRefused)
     if is_ours or isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):

@@ -1,6 +1,7 @@
 """Access tokens for the upstream by the client-credentials grant (RFC 6749 section 4.4), renewed before they expire."""
 
 import asyncio
+import http.client
 import json
 import ssl
 import time
@@ -10,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from core.endpoints import TokenSource
+from core.offloop import off_loop
 
 _SECONDS_TO_ASK = 10
 _SECONDS_BEFORE_THE_END = 60
@@ -36,9 +38,13 @@ class Tokens:
         """A token that is good for a minute at least. Raises TokenRefused; OSError where nobody answers."""
         async with self._lock:
             if time.monotonic() >= self._good_until:
-                self._token, seconds = await asyncio.to_thread(self._ask)
+                self._token, seconds = await off_loop(self._ask)
                 self._good_until = time.monotonic() + max(0, seconds - _SECONDS_BEFORE_THE_END)
             return self._token
+
+    def forget(self) -> None:
+        """The upstream does not take the token: the next one is asked for anew."""
+        self._good_until = 0.0
 
     def _ask(self) -> tuple[str, float]:
         """A new token and for how many seconds it is good."""
@@ -52,10 +58,15 @@ class Tokens:
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS_TO_ASK, context=self._context) as response:  # noqa: S310
                 answer = json.loads(response.read(_LONGEST_ANSWER))
-            return str(answer["access_token"]), float(answer.get("expires_in", _USUAL_LIFE))
+            token = answer["access_token"]
+            if not isinstance(token, str) or not token:
+                raise TokenRefused("the token endpoint's answer holds no token")
+            return token, float(answer.get("expires_in", _USUAL_LIFE))
         except urllib.error.HTTPError as error:
             if error.code >= 500:
                 raise OSError(f"the token endpoint answers {error.code}") from error
             raise TokenRefused(f"the token endpoint answers {error.code}") from error
+        except http.client.HTTPException as error:
+            raise OSError(f"the token endpoint talks nonsense: {error!r}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TokenRefused("the token endpoint's answer holds no token") from error

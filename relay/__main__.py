@@ -13,6 +13,7 @@ import uvloop
 from core import logs
 from core.config import Config, ConfigurationError, read_config
 from core.endpoints import Listener, Upstream
+from core.offloop import off_loop
 from core.secrets import Box
 from core.smtp import Route, server_context
 from core.storage.database import Database, DatabaseUnavailable
@@ -21,7 +22,6 @@ from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
 from relay.journal import Journal
 from relay.logbook import Logbook
-from relay.offloop import off_loop
 from relay.pool import Pool
 from relay.server import Server
 from relay.snapshot import Snapshot

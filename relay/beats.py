@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from core import logs
+from core.offloop import off_loop
 from core.storage.beats import Beat, beat, database_now, farewell
 from core.storage.database import Database, DatabaseUnavailable
 from core.storage.logbook import close_orphans
-from relay.offloop import off_loop
 from relay.snapshot import Snapshot
 
 SECONDS_BETWEEN_BEATS = 5.0

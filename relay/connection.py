@@ -50,6 +50,7 @@ class Connection(SMTP):
         self._is_closing = False
         self._is_gone = False
         self._has_broken = False
+        self._is_unsaid = False
         self._received = 0
 
     @property
@@ -84,6 +85,8 @@ class Connection(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """`error` None: we have closed; else the connection broke under us."""
+        if self._is_gone:
+            return
         self._is_gone = True
         self._has_broken = error is not None
         self.deadline = None
@@ -117,6 +120,7 @@ class Connection(SMTP):
         if reply.code == replies.SHUTTING_DOWN.code:
             self._is_closing = True
         if self._is_gone or self.transport.is_closing():
+            self._is_unsaid = True
             return
         self.transport.write(reply.wire())
         if self.transport.get_write_buffer_size() == 0:
@@ -140,13 +144,24 @@ class Connection(SMTP):
 
     async def _encrypt(self, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()
-        transport = await loop.start_tls(
-            self.transport, self, context, server_side=True, ssl_handshake_timeout=SECONDS_FOR_A_HANDSHAKE
-        )
+        try:
+            transport = await loop.start_tls(
+                self.transport, self, context, server_side=True, ssl_handshake_timeout=SECONDS_FOR_A_HANDSHAKE
+            )
+        except (OSError, TimeoutError) as error:
+            self._break_off(error)
+            raise
         if transport is None:
-            raise ConnectionResetError("gone during the handshake")
+            gone = ConnectionResetError("gone during the handshake")
+            self._break_off(gone)
+            raise gone
         self.transport = transport
         self._is_encrypted = True
         self._transport, self._over_ssl = transport, True
         self._writer = asyncio.StreamWriter(transport, self, self._reader, loop)
         self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way, aiosmtpd does the same
+
+    def _break_off(self, error: Exception) -> None:
+        """A connection that is lost during its handshake is not told so by asyncio, nor by uvloop."""
+        self.transport.abort()
+        self.connection_lost(error)

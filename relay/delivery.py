@@ -69,6 +69,7 @@ class Sending:
     people: People
     signed_in: Person | None = None
     is_gateway: bool = False
+    has_own_link: bool = False
 
     def person(self, message: Message) -> Person | None:
         """None: a mail that is passed on and is nobody's."""
@@ -304,13 +305,16 @@ class Delivery:
             self._row = self._described(self._person)
         if self._row is None:
             return
+        broken_by_copy = (
+            state is State.ABORTED and self._begun.reply is None and self._begun.copy is not Copy.NONE
+        )
         refused_with_copy = (
             state is State.REFUSED
             and self._begun.copy is Copy.ACCEPTED
             and verdict is not None
             and verdict.kind == 5
         )
-        key = self._copy_refusal_key() if refused_with_copy else None
+        key = self._copy_refusal_key() if refused_with_copy or broken_by_copy else None
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
         self._row = replace(self._row, state=state, upstream=self._kept(verdict), copy_refusal=key)
@@ -339,7 +343,7 @@ class Delivery:
 
     def _for_client(self, verdict: Reply) -> Reply:
         """The upstream's own code and text; faults of ours in words of ours, and never the copy's address."""
-        if is_our_fault(verdict):
+        if not self._sending.has_own_link and is_our_fault(verdict):
             logs.upstream_misconfigured(str(self._relay.pool), verdict.code)
             return replies.MISCONFIGURED
         return self._unnamed(verdict)

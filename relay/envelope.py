@@ -85,7 +85,11 @@ def _parsed(arguments: bytes, word: bytes, known: dict[bytes, bytes], bad_path: 
         raise BadCommand(replies.BAD_ARGUMENTS)
     rest = arguments[len(word) :].lstrip(b" ")
     match = _PATH.match(rest)
-    if match is None or len(match.group()) > _LONGEST_PATH:
+    if (
+        match is None
+        or len(match.group()) > _LONGEST_PATH
+        or (match.group("route") and not match.group("address"))
+    ):
         raise BadCommand(bad_path)
     after = rest[match.end() :]
     if after and not after.startswith(b" "):

@@ -14,6 +14,7 @@ _MOST_FAILURES_PER_ACCOUNT = 20
 _MOST_REMEMBERED = 10_000
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
+_LONGEST_LOGIN = 320
 _MINUTE = 60.0
 
 
@@ -48,13 +49,13 @@ class FailedSignIns:
         """Whether a source has failed so often, in all or with this account, that it is not even heard.
 
         An account is barred for those who guess at it, not for its owner elsewhere."""
-        in_all, here = self._recent(source, now), self._recent(f"{source} {login}", now)
+        in_all, here = self._recent(source, now), self._recent(_keys(source, login)[-1], now)
         return len(in_all) >= _MOST_FAILURES_PER_SOURCE or len(here) >= _MOST_FAILURES_PER_ACCOUNT
 
     def note(self, source: str, login: str, now: float) -> float:
         """One more failure; how many seconds its answer waits."""
         count = 0
-        for key in (source, f"{login} ", f"{source} {login}"):
+        for key in _keys(source, login):
             recent = self._recent(key, now)
             recent.append(now)
             self._failures[key] = recent
@@ -66,7 +67,7 @@ class FailedSignIns:
 
     def forget(self, source: str, login: str) -> None:
         """A right password: the slate of that source and account is clean."""
-        for key in (source, f"{login} ", f"{source} {login}"):
+        for key in _keys(source, login):
             self._failures.pop(key, None)
 
     def _recent(self, key: str, now: float) -> deque[float]:
@@ -74,6 +75,12 @@ class FailedSignIns:
         while times and now - times[0] > _FAILURES_COUNT_FOR:
             times.popleft()
         return times
+
+
+def _keys(source: str, login: str) -> tuple[str, str, str]:
+    """What failures are counted by: the source, the account, and the account from there."""
+    account = login[:_LONGEST_LOGIN]
+    return source, f"{account} ", f"{source} {account}"
 
 
 class Pace:

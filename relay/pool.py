@@ -45,9 +45,14 @@ class OwnLink:
         self._resetting: asyncio.Future[Reply] | None = None
 
     async def take(self) -> UpstreamLink:
-        if self._resetting is not None:
-            await self._link.reply(self._resetting, _SECONDS_FOR_A_RESET)
-            self._resetting = None
+        resetting, self._resetting = self._resetting, None
+        if resetting is not None:
+            try:
+                reply = await self._link.reply(resetting, _SECONDS_FOR_A_RESET)
+            except UpstreamLost as error:
+                raise SignInAgain from error
+            if not reply.is_positive:
+                self._link.abort()
         if self._link.is_lost or self._is_taken:
             raise SignInAgain
         self._is_taken = True
@@ -138,9 +143,12 @@ class Pool:
         """For ever: let go of links that have been idle for too long, and ask until the upstream has answered once."""
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS if self._is_known else _SECONDS_BETWEEN_PROBES)
-            if not self._is_known:
-                await self.learn()
-            self._let_idle_go()
+            try:
+                if not self._is_known:
+                    await self.learn()
+                self._let_idle_go()
+            except Exception:  # noqa: BLE001  whatever it was, the next look may fare better
+                logs.failed_unexpectedly("looking after the links")
 
     async def close(self) -> None:
         for link in self._idle:

@@ -29,7 +29,7 @@ from relay.signin import SignedIn
 from relay.upstream import Transaction
 
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
-SECONDS_UNTIL_THE_FIRST_MAIL = 60.0
+SECONDS_UNTIL_THE_SIGN_IN = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
 _SECONDS_TO_HEAR_A_RESET = 0.3
 _MOST_ERRORS = 20
@@ -67,6 +67,7 @@ class Session(Connection):
         self._commands = 0
         self._is_counted = False
         self._data_ends_at = 0.0
+        self._must_sign_in_by = self._now() + SECONDS_UNTIL_THE_SIGN_IN
 
     @property
     def is_between_mails(self) -> bool:
@@ -104,14 +105,13 @@ class Session(Connection):
         self._close()
         if self._is_counted:
             self._relay.sessions.leave(self.source)
-        if self._signed_in is not None and self._signed_in.own_link is not None:
-            self._signed_in.own_link.close()
+        self._sign_out()
         self.task = None
         self._leave_if_over()
 
     async def _next_line(self) -> bytes | None:
         is_known = self._signed_in is not None or self._entrance.is_gateway
-        self.deadline = self._now() + (SECONDS_IDLE if is_known else SECONDS_UNTIL_THE_FIRST_MAIL)
+        self.deadline = self._now() + SECONDS_IDLE if is_known else self._must_sign_in_by
         try:
             return await self._input.line()
         except LineTooLong:
@@ -191,6 +191,8 @@ class Session(Connection):
         people = self._relay.snapshot.people
         if people is None:
             return replies.INTERNAL
+        if self._signed_in is not None and not self._signed_in.still_may(people):
+            self._sign_out()
         self._entrance.refuse_strangers(self.source, self._signed_in, people, encrypted=self._is_encrypted)
         path = parse_mail(arguments)
         self._entrance.refuse_sender(path, people)
@@ -241,7 +243,9 @@ class Session(Connection):
         await self._say(replies.SEND_DATA)
         self._data_ends_at = self._now() + SECONDS_FOR_THE_DATA
         signed_in = self._signed_in.person(people) if self._signed_in is not None else None
-        sending = Sending(people, signed_in, is_gateway=self._entrance.is_gateway)
+        sending = Sending(
+            people, signed_in, is_gateway=self._entrance.is_gateway, has_own_link=self._has_own_link
+        )
         delivery = Delivery(
             self._relay, sending, transaction, self._next_chunk, self._entrance.listener.limits.size
         )
@@ -278,9 +282,14 @@ class Session(Connection):
             self._transaction.give_up()
             self._transaction = None
 
+    @property
+    def _has_own_link(self) -> bool:
+        """What the upstream refuses there it refuses to the client, not to us."""
+        return self._signed_in is not None and self._signed_in.own_link is not None
+
     def _verdict(self, reply: Reply) -> Reply:
         """The upstream's own reply, unless it speaks of us."""
-        if not is_our_fault(reply):
+        if self._has_own_link or not is_our_fault(reply):
             return reply
         logs.upstream_misconfigured(str(self._relay.pool), reply.code)
         return replies.MISCONFIGURED
@@ -301,7 +310,7 @@ class Session(Connection):
             return
         if not self._is_gone:
             await asyncio.sleep(_SECONDS_TO_HEAR_A_RESET)
-        if self._has_broken or self._was_reset():
+        if self._is_unsaid or self._has_broken or self._was_reset():
             self._relay.logbook.note(LostReply(self._unconfirmed.mail_id, self._unconfirmed.fingerprint))
             self._unconfirmed = None
 
@@ -343,6 +352,11 @@ class Session(Connection):
             raise BadCommand(replies.AUTH_CANCELLED)
         return line.strip()
 
+    def _sign_out(self) -> None:
+        if self._signed_in is not None and self._signed_in.own_link is not None:
+            self._signed_in.own_link.close()
+        self._signed_in = None
+
     async def _slow_down(self, login: str) -> None:
         """Guessing takes time: the more has failed, the longer."""
         logs.sign_in_failed(self.source)
@@ -368,7 +382,8 @@ class Session(Connection):
             logs.handshake_failed(self.source, str(error))
             self._is_closing = True
             raise ClientGone from error
-        self._has_said_hello, self._signed_in = False, None
+        self._has_said_hello = False
+        self._sign_out()
         raise AlreadyAnswered
 
     _VERBS: ClassVar[Mapping[bytes, Callable[["Session", bytes], Awaitable[Reply]]]] = {
@@ -414,5 +429,12 @@ _CLIENT_ERRORS = frozenset(
         replies.START_TLS_FIRST,
         replies.NEEDS_ENCRYPTION,
         replies.NOT_PERMITTED,
+        replies.AUTH_CANCELLED,
+        replies.ALREADY_SIGNED_IN,
+        replies.NOT_DURING_MAIL,
+        replies.NO_PARAMETERS,
+        replies.BAD_SENDER_SYNTAX,
+        replies.UNKNOWN_PARAMETER,
+        replies.TOO_MANY_FAILED_SIGN_INS,
     },
 )

@@ -40,8 +40,9 @@ class SignedIn:
         """Whether the sign-in still holds: the person is there, and the app password is not revoked."""
         if self.app_password is None:
             return True
-        person = self.person(people)
-        return person is not None and self.app_password in person.app_passwords
+        person, expires_at = self.person(people), self.app_password.expires_at
+        is_expired = expires_at is not None and expires_at <= datetime.now(UTC)
+        return person is not None and not is_expired and self.app_password in person.app_passwords
 
 
 async def credentials(mechanism: bytes, initial: bytes, challenge: Challenge) -> Credentials:

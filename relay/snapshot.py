@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core import logs
+from core.offloop import off_loop
 from core.people import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
 from core.settings import Logging, PersonSettings, PolicySettings
@@ -22,7 +23,6 @@ from core.storage.audit import settings_revision
 from core.storage.database import Database, DatabaseUnavailable
 from core.storage.logbook import copy_refusals, mails_of_others
 from core.storage.settings import people
-from relay.offloop import off_loop
 
 SECONDS_BETWEEN_LOOKS = 1.0
 REFUSED_COPIES_COUNT_FOR = timedelta(hours=1)

@@ -134,6 +134,58 @@ class TestEncryption:
 
         run(claim())
 
+    @pytest.mark.parametrize("how", ["vanish", "close", "garbage"])
+    def test_that_breaks_off_leaves_no_session(self, start, tls, how):
+        async def claim():
+            async with start(entrance=everywhere(tls)) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command("STARTTLS")).startswith("220")
+                if how == "garbage":
+                    client.send(b"GET / HTTP/1.1\r\n\r\n")
+                else:
+                    getattr(client, how)()
+                await until(lambda: not relay.server._sessions)
+
+        run(claim())
+
+    @pytest.mark.parametrize("kind", [ListenerKind.SUBMISSION, ListenerKind.SUBMISSIONS])
+    def test_does_not_hide_that_a_250_was_not_heard(self, start, tls, trusting, kind):
+        async def claim():
+            async with start(
+                Script(replies={"dot": ["delay:0.5:250 2.0.0 Ok: queued as 9", ""]}),
+                entrance=everywhere(tls, kind),
+            ) as relay:
+
+                async def encrypted():
+                    implicit = trusting if kind is ListenerKind.SUBMISSIONS else None
+                    streams = await asyncio.open_connection(
+                        "127.0.0.1",
+                        relay.port,
+                        ssl=implicit,
+                        server_hostname="relay.test" if implicit else None,
+                    )
+                    client = Client(*streams)
+                    relay.clients.append(client)
+                    await client.reply()
+                    await client.command("EHLO x")
+                    if not implicit:
+                        await start_tls(client, trusting)
+                        await client.command("EHLO x")
+                    assert (await client.command(f"AUTH PLAIN {token(relay)}")).startswith("235")
+                    return client
+
+                client = await encrypted()
+                await client.envelope()
+                client.send(mail() + b".\r\n")
+                await client.writer.drain()
+                await asyncio.sleep(0.2)
+                client.close()
+                await until(lambda: relay.rows() and relay.rows()[0].fingerprint)
+                assert await (await encrypted()).mail(mail()) == "250 2.0.0 Ok: queued as 9"
+                assert [taken.complete for taken in relay.sink.taken].count(True) == 1
+
+        run(claim())
+
     def test_that_fails_harms_nobody_else(self, start, tls):
         async def claim():
             async with start(entrance=everywhere(tls)) as relay:
@@ -300,6 +352,39 @@ class TestSigningInAtTheUpstream:
 
         run(claim())
 
+    @pytest.mark.parametrize("said", ["500 5.5.2 What?", "503 5.5.1 Not now", "530 5.7.0 No"])
+    def test_an_upstream_that_is_confused_has_not_said_that_the_password_is_wrong(self, start, said):
+        async def claim():
+            async with start(self.script(AUTH=[said]), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("454 4.7.0")
+
+        run(claim())
+
+    @pytest.mark.parametrize("how", ["421 4.3.2 Closing", "close"])
+    def test_a_copy_that_breaks_the_own_link_costs_one_retry(self, start, how):
+        async def claim():
+            async with start(self.script(**{"RCPT TO:<email": [how]}), entrance=self.ENTRANCE) as relay:
+                for expected in ("451 4.4.2", "250"):
+                    client = await relay.connect(sign_in=False)
+                    await client.command(f"AUTH PLAIN {token(relay, 'x')}")
+                    assert (await client.mail(mail())).startswith(expected)
+                assert [taken.rcpts for taken in relay.sink.taken] == [["RCPT TO:<bob@client.test>"]]
+
+        run(claim())
+
+    @pytest.mark.parametrize("how", ["close", "550 5.5.1 No"])
+    def test_a_reset_that_fails_ends_the_sign_in(self, start, how):
+        async def claim():
+            async with start(self.script(RSET=[how]), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                await client.command(f"AUTH PLAIN {token(relay, 'x')}")
+                await client.command("MAIL FROM:<anna@acme.test>")
+                await client.command("RSET")
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("421 4.4.2")
+
+        run(claim())
+
     def test_ends_with_its_link(self, start):
         async def claim():
             async with start(self.script(), entrance=self.ENTRANCE) as relay:
@@ -390,6 +475,13 @@ class TestTokens:
             in endpoint.asked[0]
         )
 
+    def test_refused_are_asked_for_anew(self):
+        endpoint = TokenEndpoint()
+        script = Script(replies={"AUTH XOAUTH2": ["334 "], "dXNl": ["535 5.7.3 No", "235 2.7.0 Ok"]})
+        with pytest.raises(RefusesUs):
+            self.connect(script, endpoint)
+        assert len(endpoint.asked) == 1
+
     def test_refused_are_answered_with_an_empty_line_and_ours_to_mend(self):
         endpoint = TokenEndpoint()
         replies = {"AUTH XOAUTH2": ["334 "], "dXNl": ["334 eyJzdGF0dXMiOiI0MDAifQ=="], "": ["535 5.7.3 No"]}
@@ -404,6 +496,7 @@ class TestTokens:
             (200, ["no"], RefusesUs),
             (200, {"a": 1}, RefusesUs),
             (503, {"a": 1}, Unavailable),
+            (200, {"access_token": None}, RefusesUs),
         ],
     )
     def test_that_are_not_given_are_ours_to_mend_or_to_wait_for(self, status, answer, trouble):
@@ -499,7 +592,7 @@ class TestLimits:
         run(claim())
 
     def test_of_time_until_the_first_mail(self, start, monkeypatch):
-        monkeypatch.setattr(session, "SECONDS_UNTIL_THE_FIRST_MAIL", 0.2)
+        monkeypatch.setattr(session, "SECONDS_UNTIL_THE_SIGN_IN", 0.2)
 
         async def claim():
             async with start() as relay:

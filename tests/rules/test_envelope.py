@@ -25,7 +25,7 @@ REFUSED = [
     b"TO:bob@client.test", b"TO:<bob@client.test", b"TO:bob@client.test>", b"TO:<b b@c.test>", b"TO:<a@b@c.test>", b"TO:<>",
     b"TO:<bob@>", b"TO:<@c.test>", b"TO:<bob@c.test>x", b"TO:<user@c.test>x>", b"TO:<a\tb@c.test>", b"TO:<a\x00@c.test>",
     b'TO:<"a\r\nb"@c.test>', b"TO:<a@c.test\r\nRCPT TO:<b@c.test>", b"TO:<" + b"a" * 300 + b"@c.test>", b"<bob@c.test>", b"",
-    b"FROM:<bob@c.test>", b"TO:<bob@c .test>", b"TO:<bob@-c.test>",
+    b"FROM:<bob@c.test>", b"TO:<bob@c .test>", b"TO:<bob@-c.test>", b"TO:<@relay.test:>",
 ]  # fmt: skip
 
 
