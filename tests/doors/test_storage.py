@@ -44,9 +44,9 @@ def write(database, *rows):
         logbook.write(session, rows)
 
 
-def rows(database, which=Filter()):  # noqa: B008
+def rows(database, which=Filter(), limit=100):  # noqa: B008
     with database.reading() as session:
-        return [entry.row for entry in logbook.entries(session, which, 100)]
+        return [entry.row for entry in logbook.entries(session, which, limit)]
 
 
 class TestTheSchema:
