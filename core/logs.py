@@ -37,6 +37,10 @@ def sign_in_failed(peer: str) -> None:
     _log.warning("sign-in failed peer=%s", peer)
 
 
+def overloaded(seconds: float) -> None:
+    _log.error("ALARM the relay is late, new sessions are asked to come again lag=%.1f", seconds)
+
+
 def handshake_failed(peer: str, cause: str) -> None:
     _log.warning("handshake failed peer=%s cause=%s", peer, _quoted(cause))
 

@@ -26,6 +26,7 @@ class Registry(Protocol):
     """Where connections say that they are there."""
 
     is_stopping: bool
+    is_overloaded: bool
 
     def enter(self, connection: "Connection") -> None: ...
     def leave(self, connection: "Connection") -> None: ...

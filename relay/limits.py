@@ -11,6 +11,7 @@ from core.endpoints import Limits, Network, is_loopback
 _FAILURES_COUNT_FOR = 600.0
 _MOST_FAILURES_PER_SOURCE = 50
 _MOST_FAILURES_PER_ACCOUNT = 20
+_MOST_FAILURES_OF_STRANGERS = 100
 _MOST_REMEMBERED = 10_000
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
@@ -44,13 +45,19 @@ class FailedSignIns:
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._at_home: OrderedDict[str, None] = OrderedDict()
 
     def is_barred(self, source: str, login: str, now: float) -> bool:
-        """Whether a source has failed so often, in all or with this account, that it is not even heard.
+        """Whether so much has failed, from this source, or with this account here or anywhere, that nobody is heard.
 
-        An account is barred for those who guess at it, not for its owner elsewhere."""
-        in_all, here = self._recent(source, now), self._recent(_keys(source, login)[-1], now)
-        return len(in_all) >= _MOST_FAILURES_PER_SOURCE or len(here) >= _MOST_FAILURES_PER_ACCOUNT
+        An account that many sources guess at stays open where its owner has signed in before."""
+        in_all, anywhere, here = (self._recent(key, now) for key in _keys(source, login))
+        is_guessed_at = len(anywhere) >= _MOST_FAILURES_OF_STRANGERS
+        return (
+            len(in_all) >= _MOST_FAILURES_PER_SOURCE
+            or len(here) >= _MOST_FAILURES_PER_ACCOUNT
+            or (is_guessed_at and _keys(source, login)[-1] not in self._at_home)
+        )
 
     def note(self, source: str, login: str, now: float) -> float:
         """One more failure; how many seconds its answer waits."""
@@ -66,12 +73,22 @@ class FailedSignIns:
         return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(count - 1, 10)))
 
     def forget(self, source: str, login: str) -> None:
-        """A right password: the slate of that source and account is clean."""
-        for key in _keys(source, login):
-            self._failures.pop(key, None)
+        """A right password: the slate of that source is clean, and that of the account there.
+
+        What strangers failed with elsewhere is not forgotten: it is still being guessed at."""
+        of_source, of_account, here = _keys(source, login)
+        forgotten = self._failures.pop(here, deque())
+        self._failures.pop(of_source, None)
+        if of_account in self._failures:
+            kept = [time for time in self._failures[of_account] if time not in forgotten]
+            self._failures[of_account] = deque(kept, maxlen=_MOST_FAILURES_OF_STRANGERS)
+        self._at_home[here] = None
+        self._at_home.move_to_end(here)
+        if len(self._at_home) > _MOST_REMEMBERED:
+            self._at_home.popitem(last=False)
 
     def _recent(self, key: str, now: float) -> deque[float]:
-        times = self._failures.get(key, deque(maxlen=_MOST_FAILURES_PER_SOURCE))
+        times = self._failures.get(key, deque(maxlen=_MOST_FAILURES_OF_STRANGERS))
         while times and now - times[0] > _FAILURES_COUNT_FOR:
             times.popleft()
         return times

@@ -155,6 +155,35 @@ LOOP = _own(554, "5.4.6 The mail has come by too many servers, it runs in circle
 NO_RECIPIENTS = _own(554, "5.5.1 No valid recipients")
 UNKNOWN_PARAMETER = _own(555, "5.5.4 A parameter is not known or not offered")
 
+OVERLOADED = _own(421, "4.3.2 Too busy, try again in a moment")
+
+CLIENT_ERRORS = frozenset(
+    {
+        LINE_TOO_LONG,
+        UNKNOWN_COMMAND,
+        BAD_ARGUMENTS,
+        BAD_BASE64,
+        NOT_OFFERED,
+        SAY_HELLO_FIRST,
+        MAIL_FIRST,
+        NESTED_MAIL,
+        UNKNOWN_MECHANISM,
+        SIGN_IN_FIRST,
+        BAD_CREDENTIALS,
+        START_TLS_FIRST,
+        NEEDS_ENCRYPTION,
+        NOT_PERMITTED,
+        AUTH_CANCELLED,
+        ALREADY_SIGNED_IN,
+        NOT_DURING_MAIL,
+        NO_PARAMETERS,
+        BAD_SENDER_SYNTAX,
+        UNKNOWN_PARAMETER,
+        TOO_MANY_FAILED_SIGN_INS,
+    },
+)
+"""What a client should not have made us say; the upstream's refusals of a recipient are none."""
+
 _OUR_RELATIONSHIP_CODES = frozenset({530, 534, 535, 538})
 _OUR_RELATIONSHIP_TEXTS = (
     b"5.7.64",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
+from core import logs
 from core.endpoints import Listener, ListenerKind
 from relay import replies
 from relay.connection import SECONDS_FOR_A_HANDSHAKE, Connection
@@ -11,6 +12,8 @@ from relay.delivery import Relay
 from relay.entrance import Entrance
 from relay.session import Session
 
+SECONDS_OF_LAG = 2.0
+"""More than any queue of ready work here takes; a loop that is later has been held up, or has far too much to do."""
 _BACKLOG = 2048
 _SECONDS_TO_FINISH_SENDING = 20.0
 _SECONDS_FOR_LAST_VERDICTS = 90.0
@@ -22,6 +25,8 @@ class Server:
 
     def __init__(self, relay: Relay) -> None:
         self.is_stopping = False
+        self.is_overloaded = False
+        """The event loop is late: who is here is served, who comes is asked to come again."""
         self._relay = relay
         self._sessions: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
@@ -55,14 +60,24 @@ class Server:
             self._none_left.set()
 
     async def watch(self) -> None:
-        """Once a second, for ever: who has been silent for too long is told so and let go."""
-        now = asyncio.get_running_loop().time
+        """Once a second, for ever: who has been silent for too long is told so and let go, and the loop's lag is taken.
+
+        All by the loop's clock, which does not jump when the machine's is set."""
+        now, late = asyncio.get_running_loop().time, 0.0
         while True:
+            began = now()
             await asyncio.sleep(1)
+            late = max(late / 2, now() - began - 1)
+            self._note_lag(late)
             for session in [
                 one for one in self._sessions if one.deadline is not None and one.deadline < now()
             ]:
                 session.dismiss(replies.IDLE)
+
+    def _note_lag(self, seconds: float) -> None:
+        was, self.is_overloaded = self.is_overloaded, seconds > SECONDS_OF_LAG
+        if self.is_overloaded and not was:
+            logs.overloaded(seconds)
 
     async def stop(self) -> int:
         """No new clients; those between mails are told to come again, mails under way come to their end.

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
 from core import logs
-from core.addresses import address_key
-from core.endpoints import SignIn
 from core.people import People
 from core.smtp import RefusesUs, Unavailable
 from relay import replies, signin
@@ -31,6 +29,7 @@ from relay.upstream import Transaction
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
 SECONDS_UNTIL_THE_SIGN_IN = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
+SECONDS_FOR_A_SESSION = 6 * 3600.0
 _SECONDS_TO_HEAR_A_RESET = 0.3
 _MOST_ERRORS = 20
 _COMMANDS_IN_A_ROW = 20
@@ -68,6 +67,7 @@ class Session(Connection):
         self._is_counted = False
         self._data_ends_at = 0.0
         self._must_sign_in_by = self._now() + SECONDS_UNTIL_THE_SIGN_IN
+        self._must_end_by = self._now() + SECONDS_FOR_A_SESSION
 
     @property
     def is_between_mails(self) -> bool:
@@ -87,8 +87,11 @@ class Session(Connection):
             await self._end()
 
     async def _greet(self) -> None:
+        refusal = replies.OVERLOADED if self._registry.is_overloaded else None
         if not self._relay.sessions.may_enter(self.source, self._entrance.listener.limits):
-            await self._say(replies.TOO_MANY_SESSIONS)
+            refusal = replies.TOO_MANY_SESSIONS
+        if refusal is not None:
+            await self._say(refusal)
             return
         self._relay.sessions.enter(self.source)
         self._is_counted = True
@@ -111,13 +114,18 @@ class Session(Connection):
 
     async def _next_line(self) -> bytes | None:
         is_known = self._signed_in is not None or self._entrance.is_gateway
-        self.deadline = self._now() + SECONDS_IDLE if is_known else self._must_sign_in_by
+        self.deadline = self._patience_ends_at() if is_known else self._must_sign_in_by
         try:
             return await self._input.line()
         except LineTooLong:
             return b"\0"  # no command begins so; it is answered as what it is
         finally:
             self.deadline = None
+
+    def _patience_ends_at(self) -> float:
+        """A mail that has begun is let through; between two mails a session that has lasted long enough ends."""
+        idle_until = self._now() + SECONDS_IDLE
+        return idle_until if self._transaction is not None else min(idle_until, self._must_end_by)
 
     async def _next_chunk(self) -> bytes:
         self.deadline = min(self._now() + SECONDS_FOR_A_CHUNK, self._data_ends_at)
@@ -147,7 +155,7 @@ class Session(Connection):
             self._give_up()
             reply = replies.INTERNAL
         await self._say(reply)
-        if _is_client_error(reply):
+        if reply in replies.CLIENT_ERRORS:
             self._errors += 1
             if self._errors >= _MOST_ERRORS:
                 await self._say(replies.TOO_MANY_ERRORS)
@@ -321,16 +329,7 @@ class Session(Connection):
             return refusal
         mechanism, _, initial = arguments.partition(b" ")
         given = await signin.credentials(mechanism, initial.strip(), self._challenge)
-        if self._relay.failed_sign_ins.is_barred(self.source, address_key(given.user), self._now()):
-            return replies.TOO_MANY_FAILED_SIGN_INS
-        try_it = signin.at_upstream if self._entrance.sign_in is SignIn.UPSTREAM else signin.by_app_password
-        try:
-            self._signed_in = await try_it(self._relay, given)
-        except BadCommand as error:
-            if error.reply == replies.BAD_CREDENTIALS:
-                await self._slow_down(address_key(given.user))
-            raise
-        self._relay.failed_sign_ins.forget(self.source, address_key(given.user))
+        self._signed_in = await signin.sign_in(self._relay, self._entrance.sign_in, self.source, given)
         return replies.SIGNED_IN
 
     def _reason_not_to_sign_in(self) -> Reply | None:
@@ -356,11 +355,6 @@ class Session(Connection):
         if self._signed_in is not None and self._signed_in.own_link is not None:
             self._signed_in.own_link.close()
         self._signed_in = None
-
-    async def _slow_down(self, login: str) -> None:
-        """Guessing takes time: the more has failed, the longer."""
-        logs.sign_in_failed(self.source)
-        await asyncio.sleep(self._relay.failed_sign_ins.note(self.source, login, self._now()))
 
     # -- encryption
 
@@ -406,35 +400,3 @@ class Session(Connection):
 
 def _unknown(line: bytes) -> Reply:
     return replies.LINE_TOO_LONG if line == b"\0" else replies.UNKNOWN_COMMAND
-
-
-def _is_client_error(reply: Reply) -> bool:
-    """Replies of ours to what a client should not have said; the upstream's refusals of a recipient are none."""
-    return reply in _CLIENT_ERRORS
-
-
-_CLIENT_ERRORS = frozenset(
-    {
-        replies.LINE_TOO_LONG,
-        replies.UNKNOWN_COMMAND,
-        replies.BAD_ARGUMENTS,
-        replies.BAD_BASE64,
-        replies.NOT_OFFERED,
-        replies.SAY_HELLO_FIRST,
-        replies.MAIL_FIRST,
-        replies.NESTED_MAIL,
-        replies.UNKNOWN_MECHANISM,
-        replies.SIGN_IN_FIRST,
-        replies.BAD_CREDENTIALS,
-        replies.START_TLS_FIRST,
-        replies.NEEDS_ENCRYPTION,
-        replies.NOT_PERMITTED,
-        replies.AUTH_CANCELLED,
-        replies.ALREADY_SIGNED_IN,
-        replies.NOT_DURING_MAIL,
-        replies.NO_PARAMETERS,
-        replies.BAD_SENDER_SYNTAX,
-        replies.UNKNOWN_PARAMETER,
-        replies.TOO_MANY_FAILED_SIGN_INS,
-    },
-)

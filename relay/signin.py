@@ -3,13 +3,16 @@
 The challenge and response of PLAIN (RFC 4616) and LOGIN, and the two things a name and password are tried against:
 the app passwords that we issued, or the upstream itself."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from core import logs
 from core.addresses import address_key
+from core.endpoints import SignIn
 from core.people import AppPassword, People, Person
 from core.smtp import Credentials, RefusesUs, Unavailable, WrongCredentials
 from relay import replies
@@ -53,6 +56,24 @@ async def credentials(mechanism: bytes, initial: bytes, challenge: Challenge) ->
         login = decoded(initial) if initial else decoded(await challenge(b"Username:"))
         return Credentials(_text(login), _text(decoded(await challenge(b"Password:"))))
     raise BadCommand(replies.UNKNOWN_MECHANISM)
+
+
+async def sign_in(relay: Relay, way: SignIn, source: str, given: Credentials) -> SignedIn:
+    """Who the client is, by what it gives; guessing takes time, the more has failed, the longer.
+
+    `source`: the client's address. Raises BadCommand: 535, or 454 where nothing can be said of the password."""
+    login, now = address_key(given.user), asyncio.get_running_loop().time
+    if relay.failed_sign_ins.is_barred(source, login, now()):
+        raise BadCommand(replies.TOO_MANY_FAILED_SIGN_INS)
+    try:
+        signed_in = await (at_upstream if way is SignIn.UPSTREAM else by_app_password)(relay, given)
+    except BadCommand as error:
+        if error.reply == replies.BAD_CREDENTIALS:
+            logs.sign_in_failed(source)
+            await asyncio.sleep(relay.failed_sign_ins.note(source, login, now()))
+        raise
+    relay.failed_sign_ins.forget(source, login)
+    return signed_in
 
 
 async def by_app_password(relay: Relay, given: Credentials) -> SignedIn:

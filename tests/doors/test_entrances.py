@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import http.server
 import json
+import socketserver
 import ssl
 import threading
+import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
 import pytest
@@ -16,9 +20,9 @@ from core.endpoints import Limits, Listener, ListenerKind, SignIn, TokenSource, 
 from core.mail import Reason, State
 from core.settings import Name
 from core.smtp import RefusesUs, Route, Unavailable
-from core.storage import settings
+from core.storage import people, settings
 from core.storage.logbook import unknown_senders
-from relay import limits, session
+from relay import limits, server, session
 from relay.entrance import Entrance
 from tests.doors.conftest import BCC, Client, mail, running, until
 from tests.sandbox.sink import Script, Sink
@@ -397,6 +401,23 @@ class TestSigningInAtTheUpstream:
 
         run(claim())
 
+    def test_ends_with_starttls(self, start, tls, trusting):
+        """What was said in clear counts for nothing afterwards (RFC 3207 section 4.2), nor does its link."""
+
+        async def claim():
+            entrance = replace(self.ENTRANCE, tls=tls)
+            async with start(self.script(), entrance=entrance) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("235")
+                await start_tls(client, trusting)
+                await client.command("EHLO again")
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("530 5.7.0")
+                await until(lambda: relay.sink.commands[-1] == "QUIT")
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("235")
+                assert (await client.mail(mail())).startswith("250")
+
+        run(claim())
+
     def test_somebody_whom_we_do_not_know_is_not_logged(self, start):
         async def claim():
             async with start(self.script(), entrance=self.ENTRANCE) as relay:
@@ -503,6 +524,27 @@ class TestTokens:
         with pytest.raises(trouble):
             self.connect(Script(), TokenEndpoint(status, answer))
 
+    def test_of_an_endpoint_that_speaks_no_http_are_to_wait_for(self):
+        with contextlib.closing(NoHttp()) as endpoint, pytest.raises(Unavailable):
+            self.connect(Script(), endpoint)
+
+
+class NoHttp:
+    """A token endpoint's port on which something else answers."""
+
+    def __init__(self):
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                self.wfile.write(b"* OK IMAP4rev1 at your service\r\n")
+
+        self.server = socketserver.TCPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/token"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
 
 class TestLimits:
     def limited(self, **fields):
@@ -601,6 +643,68 @@ class TestLimits:
 
         run(claim())
 
+    def test_of_time_until_the_first_mail_are_not_put_off_by_idle_talk(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_UNTIL_THE_SIGN_IN", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect(sign_in=False)
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    for _ in range(100):
+                        if (said := await client.command("NOOP")).startswith("421"):
+                            break
+                        await asyncio.sleep(0.1)
+                assert said.startswith("421 4.4.2") or client.reader.at_eof()
+
+        run(claim())
+
+    def test_of_a_sessions_time_let_a_mail_come_to_its_end(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_FOR_A_SESSION", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                await client.envelope()
+                await asyncio.sleep(2.5)
+                client.send(mail() + b".\r\n")
+                assert (await client.reply()).startswith("250")
+                assert (await client.reply()).startswith("421 4.4.2")
+
+        run(claim())
+
+    def test_of_an_app_passwords_life_hold_within_a_session(self, start, monkeypatch):
+        async def claim():
+            async with start() as relay:
+                expires = datetime.now(UTC) + timedelta(seconds=2)
+                with relay.database.writing() as opened:
+                    _, relay.password = people.add_app_password(
+                        opened, "anna@acme.test", label="", actor=None, expires_at=expires
+                    )
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                await asyncio.sleep(2.5)
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("530 5.7.0")
+
+        run(claim())
+
+    def test_of_a_relay_that_is_held_up(self, start, monkeypatch):
+        """Who is connected is served; who comes is asked to come again, until the relay has caught up."""
+        monkeypatch.setattr(server, "SECONDS_OF_LAG", 0.5)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                time.sleep(3)
+                await until(lambda: relay.server.is_overloaded)
+                newcomer = Client(*await asyncio.open_connection("127.0.0.1", relay.port))
+                relay.clients.append(newcomer)
+                assert (await newcomer.reply()).startswith("421 4.3.2")
+                assert (await client.mail(mail())).startswith("250")
+                await until(lambda: not relay.server.is_overloaded)
+                await relay.connect()
+
+        run(claim())
+
     def test_of_time_for_the_data(self, start, monkeypatch):
         monkeypatch.setattr(session, "SECONDS_FOR_THE_DATA", 1.0)
 
@@ -650,6 +754,19 @@ class TestCounting:
         assert failed.is_barred("10.0.0.1", "anna", 1.0)
         assert not failed.is_barred("10.0.0.1", "carl", 1.0)
         assert not failed.is_barred("10.0.0.2", "anna", 1.0)
+
+    def test_an_account_that_many_guess_at_stays_open_to_its_owner(self):
+        failed = limits.FailedSignIns()
+        failed.forget("10.0.0.1", "anna")
+        for number in range(100):
+            assert not failed.is_barred(f"s{number}", "anna", 0.0)
+            failed.note(f"s{number}", "anna", 0.0)
+        assert failed.is_barred("elsewhere", "anna", 1.0)
+        assert not failed.is_barred("elsewhere", "carl", 1.0)
+        assert not failed.is_barred("10.0.0.1", "anna", 1.0), "the owner's own place"
+        failed.forget("10.0.0.1", "anna")
+        assert failed.is_barred("elsewhere", "anna", 1.0), "it is guessed at all the same"
+        assert not failed.is_barred("elsewhere", "anna", 601.0)
 
     def test_failures_are_forgotten_with_time_and_bounded(self):
         failed = limits.FailedSignIns()

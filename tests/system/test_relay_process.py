@@ -1,5 +1,7 @@
 """The relay as a process: configuration, stopping, kill -9, several of them, memory."""
 
+import os
+import resource
 import signal
 import smtplib
 import socket
@@ -7,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from core.mail import State
+from tests.conftest import needs
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, send, until
 
 
@@ -150,6 +154,84 @@ class TestKill:
         installation.start_relay()
         until(lambda: [row.state for row in installation.rows()] == [State.COPIED])
         until(lambda: not list((tmp_path / "state").glob("journal-*")))
+
+
+class TestDatabaseAway:
+    def test_at_the_start_a_relay_serves_by_its_last_settings(self, installation, sink, tmp_path):
+        installation.start_relay().send_signal(signal.SIGTERM)
+        installation.processes[0].wait(20)
+        (tmp_path / "blindcopy.db").rename(tmp_path / "away.db")
+        (tmp_path / "blindcopy.db").mkdir()
+        relay = installation.start_relay()
+        with installation.client(relay) as client:
+            send(client, mail())
+        assert [len(taken.rcpts) for taken in sink.sink.taken] == [2], "the copy, too"
+        (tmp_path / "blindcopy.db").rmdir()
+        (tmp_path / "away.db").rename(tmp_path / "blindcopy.db")
+        until(lambda: [row.state for row in installation.rows()] == [State.COPIED])
+        assert relay.poll() is None
+
+    def test_at_the_very_first_start_nobody_is_told_that_the_password_is_wrong(self, tmp_path, sink):
+        (tmp_path / "blindcopy.db").mkdir()
+        one = Installation(tmp_path, sink.port)
+        try:
+            with smtplib.SMTP("127.0.0.1", one.start_relay().port) as client:
+                client.ehlo()
+                assert client.docmd("AUTH PLAIN AGFubmEAeA==")[0] == 454
+            gateway = one.start_relay_raw(
+                "gateway", BLINDCOPY_LISTEN="gateway://127.0.0.1:0", BLINDCOPY_TRUSTED="127.0.0.0/8"
+            )
+            with smtplib.SMTP("127.0.0.1", gateway.port) as client:
+                client.ehlo()
+                assert client.mail("anna@acme.test")[0] == 451
+            assert "no settings" in one.log()
+        finally:
+            one.stop()
+
+
+def test_a_full_disk_stops_no_mail(installation, sink):
+    """Neither database nor journal can be written: the mail goes on, and the loss of its row is alarming."""
+    said, log = os.pipe()
+    relay = installation.start_relay_raw("submission", os.fdopen(log, "wb"))
+    with installation.client(relay) as client, os.fdopen(said, "rb") as lines:
+        send(client, mail(1))
+        resource.prlimit(relay.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        for number in range(2, 5):
+            send(client, mail(number))
+        resource.prlimit(relay.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        assert any(b"ALARM the journal is full or cannot be written" in line for line in lines)
+        time.sleep(1.5)
+        send(client, mail(5))
+    assert len(sink.sink.taken) == 5
+    until(lambda: {row.subject for row in installation.rows()} >= {"Mail 1", "Mail 5"})
+    assert relay.poll() is None
+
+
+@pytest.mark.parametrize("jump", ["+25h", "-25h"])
+def test_a_clock_that_is_set_ends_no_session(installation, sink, tmp_path, jump):
+    """All our timers go by a clock that only runs on."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        needs("faketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0h")
+    relay = installation.start_relay(
+        LD_PRELOAD=str(library),
+        FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_NO_CACHE="1",
+        DONT_FAKE_MONOTONIC="1",
+    )
+    with installation.client(relay) as client:
+        send(client, mail(1))
+        clock.write_text(jump)
+        send(client, mail(2))
+        time.sleep(2.5)
+        send(client, mail(3))
+    times = {
+        row.subject: row.time for row in until(lambda: len(installation.rows()) == 3 and installation.rows())
+    }
+    assert abs(times["Mail 2"] - times["Mail 1"]) > timedelta(hours=24), "the clock was set"
+    assert [len(taken.rcpts) for taken in sink.sink.taken] == [2, 2, 2]
 
 
 class TestSeveral:
