@@ -7,6 +7,7 @@ Pure: text in, text or a reason out."""
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import idna
 
@@ -18,6 +19,8 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 _LONGEST_ADDRESS = 254  # RFC 3696 erratum 1690
 _LONGEST_LOCAL_PART = 64  # RFC 5321 section 4.5.3.1.1
 _LONGEST_DOMAIN = 253
+_MOST_REMEMBERED = 2_000
+"""Answers kept at hand: the same few addresses come again and again."""
 _SALESFORCE_LOCAL_PART = "emailtosalesforce"
 _SALESFORCE_DOMAIN = ".salesforce.com"
 
@@ -86,6 +89,7 @@ def checked_pattern(text: str) -> str:
     return checked_address(text) if "@" in text else checked_domain_pattern(text)
 
 
+@lru_cache(maxsize=_MOST_REMEMBERED)
 def address_key(address: str) -> str:
     """What two spellings of one address have in common; never raises."""
     local, at, domain = address.strip().rpartition("@")
@@ -101,6 +105,11 @@ def domain_of(key: str) -> str:
 
 def matches(key: str, patterns: Iterable[str]) -> bool:
     """Whether an address key is one of these addresses, or of one of these domains."""
+    return _matches(key, tuple(patterns))
+
+
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     domain = domain_of(key)
     return any(_matches_one(key, domain, pattern) for pattern in patterns)
 

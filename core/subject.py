@@ -13,7 +13,9 @@ def readable_subject(raw: bytes) -> str:
     text = " ".join(raw.decode("utf-8", "replace").split())
     if "=?" in text:
         text = _decoded(text) or text
-    return "".join(character for character in text if character.isprintable())[:_LONGEST].strip()
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text[:_LONGEST].strip()
 
 
 def _decoded(text: str) -> str:

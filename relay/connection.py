@@ -1,13 +1,14 @@
 """A client's connection: what comes in, what goes out, whose turn it is, encryption, and how it ends.
 
-Nothing here knows a verb. Of aiosmtpd's class the protocol is kept; its constructor inspects the class anew for each
-connection (78 us, measured) and is passed by, and its command loop, which cancels a mail when the client hangs up, is
-replaced by `_converse` of the session."""
+Nothing here knows a verb. aiosmtpd's class is the protocol that the event loop speaks to. Its constructor inspects the
+class anew for each connection (78 us, measured) and is passed by, its stream reader gives way to `ClientInput`, and its
+command loop, which cancels a mail when the client hangs up, to `_converse` of the session."""
 
 import asyncio
 import socket
 import ssl
 from abc import abstractmethod
+from asyncio.streams import FlowControlMixin
 from typing import Any, Protocol
 
 from aiosmtpd.smtp import SMTP
@@ -19,7 +20,6 @@ from relay.replies import Reply
 SECONDS_FOR_A_HANDSHAKE = 15.0
 SECONDS_FOR_A_CHUNK = 180.0  # RFC 5321 section 4.5.3.2.5
 _SECONDS_TO_TAKE_A_LAST_WORD = 10.0
-_READ_LIMIT = 128 * 1024
 
 
 class Registry(Protocol):
@@ -37,9 +37,7 @@ class Connection(SMTP):
 
     def __init__(self, registry: Registry) -> None:
         self._now = asyncio.get_running_loop().time
-        asyncio.StreamReaderProtocol.__init__(
-            self, asyncio.StreamReader(limit=_READ_LIMIT), client_connected_cb=self._connected
-        )
+        FlowControlMixin.__init__(self)
         self.transport: Any = None
         self.deadline: float | None = None
         """When the client has been silent for too long, by the loop's clock; None while it is not its turn."""
@@ -67,22 +65,18 @@ class Connection(SMTP):
         self.transport = transport
         self.source = str((transport.get_extra_info("peername") or ("",))[0])
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
-        asyncio.StreamReaderProtocol.connection_made(self, transport)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._input = ClientInput(reader)
-        self._reader, self._writer = reader, writer
+        self._input = ClientInput(transport)
         self._registry.enter(self)
         self.task = asyncio.ensure_future(self._converse())
 
     def eof_received(self) -> bool:
         """A client that has closed its sending half may still listen (`printf … | nc`)."""
-        asyncio.StreamReaderProtocol.eof_received(self)
+        self._input.end()
         return not self._is_encrypted  # TLS has no half-open connections
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        asyncio.StreamReaderProtocol.data_received(self, data)
+        self._input.feed(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         """`error` None: we have closed; else the connection broke under us."""
@@ -91,7 +85,8 @@ class Connection(SMTP):
         self._is_gone = True
         self._has_broken = error is not None
         self.deadline = None
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._input.end()
+        FlowControlMixin.connection_lost(self, error)
         self._leave_if_over()
 
     def dismiss(self, reply: Reply) -> None:
@@ -128,7 +123,7 @@ class Connection(SMTP):
             return
         self.deadline = self._now() + SECONDS_FOR_A_CHUNK
         try:
-            await self._writer.drain()
+            await self._drain_helper()  # type: ignore[attr-defined]  # of FlowControlMixin, which has no stubs
         except OSError:
             self.transport.abort()
         finally:
@@ -158,9 +153,7 @@ class Connection(SMTP):
             raise gone
         self.transport = transport
         self._is_encrypted = True
-        self._transport, self._over_ssl = transport, True
-        self._writer = asyncio.StreamWriter(transport, self, self._reader, loop)
-        self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way, aiosmtpd does the same
+        self._input.goes_on_over(transport)
 
     def _break_off(self, error: Exception) -> None:
         """A connection that is lost during its handshake is not told so by asyncio, nor by uvloop."""

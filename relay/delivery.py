@@ -3,11 +3,10 @@
 From the final dot to the verdict nothing here waits for the client."""
 
 import hashlib
-import secrets
+import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from core import logs
@@ -21,7 +20,7 @@ from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, Plan, decide
 from relay.limits import FailedSignIns, Pace, Sessions
 from relay.link import UpstreamLost
-from relay.logbook import EarlierAnswer, Logbook
+from relay.logbook import EarlierAnswer, HandedOver, Logbook
 from relay.message import Message, read_message, recipient_key
 from relay.pool import Pool
 from relay.replies import Reply, is_our_fault
@@ -104,7 +103,11 @@ class Delivery:
         self._plan = Plan(Decision.NONE, Reason.UNREADABLE_AUTHOR)
         self._begun = DataBegun(None)
         self._is_retry_without_copy = False
-        self._row: Row | None = None
+        self._subject: str | None = None
+        self._recipients: tuple[str, ...] = ()
+        self._copy_reply: str | None = None
+        self._fingerprint = b""
+        self._opened: HandedOver | None = None
 
     @property
     def has_read_all(self) -> bool:
@@ -123,8 +126,12 @@ class Delivery:
             self._make_plan()
             if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
-            self._begun = await self._transaction.begin_data(self._copy_to())
-            self._note_copy()
+            copy_to = self._copy_to()
+            self._begun = DataBegun(None, Copy.NONE if copy_to is None else Copy.UNANSWERED)
+            if self._scanner.done:
+                self._open_row()
+            self._begun = await self._transaction.begin_data(copy_to)
+            self._copy_reply = self._kept_copy_reply()
             if not self._begun.may_stream:
                 return await self._not_begun()
             return await self._pass_on(b"".join(pieces))
@@ -182,32 +189,33 @@ class Delivery:
         self._plan = decide(self._message, envelope, self._person, self._sending.people.policy)
         self._is_retry_without_copy = (
             self._plan.decision is Decision.COPY
+            and self._relay.snapshot.knows_refused_copies
             and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
-        self._row = self._described(self._person)
-
-    def _described(self, person: Person) -> Row:
-        """The row with what may be kept of the mail: all but the envelope's size only if it was meant to be logged."""
-        plan, message = self._plan, self._message
-        row = Row(
-            id=self._id, time=self._time, process=self._relay.process_id, person=person.id, sender=message.author,
-            recipient_count=len(self._transaction.accepted), recipients=None, subject=None, message_id=None,
-            mode=person.settings.logging, decision=plan.decision, reason=plan.reason, state=State.PENDING,
-        )  # fmt: skip
-        if plan.reason in NEVER_MEANT_TO_BE_LOGGED:
-            return row
-        return replace(
-            row,
-            recipients=tuple(path.address.decode("utf-8", "replace") for path in self._transaction.accepted),
-            subject=readable_subject(message.subject) or None,
-            message_id=message.message_id,
+        self._subject = readable_subject(self._message.subject) or None
+        self._recipients = tuple(
+            [path.address.decode("utf-8", "replace") for path in self._transaction.accepted]
         )
 
-    def _note_copy(self) -> None:
-        """What became of the copy is in the row before anything else can happen to the mail."""
-        if self._row is not None:
-            copy = Copy.REFUSED if self._is_retry_without_copy else self._begun.copy
-            self._row = replace(self._row, bcc=copy, bcc_reply=self._kept_copy_reply())
+    def _row(
+        self, person: Person, state: State, upstream: str | None = None, copy_refusal: bytes | None = None
+    ) -> Row:
+        """The row as it stands now, with what may be kept of the mail: of one that was never meant to be logged
+        neither names nor words."""
+        plan = self._plan
+        is_kept = plan.reason not in NEVER_MEANT_TO_BE_LOGGED
+        return Row(
+            id=self._id, time=self._time, process=self._relay.process_id, person=person.id,
+            sender=self._message.author,
+            recipient_count=len(self._transaction.accepted),
+            recipients=self._recipients if is_kept else None,
+            subject=self._subject if is_kept else None,
+            message_id=self._message.message_id if is_kept else None,
+            mode=person.settings.logging, decision=plan.decision, reason=plan.reason, state=state, upstream=upstream,
+            bcc=Copy.REFUSED if self._is_retry_without_copy else self._begun.copy,
+            bcc_reply=self._copy_reply,
+            copy_refusal=copy_refusal,
+        )  # fmt: skip
 
     def _copy_to(self) -> bytes | None:
         if self._plan.bcc is None or self._is_retry_without_copy:
@@ -265,11 +273,12 @@ class Delivery:
 
     async def _finish(self, last: bytes) -> Delivered:
         """From here on nothing depends on the client, and nothing is tried twice."""
-        fingerprint = self._fingerprint()
-        if self._row is not None:
-            earlier = await self._relay.logbook.write_unless_answered(self._row, fingerprint)
+        if self._opened is None:
+            self._open_row()
+        if self._opened is not None:
+            earlier = await self._relay.logbook.written_unless_answered(self._opened)
             if earlier is not None:
-                return self._repeated(earlier, fingerprint)
+                return self._repeated(earlier)
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
         try:
@@ -283,13 +292,21 @@ class Delivery:
             return await self._refused(verdict)
         await self._settle(self._state_when_accepted(), verdict)
         self._count_if_unknown()
-        return self._ended(self._for_client(verdict), fingerprint)
+        return self._ended(self._for_client(verdict), self._fingerprint)
 
-    def _repeated(self, earlier: EarlierAnswer, fingerprint: bytes) -> Delivered:
+    def _open_row(self) -> None:
+        """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole is
+        recognised by its bytes at once, and is written down while the upstream says what it thinks of copy and data."""
+        self._fingerprint = _digest_of([*self._envelope_parts(), self._digest.digest()])
+        if self._person is not None:
+            pending = self._row(self._person, State.PENDING)
+            self._opened = self._relay.logbook.hand_over(pending, self._fingerprint)
+
+    def _repeated(self, earlier: EarlierAnswer) -> Delivered:
         code, _, text = earlier.reply.partition(" ")
         reply = Reply(int(code), (text.encode(),)) if code.isdecimal() else replies.OK
         self._log("repeated", reply)
-        return Delivered(self._for_client(reply), earlier.mail_id, fingerprint, repeats=earlier.mail_id)
+        return Delivered(self._for_client(reply), earlier.mail_id, self._fingerprint, repeats=earlier.mail_id)
 
     def _state_when_accepted(self) -> State:
         if self._plan.decision is Decision.NONE:
@@ -301,9 +318,7 @@ class Delivery:
     async def _settle(self, state: State, verdict: Reply | None) -> None:
         """Write the row as it ends, with the final reply; None: there is none. A mail that is nobody's has no row."""
         self._log(state, verdict)
-        if self._row is None and self._person is not None:
-            self._row = self._described(self._person)
-        if self._row is None:
+        if self._person is None:
             return
         broken_by_copy = (
             state is State.ABORTED and self._begun.reply is None and self._begun.copy is not Copy.NONE
@@ -317,8 +332,7 @@ class Delivery:
         key = self._copy_refusal_key() if refused_with_copy or broken_by_copy else None
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
-        self._row = replace(self._row, state=state, upstream=self._kept(verdict), copy_refusal=key)
-        await self._relay.logbook.write(self._row)
+        await self._relay.logbook.write(self._row(self._person, state, self._kept(verdict), key))
 
     def _log(self, outcome: str, verdict: Reply | None) -> None:
         logs.relayed(
@@ -353,7 +367,7 @@ class Delivery:
         return reply.without_text() if bcc is not None and reply.names(bcc.encode()) else reply
 
     def _ended(self, reply: Reply, fingerprint: bytes = b"") -> Delivered:
-        if self._row is None:
+        if self._person is None:
             return Delivered(reply)
         return Delivered(reply, self._id, fingerprint)
 
@@ -366,9 +380,6 @@ class Delivery:
         key = address_key(author)
         if key not in self._sending.people.by_address:
             self._relay.logbook.note(UnknownSender(key, author, self._time))
-
-    def _fingerprint(self) -> bytes:
-        return _digest_of([*self._envelope_parts(), self._digest.digest()])
 
     def _copy_refusal_key(self) -> bytes:
         return _digest_of(
@@ -388,13 +399,11 @@ def new_mail_id() -> str:
     """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking anybody."""
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
-    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | secrets.randbits(62)
-    return str(uuid.UUID(int=value))
+    random = int.from_bytes(os.urandom(8)) >> 2
+    text = f"{milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _digest_of(parts: list[bytes]) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+    lengths = b"".join([len(part).to_bytes(8) for part in (parts, *parts)])
+    return hashlib.sha256(b"".join([lengths, *parts])).digest()

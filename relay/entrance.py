@@ -29,14 +29,18 @@ class Entrance:
         """Passwords travel encrypted, or not beyond this machine."""
         return not self.is_gateway and (encrypted or self.listener.is_loopback)
 
+    def trusts(self, source: str) -> bool:
+        """Whether a client of this address may send without signing in; asked once a session."""
+        return self.is_gateway and is_trusted(source, self.trusted)
+
     def refuse_strangers(
-        self, source: str, signed_in: SignedIn | None, people: People, *, encrypted: bool
+        self, signed_in: SignedIn | None, people: People, *, trusted: bool, encrypted: bool
     ) -> None:
         """Who may send at all: whoever signed in, or, at a gateway, whoever comes from a trusted network.
 
         Raises BadCommand."""
         if self.is_gateway:
-            if not is_trusted(source, self.trusted):
+            if not trusted:
                 raise BadCommand(replies.NOT_PERMITTED)
         elif signed_in is None or not signed_in.still_may(people):
             raise BadCommand(

@@ -4,7 +4,6 @@ Several relays share the counts of mails per minute through the logbook's rows; 
 
 import ipaddress
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
 
 from core.endpoints import Limits, Network, is_loopback
 
@@ -117,7 +116,7 @@ class Pace:
         return True
 
 
-def is_trusted(source: str, networks: Sequence[Network]) -> bool:
+def is_trusted(source: str, networks: tuple[Network, ...]) -> bool:
     """Whether a source address lies in one of the networks; an IPv4 address in IPv6 clothes counts as what it is."""
     try:
         address = ipaddress.ip_address(source.partition("%")[0])

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from core import logs
 from core.mail import Row
 from core.storage import logbook as storage
-from core.storage.database import Database, DatabaseUnavailable
+from core.storage import rows
+from core.storage.database import Database, DatabaseUnavailable, Session
 from core.storage.logbook import UnknownSender
 from core.storage.people import app_passwords_used
 from relay.batches import Batches, TooMany
@@ -58,6 +59,17 @@ class EarlierAnswer:
     reply: str
 
 
+FutureAnswer = asyncio.Future[EarlierAnswer | None]
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """A row on its way to the database."""
+
+    row: Row
+    answer: FutureAnswer | None
+
+
 class Logbook:
     """The logbook as the relay writes it."""
 
@@ -77,7 +89,15 @@ class Logbook:
 
     async def write_unless_answered(self, row: Row, fingerprint: bytes) -> EarlierAnswer | None:
         """The same for a row, unless this very mail was accepted before and the client has not heard it."""
-        return await self._within_bounds(Unanswered(row, fingerprint), row)
+        return await self.written_unless_answered(self.hand_over(row, fingerprint))
+
+    def hand_over(self, row: Row, fingerprint: bytes) -> HandedOver:
+        """Begin with that, while something else is done."""
+        return HandedOver(row, self._hand_over(Unanswered(row, fingerprint)))
+
+    async def written_unless_answered(self, handed_over: HandedOver) -> EarlierAnswer | None:
+        """Wait for the end of what was begun."""
+        return await self._answer(handed_over.answer, handed_over.row)
 
     def note(self, entry: Entry) -> None:
         """The same, with nobody waiting."""
@@ -96,11 +116,23 @@ class Logbook:
         self._journal.close()
 
     async def _within_bounds(self, errand: Errand, in_journal: Entry | None) -> EarlierAnswer | None:
-        if not self._is_stalled():
+        return await self._answer(self._hand_over(errand), in_journal)
+
+    def _hand_over(self, errand: Errand) -> FutureAnswer | None:
+        """To the database; None where that would be in vain."""
+        if self._is_stalled():
+            return None
+        try:
+            return self._in_database.submit(errand, SECONDS_FOR_THE_DATABASE)
+        except TooMany:
+            return None
+
+    async def _answer(self, answer: FutureAnswer | None, in_journal: Entry | None) -> EarlierAnswer | None:
+        """The database's; what it does not take in time goes to the journal."""
+        if answer is not None:
             try:
-                async with asyncio.timeout(SECONDS_FOR_THE_DATABASE):
-                    return await asyncio.shield(self._in_database.submit(errand))
-            except (TimeoutError, TooMany):
+                return await answer
+            except TimeoutError:
                 pass
             except DatabaseUnavailable as error:
                 self._failed_at = time.monotonic()
@@ -118,8 +150,7 @@ class Logbook:
 
     async def _to_journal(self, entry: Entry) -> None:
         try:
-            async with asyncio.timeout(SECONDS_FOR_THE_JOURNAL):
-                await asyncio.shield(self._in_journal.submit(entry))
+            await self._in_journal.submit(entry, SECONDS_FOR_THE_JOURNAL)
         except (TimeoutError, JournalFull, TooMany):
             logs.journal_full()
         except Exception:  # noqa: BLE001  nor may anything else stop it
@@ -131,26 +162,19 @@ class Logbook:
         return just_failed or self._in_database.busy_seconds() > SECONDS_FOR_THE_DATABASE
 
     def _apply(self, errands: Sequence[Errand]) -> Sequence[EarlierAnswer | None]:
-        """One transaction for all; runs on the logbook's thread."""
-        asked = {errand.fingerprint for errand in errands if isinstance(errand, Unanswered)}
-        with self._database.writing() as session:
-            since = datetime.now(UTC) - LOST_REPLIES_COUNT_FOR
-            known = storage.lost_replies(session, asked, since) if asked else {}
-            storage.write(
-                session, [row for errand in errands if (row := _row_to_write(errand, known)) is not None]
-            )
-            storage.count_unknown(
-                session, [errand for errand in errands if isinstance(errand, UnknownSender)]
-            )
-            app_passwords_used(
-                session,
-                {errand.app_password_id: errand.time for errand in errands if isinstance(errand, Used)},
-            )
-            for errand in errands:
-                if isinstance(errand, LostReply):
-                    storage.note_lost_reply(session, errand.mail_id, errand.fingerprint)
-                elif isinstance(errand, ReplyDelivered):
-                    storage.reply_delivered(session, errand.mail_id)
+        """One transaction for all rows, after one for what is rare; runs on the logbook's thread."""
+        unanswered = [errand for errand in errands if isinstance(errand, Unanswered)]
+        rare = [errand for errand in errands if not isinstance(errand, Row | Unanswered)]
+        if rare:
+            with self._database.writing() as session:
+                _apply_rare(session, rare)
+        if len(rare) == len(errands):
+            return [None] * len(errands)
+        with rows.writing(self._database) as book:
+            known = book.lost_replies(datetime.now(UTC) - LOST_REPLIES_COUNT_FOR) if unanswered else {}
+            book.write([row for errand in errands if (row := _row_to_write(errand, known)) is not None])
+        if not known:
+            return [None] * len(errands)
         return [
             EarlierAnswer(*known[errand.fingerprint])
             if isinstance(errand, Unanswered) and errand.fingerprint in known
@@ -184,6 +208,18 @@ class Logbook:
             raise
         except Exception:  # noqa: BLE001  told, with its trace, and given up
             logs.failed_unexpectedly("taking an entry of the journal back")
+
+
+def _apply_rare(session: Session, errands: Sequence[Errand]) -> None:
+    storage.count_unknown(session, [errand for errand in errands if isinstance(errand, UnknownSender)])
+    app_passwords_used(
+        session, {errand.app_password_id: errand.time for errand in errands if isinstance(errand, Used)}
+    )
+    for errand in errands:
+        if isinstance(errand, LostReply):
+            storage.note_lost_reply(session, errand.mail_id, errand.fingerprint)
+        elif isinstance(errand, ReplyDelivered):
+            storage.reply_delivered(session, errand.mail_id)
 
 
 def _row_to_write(errand: Errand, answered: Mapping[bytes, object]) -> Row | None:

@@ -11,21 +11,15 @@ from core.addresses import address_key
 _AUTOMATIC_PRECEDENCE = frozenset({b"bulk", b"list", b"junk", b"auto_reply"})
 _READ_RECEIPT = re.compile(rb"report-type\s*=\s*\"?disposition-notification", re.IGNORECASE)
 _LONGEST_FROM = 8 * 1024
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
+_LINE_GOES_ON = re.compile(rb"\r\n(?=[ \t])")
+_FIELD = re.compile(
+    rb"^(from|subject|message-id|auto-submitted|precedence|list-id|content-type|x-blindcopy|received|x-sfdc-[!-9;-~]*)"
+    rb"[ \t]*:([^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The fields that say something here; one search over all of a header, as it is at work on every mail."""
 _PLAIN_AUTHOR = re.compile(rb'(?:"[^"\\<>]*"[ \t]*|[^"<>,;:()@\\]*)<([^\s<>"(),;:@\\]+@[^\s<>"(),;:@\\]+)>')
 _PLAIN_ADDRESS = re.compile(rb'[^\s<>"(),;:@\\]+@[^\s<>"(),;:@\\]+')
-_WANTED = frozenset(
-    {
-        b"from",
-        b"subject",
-        b"message-id",
-        b"auto-submitted",
-        b"precedence",
-        b"list-id",
-        b"content-type",
-        b"x-blindcopy",
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +40,9 @@ class Message:
 def read_message(header: bytes) -> Message:
     """The view of a header block: the fields up to the empty line, CRLF line ends."""
     fields: dict[bytes, list[bytes]] = {}
-    by_salesforce, hops = False, 0
+    by_salesforce = False
     for name, value in _fields(header):
-        if name in _WANTED:
-            fields.setdefault(name, []).append(value)
-        hops += name == b"received"
+        fields.setdefault(name, []).append(value)
         by_salesforce = by_salesforce or name.startswith(b"x-sfdc-")
     return Message(
         author=_author(fields.get(b"from", [])),
@@ -60,16 +52,14 @@ def read_message(header: bytes) -> Message:
         is_read_receipt=_is_read_receipt(fields.get(b"content-type", [b""])[0]),
         is_opted_out=any(value.strip().lower() == b"no" for value in fields.get(b"x-blindcopy", [])),
         is_by_salesforce=by_salesforce,
-        hops=hops,
+        hops=len(fields.get(b"received", ())),
     )
 
 
 def _fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Names in lower case, values unfolded (RFC 5322 section 2.2.3)."""
-    unfolded = header.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
-    for line in unfolded.split(b"\r\n"):
-        if match := _FIELD.fullmatch(line):
-            yield match.group(1).lower(), match.group(2).strip()
+    for match in _FIELD.finditer(_LINE_GOES_ON.sub(b"", header)):
+        yield match.group(1).lower(), match.group(2).strip()
 
 
 def _message_id(value: bytes) -> str | None:

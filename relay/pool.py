@@ -1,6 +1,7 @@
 """Where links come from: a pool for the relay's own credential, or the one link that a client signed in on itself."""
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Mapping
 from typing import Protocol
 
@@ -77,6 +78,38 @@ class OwnLink:
         self._link.quit()
 
 
+class Places:
+    """How many connections we may have at once; who finds none free waits in line for a while."""
+
+    def __init__(self, number: int) -> None:
+        self.free = number
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Raises UpstreamBusy."""
+        if self.free:
+            self.free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            async with asyncio.timeout(_SECONDS_FOR_A_PLACE):
+                await turn
+        except TimeoutError as error:
+            if turn.done() and not turn.cancelled():
+                self.give_back()  # the turn had come in the very moment
+            raise UpstreamBusy from error
+
+    def give_back(self) -> None:
+        """To whoever has waited longest."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
+
+
 class Pool:
     """The links to one upstream, all with the same credential; those that are idle are used again."""
 
@@ -85,7 +118,7 @@ class Pool:
         """What the upstream offered last."""
         self._route = route
         self._idle: list[UpstreamLink] = []
-        self._places = asyncio.Semaphore(_MOST_LINKS)
+        self._places = Places(_MOST_LINKS)
         self._loop = asyncio.get_running_loop()
         self._errands: set[asyncio.Task[None]] = set()
         self._is_known = False
@@ -101,7 +134,7 @@ class Pool:
 
     async def take(self) -> UpstreamLink:
         """A link for one mail. Raises Unavailable, RefusesUs, UpstreamBusy."""
-        await self._take_place()
+        await self._places.take()
         while self._idle:
             link = self._idle.pop()
             if link.is_reusable(self._loop.time()):
@@ -111,12 +144,12 @@ class Pool:
 
     async def take_new(self) -> UpstreamLink:
         """The same on a connection of its own."""
-        await self._take_place()
+        await self._places.take()
         return await self._connect_or_free_place()
 
     def give_back(self, link: UpstreamLink) -> None:
         """The mail on this link is done; whether the link lives on is decided here."""
-        self._places.release()
+        self._places.give_back()
         link.idle_since = self._loop.time()
         if link.is_reusable(link.idle_since):
             self._idle.append(link)
@@ -129,7 +162,7 @@ class Pool:
 
     def drop(self, link: UpstreamLink) -> None:
         """Nobody knows what this link is at."""
-        self._places.release()
+        self._places.give_back()
         link.abort()
 
     async def learn(self) -> None:
@@ -164,18 +197,11 @@ class Pool:
         for link in stale:
             link.quit()
 
-    async def _take_place(self) -> None:
-        try:
-            async with asyncio.timeout(_SECONDS_FOR_A_PLACE):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise UpstreamBusy from error
-
     async def _connect_or_free_place(self) -> UpstreamLink:
         try:
             connected = await self._route.connect()
         except BaseException as error:
-            self._places.release()
+            self._places.give_back()
             if isinstance(error, Unavailable | RefusesUs):
                 logs.upstream_unavailable(str(self), str(error))
             raise

@@ -33,9 +33,9 @@ class Reply:
 
     def wire(self) -> bytes:
         """What goes to a client: printable ASCII, bounded, each line with its code."""
-        lines = [_UNPRINTABLE.sub(b"?", line)[: _LONGEST_LINE - 4] for line in self.lines[:_MOST_LINES]] or [
-            b""
-        ]
+        if len(self.lines) == 1:
+            return b"%03d %b\r\n" % (self.code, _printable(self.lines[0]))
+        lines = [_printable(line) for line in self.lines[:_MOST_LINES]] or [b""]
         code = b"%03d" % self.code
         head = [code + b"-" + line for line in lines[:-1]]
         return b"\r\n".join([*head, code + b" " + lines[-1], b""])
@@ -63,6 +63,10 @@ class Reply:
         return Reply(
             self.code, (code + (b" Ok" if self.is_positive else b" Not accepted by the mail provider"),)
         )
+
+
+def _printable(line: bytes) -> bytes:
+    return _UNPRINTABLE.sub(b"?", line)[: _LONGEST_LINE - 4]
 
 
 class Garbage(Exception):

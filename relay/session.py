@@ -65,6 +65,7 @@ class Session(Connection):
         self._errors = 0
         self._commands = 0
         self._is_counted = False
+        self._is_trusted = False
         self._data_ends_at = 0.0
         self._must_sign_in_by = self._now() + SECONDS_UNTIL_THE_SIGN_IN
         self._must_end_by = self._now() + SECONDS_FOR_A_SESSION
@@ -95,6 +96,7 @@ class Session(Connection):
             return
         self._relay.sessions.enter(self.source)
         self._is_counted = True
+        self._is_trusted = self._entrance.trusts(self.source)
         await self._say(Reply(220, (f"{self._relay.hostname} ESMTP".encode(),)))
         await self._send_away_if_stopping()
 
@@ -201,7 +203,7 @@ class Session(Connection):
             return replies.INTERNAL
         if self._signed_in is not None and not self._signed_in.still_may(people):
             self._sign_out()
-        self._entrance.refuse_strangers(self.source, self._signed_in, people, encrypted=self._is_encrypted)
+        self._refuse_strangers(people)
         path = parse_mail(arguments)
         self._entrance.refuse_sender(path, people)
         self._keep_pace(people)
@@ -216,6 +218,11 @@ class Session(Connection):
         else:
             transaction.give_up()
         return self._verdict(reply)
+
+    def _refuse_strangers(self, people: People) -> None:
+        self._entrance.refuse_strangers(
+            self._signed_in, people, trusted=self._is_trusted, encrypted=self._is_encrypted
+        )
 
     def _keep_pace(self, people: People) -> None:
         """So many mails a minute a person may send, by all relays together."""
@@ -247,7 +254,7 @@ class Session(Connection):
             return replies.NO_RECIPIENTS
         if people is None:
             return replies.INTERNAL
-        self._entrance.refuse_strangers(self.source, self._signed_in, people, encrypted=self._is_encrypted)
+        self._refuse_strangers(people)
         await self._say(replies.SEND_DATA)
         self._data_ends_at = self._now() + SECONDS_FOR_THE_DATA
         signed_in = self._signed_in.person(people) if self._signed_in is not None else None

@@ -52,6 +52,11 @@ class Snapshot:
             else:
                 logs.settings_from_snapshot(self.people.revision)
 
+    @property
+    def knows_refused_copies(self) -> bool:
+        """Whether there are any, so that a mail need not be recognised otherwise."""
+        return bool(self._refused_copies or self._refused_here)
+
     def copy_was_refused(self, key: bytes) -> bool:
         """Whether the mail that this recognises was refused at the dot with a copy within the last hour."""
         return key in self._refused_copies or key in self._refused_here

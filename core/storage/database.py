@@ -14,7 +14,8 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -37,6 +38,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
+        self._writing_engine = self._engine.execution_options(writing=True)
         self._url = url
         self._is_up_to_date = False
 
@@ -49,8 +51,28 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A transaction that commits when the block ends. Raises DatabaseUnavailable."""
-        with self._transaction(self._engine.execution_options(writing=True)) as session:
+        with self._transaction(self._writing_engine) as session:
             yield session
+
+    @contextmanager
+    def driving(self) -> Iterator[tuple[DBAPICursor, Dialect]]:
+        """The driver's own cursor, for the one statement that is done for every mail: on SQLite it is a transaction
+        of its own, on PostgreSQL all is committed when the block ends. Raises DatabaseUnavailable."""
+        with _troubles_translated(), self._drivers_troubles_translated():
+            connection = self._engine.raw_connection()
+            try:
+                yield connection.cursor(), self._engine.dialect
+                connection.commit()
+            finally:
+                connection.close()  # back to the pool, which rolls back what was not committed
+
+    @contextmanager
+    def _drivers_troubles_translated(self) -> Iterator[None]:
+        driver: Any = self._engine.dialect.dbapi
+        try:
+            yield
+        except (driver.OperationalError, driver.InterfaceError) as error:
+            raise DatabaseUnavailable(_short(error)) from error
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Session]:
@@ -67,7 +89,7 @@ class Database:
             if self.revision() != newest_revision():
                 with (
                     self._migration_lock(),
-                    self._engine.execution_options(writing=True).begin() as connection,
+                    self._writing_engine.begin() as connection,
                 ):
                     if connection.dialect.name == "postgresql":
                         connection.execute(

@@ -1,21 +1,19 @@
-"""The logbook: one row per mail of a known person. Writing is idempotent and only moves forward."""
+"""The logbook: one row per mail of a known person; how it is read, and the rarer things that are noted in it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from core.mail import DISMISSIBLE, OPEN_STATES, Copy, Decision, Reason, Row, State
+from core.mail import DISMISSIBLE, Copy, Decision, Reason, Row, State
 from core.refusal import Refusal
 from core.storage.beats import alive
 from core.storage.models import ADDRESS_LENGTH, MailRow, PersonRow, UnknownSenderRow
 from core.storage.people import NotThere
-
-_LONGEST_TEXT = 2000
+from core.storage.rows import fit
 
 
 class NotDismissible(Refusal):
@@ -58,44 +56,9 @@ class Filter:
     before: str | None = None
 
 
-def write(session: Session, rows: Iterable[Row]) -> None:
-    """Insert rows, or move rows that are there forward: an open state gives way, a final one stays.
-
-    Of several rows of one id in one call the last counts."""
-    values = [_values(row) for row in {row.id: row for row in rows}.values()]
-    if not values:
-        return
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(cast("Table", MailRow.__table__))
-    settled = {
-        name: statement.excluded[name]
-        for name in values[0]
-        if name not in {"id", "time", "process", "person_id"}
-    }
-    is_open = or_(*(MailRow.state == state.value for state in sorted(OPEN_STATES)))
-    brings_more = statement.excluded.state != State.PENDING.value
-    session.execute(
-        statement.on_conflict_do_update(index_elements=["id"], set_=settled, where=is_open & brings_more),
-        values,
-    )
-
-
 def note_lost_reply(session: Session, mail_id: str, fingerprint: bytes) -> None:
     """The client may not have heard the 250 of this mail."""
     session.execute(update(MailRow).where(MailRow.id == mail_id).values(fingerprint=fingerprint))
-
-
-def lost_replies(
-    session: Session, fingerprints: Iterable[bytes], since: datetime
-) -> dict[bytes, tuple[str, str]]:
-    """Which of these were accepted since then without the client hearing it: fingerprint -> (row id, reply)."""
-    wanted = list(fingerprints)
-    query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream).where(
-        MailRow.fingerprint.in_(wanted), MailRow.time >= since
-    )
-    return {
-        key: (mail_id, upstream or "") for key, mail_id, upstream in session.execute(query) if key is not None
-    }
 
 
 def reply_delivered(session: Session, mail_id: str) -> None:
@@ -127,7 +90,7 @@ def count_unknown(session: Session, senders: Iterable[UnknownSender]) -> None:
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     for sender in sorted(senders, key=lambda one: one.key):
         statement = insert(UnknownSenderRow).values(
-            key=_fit(sender.key, ADDRESS_LENGTH), address=_fit(sender.address, ADDRESS_LENGTH), mails=1,
+            key=fit(sender.key, ADDRESS_LENGTH), address=fit(sender.address, ADDRESS_LENGTH), mails=1,
             first_seen=sender.time, last_seen=sender.time,
         )  # fmt: skip
         session.execute(
@@ -194,38 +157,6 @@ def _conditions(which: Filter) -> Sequence[ColumnElement[bool]]:
     if which.before is not None:
         conditions.append(MailRow.id < which.before)
     return conditions
-
-
-def _values(row: Row) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "time": row.time,
-        "process": row.process,
-        "person_id": row.person,
-        "sender": _fit(row.sender, ADDRESS_LENGTH),
-        "recipient_count": row.recipient_count,
-        "recipients": None
-        if row.recipients is None
-        else [_fit(one, ADDRESS_LENGTH) for one in row.recipients],
-        "subject": _fit(row.subject, _LONGEST_TEXT),
-        "message_id": _fit(row.message_id, _LONGEST_TEXT),
-        "mode": row.mode,
-        "decision": row.decision.value,
-        "reason": row.reason.value,
-        "state": row.state.value,
-        "upstream": _fit(row.upstream, _LONGEST_TEXT),
-        "bcc": row.bcc.value,
-        "bcc_reply": _fit(row.bcc_reply, _LONGEST_TEXT),
-        "fingerprint": row.fingerprint,
-        "copy_refusal": row.copy_refusal,
-    }
-
-
-def _fit(text: str | None, length: int) -> str | None:
-    """What every database can hold: no NUL, no lone surrogate, no more than the column."""
-    if text is None:
-        return None
-    return text.encode("utf-8", "replace").decode().replace("\0", "")[:length]
 
 
 def _row(mail: MailRow) -> Row:

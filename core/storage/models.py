@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -129,8 +129,18 @@ class MailRow(Base):
     __table_args__ = (
         Index("mail_of_person", "person_id", "id"),
         Index("mail_of_state", "state", "id"),
-        Index("mail_fingerprint", "fingerprint"),
-        Index("mail_copy_refusal", "copy_refusal"),
+        Index(
+            "mail_lost_reply",
+            "time",
+            sqlite_where=text("fingerprint IS NOT NULL"),
+            postgresql_where=text("fingerprint IS NOT NULL"),
+        ),
+        Index(
+            "mail_refused_copy",
+            "time",
+            sqlite_where=text("copy_refusal IS NOT NULL"),
+            postgresql_where=text("copy_refusal IS NOT NULL"),
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from core.storage import logbook, people, settings
 from core.storage.audit import changes
 from core.storage.database import Database
 from core.storage.logbook import UnknownSender
+from core.storage.rows import writing
 from tests.doors.test_storage import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
@@ -373,8 +374,8 @@ class TestActivity:
             ),
             row(1, time=now, state=State.UNKNOWN, subject="The boss's"),
         ]
-        with sqlite.writing() as session:
-            logbook.write(session, found)
+        with writing(sqlite) as book:
+            book.write(found)
         return found
 
     def test_answers_why_for_each_mail(self, anna, mails):

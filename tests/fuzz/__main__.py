@@ -131,7 +131,7 @@ async def a_round(seed):
                 await asyncio.sleep(0.05)
             arrived = [taken.raw for taken in sink.taken if taken.complete]
             assert not relay.server._sessions, "sessions are left"
-            assert relay.pool._places._value == 250, "a place of the pool is lost"
+            assert relay.pool._places.free == 250, "a place of the pool is lost"
             for mail in heard:
                 assert mail in arrived, "a 250 was heard for a mail that is not there"
             assert not any(b"\0" in mail or b"\n" in mail.replace(b"\r\n", b"") for mail in arrived), (

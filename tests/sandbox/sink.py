@@ -10,7 +10,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 
-from relay.input import ClientInput
+from tests.sandbox.stream import Stream
 
 EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
 
@@ -107,7 +107,7 @@ class Sink:
         return reply
 
     async def _session(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reader = ClientInput(stream)
+        reader = Stream(stream)
         await self._say(writer, "greeting", "220 sink.test ESMTP")
         mail, rcpts = "", []
         while True:
@@ -146,7 +146,7 @@ class Sink:
                     mail, rcpts = "", []
                 await self._say(writer, line, "250 2.0.0 Ok")
 
-    async def _auth(self, reader: ClientInput, writer: asyncio.StreamWriter, line: str) -> None:
+    async def _auth(self, reader: Stream, writer: asyncio.StreamWriter, line: str) -> None:
         if line.upper() == "AUTH LOGIN" or line.upper().startswith("AUTH LOGIN "):
             for question in (["334 VXNlcm5hbWU6"] if line.upper() == "AUTH LOGIN" else []) + [
                 "334 UGFzc3dvcmQ6"
@@ -155,15 +155,13 @@ class Sink:
                 self.commands.append(await self._line(reader))
         await self._say(writer, line, "235 2.7.0 Ok")
 
-    async def _line(self, reader: ClientInput) -> str:
+    async def _line(self, reader: Stream) -> str:
         line = await reader.line()
         if line is None:
             raise ClosedByScript
         return line.decode("latin-1")
 
-    async def _data(
-        self, reader: ClientInput, writer: asyncio.StreamWriter, mail: str, rcpts: list[str]
-    ) -> None:
+    async def _data(self, reader: Stream, writer: asyncio.StreamWriter, mail: str, rcpts: list[str]) -> None:
         held = bytearray(b"\r\n")
         early = dict(self.script.early)
         end = -1

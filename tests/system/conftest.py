@@ -84,11 +84,11 @@ class Installation:
         """A relay that is ready on a submission listener."""
         return self.start_relay_raw("submission", **env)
 
-    def start_relay_raw(self, kind, log=None, **env):
+    def start_relay_raw(self, kind, log=None, program=("relay",), **env):
         """A relay that is ready; `port` is that of its first listener, `log` where its stderr goes."""
         log = log or (self.directory / f"relay-{len(self.processes)}.log").open("wb")
         process = subprocess.Popen(
-            [sys.executable, "-m", "relay"],
+            [sys.executable, "-m", *program],
             cwd=CHECKOUT,
             env=self.env | env,
             stdout=subprocess.PIPE,
