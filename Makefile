@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install demo test lint lock
+.PHONY: install demo test lint bench lock
 
 install: $(VENV)/installed
 
@@ -22,6 +22,9 @@ lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+bench: install
+	$(RUN) -m tests.bench
 
 lock:
 	pip-compile --quiet --extra test --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe -o requirements.lock pyproject.toml

@@ -18,6 +18,7 @@ from admin import (
     activity,
     app_passwords,
     changes,
+    health,
     mail_client,
     people,
     policy,
@@ -69,7 +70,7 @@ def build_app(config: Config | None = None) -> Flask:
     _set_up_libraries(app, config)
     for blueprint in (
         sign_in.pages, activity.pages, senders.pages, salesforce.pages, policy.pages, people.pages,
-        app_passwords.pages, mail_client.pages, account.pages, changes.pages,
+        app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)
     app.add_template_filter(local_time)

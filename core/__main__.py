@@ -50,6 +50,7 @@ def _say_configuration(config: Config) -> None:
         "BLINDCOPY_UPSTREAM_CA_FILE": config.upstream.ca_file
         if config.upstream and config.upstream.ca_file
         else "the system's",
+        "BLINDCOPY_MONITOR": config.monitor or "off",
         "BLINDCOPY_WEB_HOST": config.web_host,
         "PORT": config.web_port,
         "BLINDCOPY_PUBLIC_URL": config.public_url,

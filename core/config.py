@@ -17,6 +17,7 @@ from core.endpoints import (
     Listener,
     ListenerKind,
     Network,
+    Place,
     SignIn,
     TlsFiles,
     TokenSource,
@@ -62,6 +63,7 @@ class Config:
     sign_in: SignIn
     trusted: tuple[Network, ...]
     upstream: Upstream | None
+    monitor: Place | None
     public_url: str
     web_host: str
     web_port: int
@@ -95,6 +97,7 @@ class _Reader:
             sign_in=self._sign_in(),
             trusted=trusted,
             upstream=self._upstream(listeners),
+            monitor=self._monitor(),
             public_url=self._public_url(),
             web_host=self._text("BLINDCOPY_WEB_HOST") or "127.0.0.1",
             web_port=self._web_port(),
@@ -310,6 +313,16 @@ class _Reader:
         return TokenSource(
             options.get("token_url", ""), options.get("scope", ""), options.get("client_id") or user
         )
+
+    def _monitor(self) -> Place | None:
+        text = self._text("BLINDCOPY_MONITOR") or "127.0.0.1:9025"
+        if text == "off":
+            return None
+        url, port = _split(f"http://{text}")
+        if url is None or port is None or not url.hostname or url.path:
+            self._wrong("BLINDCOPY_MONITOR", f"“{text}” is not a place; write it like 127.0.0.1:9025, or off")
+            return None
+        return Place(url.hostname, port)
 
     def _public_url(self) -> str:
         text = self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000"

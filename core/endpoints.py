@@ -108,6 +108,17 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A host and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return host_and_port(self.host, self.port)
+
+
+@dataclass(frozen=True)
 class TlsFiles:
     """The certificate that listeners show, PEM with its chain, and its private key."""
 

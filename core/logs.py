@@ -78,6 +78,20 @@ def database_unavailable(cause: str) -> None:
     _log.error("database unavailable cause=%s", _quoted(cause))
 
 
+def monitor_started(place: str) -> None:
+    _log.info("monitor http://%s/metrics /healthz /readyz", place)
+
+
+def monitor_unavailable(place: str, cause: str) -> None:
+    _log.error(
+        "ALARM cannot answer on BLINDCOPY_MONITOR, mail goes on place=%s cause=%s", place, _quoted(cause)
+    )
+
+
+def metrics_not_kept(cause: str) -> None:
+    _log.error("figures not kept cause=%s", _quoted(cause))
+
+
 def journaled(rows: int) -> None:
     _log.warning("journaled rows=%d", rows)
 

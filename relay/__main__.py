@@ -17,12 +17,15 @@ from core.endpoints import Listener, Upstream
 from core.offloop import off_loop
 from core.secrets import Box
 from core.smtp import Route, server_context
+from core.storage.beats import Condition
 from core.storage.database import Database, DatabaseUnavailable
 from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
 from relay.journal import Journal
 from relay.logbook import Logbook
+from relay.meters import Meters
+from relay.observed import observed
 from relay.pool import Pool
 from relay.server import Server
 from relay.snapshot import Snapshot
@@ -59,22 +62,27 @@ async def _run(config: Config) -> None:
     await _migrate(database)
     snapshot = Snapshot(database, config.state_dir, box, process_id)
     await snapshot.start()
-    pulse = Pulse(database, snapshot, process_id)
-    await pulse.start()
-    logbook = Logbook(database, Journal(config.state_dir, process_id, box))
+    meters = Meters(config.state_dir, process_id)
+    journal = Journal(config.state_dir, process_id, box)
     entrances = _entrances(config)
     pool = Pool(_route(upstream, config.hostname))
-    server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot))
+    pulse = Pulse(database, snapshot, process_id, lambda: Condition(pool.trouble, journal.length()))
+    await pulse.start()
+    logbook = Logbook(database, journal, meters.note)
+    server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, count=meters.note))
     await _learn(pool)
     bound = await _listen(server, entrances)
     await _refuse_circles(upstream, bound)
     await pulse.start(tuple(str(listener) for listener in bound))
     logs.relay_started(config.hostname, str(upstream))
+    monitor = observed(server, pool, journal, snapshot, meters)
+    if config.monitor is not None:
+        monitor.start(config.monitor)
     for listener in bound:
         print(f"ready {listener}", flush=True)  # noqa: T201
     chores = [
         asyncio.ensure_future(chore)
-        for chore in (snapshot.keep_fresh(), pulse.go_on(), server.watch(), pool.tidy())
+        for chore in (snapshot.keep_fresh(), pulse.go_on(), server.watch(), pool.tidy(), _keep(meters))
     ]
     gc.freeze()  # what is there now stays: a full collection would look at it all, and halt every mail for 20 ms
     await stop.wait()
@@ -84,8 +92,16 @@ async def _run(config: Config) -> None:
     await pool.close()
     await logbook.stop()
     await pulse.stop()
+    monitor.stop()
+    meters.stop()
     database.close()
     logs.relay_stopped(unfinished)
+
+
+async def _keep(meters: Meters) -> None:
+    while True:
+        await off_loop(meters.keep)
+        await asyncio.sleep(1)
 
 
 def _raise_open_files() -> None:

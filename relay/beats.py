@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from core import logs
 from core.offloop import off_loop
-from core.storage.beats import Beat, beat, database_now, farewell
+from core.storage.beats import Beat, Condition, beat, database_now, farewell
 from core.storage.database import Database, DatabaseUnavailable
 from core.storage.logbook import close_orphans
 from relay.snapshot import Snapshot
@@ -19,7 +19,14 @@ _MOST_SECONDS = 3.0
 class Pulse:
     """The signs of life of one relay process."""
 
-    def __init__(self, database: Database, snapshot: Snapshot, process_id: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        snapshot: Snapshot,
+        process_id: str,
+        condition: Callable[[], Condition] = Condition,
+    ) -> None:
+        self._condition = condition
         self._database = database
         self._snapshot = snapshot
         self._beat = Beat(process_id, "relay", datetime.now(UTC), 0)
@@ -53,7 +60,11 @@ class Pulse:
             with self._database.writing() as session:
                 beat(
                     session,
-                    replace(self._beat, settings_revision=people.revision if people is not None else 0),
+                    replace(
+                        self._beat,
+                        settings_revision=people.revision if people is not None else 0,
+                        condition=self._condition(),
+                    ),
                 )
                 close_orphans(session, database_now(session))
         except DatabaseUnavailable as error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from core import logs
 from core.addresses import address_key
@@ -22,17 +23,23 @@ from relay.limits import FailedSignIns, Pace, Sessions
 from relay.link import UpstreamLost
 from relay.logbook import EarlierAnswer, HandedOver, Logbook
 from relay.message import Message, read_message, recipient_key
+from relay.meters import MailSeen
 from relay.pool import Pool
 from relay.replies import Reply, is_our_fault
 from relay.snapshot import Snapshot
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
+Awaited = TypeVar("Awaited")
 MOST_HOPS = 100
 """A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
 
 
 class ClientGone(Exception):
     """The client hung up before its mail was through."""
+
+
+def _count_nothing(seen: MailSeen) -> None:
+    """For a relay that nobody measures."""
 
 
 @dataclass
@@ -45,6 +52,7 @@ class Relay:
     logbook: Logbook
     snapshot: Snapshot
     failed_sign_ins: FailedSignIns = field(default_factory=FailedSignIns)
+    count: Callable[[MailSeen], None] = _count_nothing
     sessions: Sessions = field(default_factory=Sessions)
     pace: Pace = field(default_factory=Pace)
 
@@ -96,6 +104,7 @@ class Delivery:
         self._scanner = DataScanner()
         self._digest = hashlib.sha256()
         self._started = time.monotonic()
+        self._seconds_elsewhere = 0.0
         self._time = datetime.now(UTC)
         self._id = new_mail_id()
         self._message = Message()
@@ -130,7 +139,7 @@ class Delivery:
             self._begun = DataBegun(None, Copy.NONE if copy_to is None else Copy.UNANSWERED)
             if self._scanner.done:
                 self._open_row()
-            self._begun = await self._transaction.begin_data(copy_to)
+            self._begun = await self._for_others(self._transaction.begin_data(copy_to))
             self._copy_reply = self._kept_copy_reply()
             if not self._begun.may_stream:
                 return await self._not_begun()
@@ -155,7 +164,7 @@ class Delivery:
         return pieces
 
     async def _next(self) -> bytes:
-        chunk = await self._read()
+        chunk = await self._for_others(self._read())
         if not chunk:
             raise ClientGone
         piece = self._scanner.feed(chunk)
@@ -254,7 +263,7 @@ class Delivery:
             while not self._scanner.done:
                 if self._transaction.early_verdict is not None:
                     return await self._refused_early(self._transaction.early_verdict)
-                await self._transaction.write(piece)
+                await self._for_others(self._transaction.write(piece))
                 piece = await self._next()
                 if self._reason_to_refuse() is not None:
                     return await self._refuse_data()
@@ -282,7 +291,7 @@ class Delivery:
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
         try:
-            verdict = await self._transaction.finish(last)
+            verdict = await self._for_others(self._transaction.finish(last))
         except DotNotSent:
             return await self._refused(None)
         except UpstreamLost:
@@ -290,6 +299,7 @@ class Delivery:
             return self._ended(replies.UPSTREAM_LOST)
         if not verdict.is_positive:
             return await self._refused(verdict)
+        self._relay.pool.note_yes()
         await self._settle(self._state_when_accepted(), verdict)
         self._count_if_unknown()
         return self._ended(self._for_client(verdict), self._fingerprint)
@@ -306,6 +316,7 @@ class Delivery:
         code, _, text = earlier.reply.partition(" ")
         reply = Reply(int(code), (text.encode(),)) if code.isdecimal() else replies.OK
         self._log("repeated", reply)
+        self._count(reply)
         return Delivered(self._for_client(reply), earlier.mail_id, self._fingerprint, repeats=earlier.mail_id)
 
     def _state_when_accepted(self) -> State:
@@ -318,6 +329,12 @@ class Delivery:
     async def _settle(self, state: State, verdict: Reply | None) -> None:
         """Write the row as it ends, with the final reply; None: there is none. A mail that is nobody's has no row."""
         self._log(state, verdict)
+        try:
+            await self._settle_row(state, verdict)
+        finally:
+            self._count(verdict)
+
+    async def _settle_row(self, state: State, verdict: Reply | None) -> None:
         if self._person is None:
             return
         broken_by_copy = (
@@ -334,12 +351,29 @@ class Delivery:
             self._relay.snapshot.remember_refused_copy(key)
         await self._relay.logbook.write(self._row(self._person, state, self._kept(verdict), key))
 
+    async def _for_others(self, what: Awaitable[Awaited]) -> Awaited:
+        """Wait for the client or the upstream: time that is not ours."""
+        began = time.monotonic()
+        try:
+            return await what
+        finally:
+            self._seconds_elsewhere += time.monotonic() - began
+
+    def _count(self, verdict: Reply | None) -> None:
+        seconds = time.monotonic() - self._started - self._seconds_elsewhere
+        kind = f"{verdict.kind}xx" if verdict is not None else "none"
+        self._relay.count(MailSeen(self._reason, kind, self._begun.copy, seconds))
+
+    @property
+    def _reason(self) -> str:
+        return self._plan.reason if self._person is not None else "unknown-sender"
+
     def _log(self, outcome: str, verdict: Reply | None) -> None:
         logs.relayed(
             mail_id=self._id,
             recipients=len(self._transaction.accepted),
             copy=self._begun.copy,
-            reason=self._plan.reason if self._person is not None else "unknown-sender",
+            reason=self._reason,
             upstream=f"{verdict.bare()} {outcome}" if verdict is not None else outcome,
             seconds=time.monotonic() - self._started,
         )
@@ -358,7 +392,7 @@ class Delivery:
     def _for_client(self, verdict: Reply) -> Reply:
         """The upstream's own code and text; faults of ours in words of ours, and never the copy's address."""
         if not self._sending.has_own_link and is_our_fault(verdict):
-            logs.upstream_misconfigured(str(self._relay.pool), verdict.code)
+            self._relay.pool.note_refusal_of_us(verdict.code)
             return replies.MISCONFIGURED
         return self._unnamed(verdict)
 

@@ -4,7 +4,7 @@ What the database does not take in time goes to the journal, and the mail goes o
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +17,7 @@ from core.storage.logbook import UnknownSender
 from core.storage.people import app_passwords_used
 from relay.batches import Batches, TooMany
 from relay.journal import Entry, Journal, JournalFull, LostReply
+from relay.meters import CommitSeen
 
 SECONDS_FOR_THE_DATABASE = 0.25
 SECONDS_FOR_THE_JOURNAL = 0.25
@@ -70,11 +71,18 @@ class HandedOver:
     answer: FutureAnswer | None
 
 
+def _count_nothing(seen: CommitSeen) -> None:
+    """For a logbook that nobody measures."""
+
+
 class Logbook:
     """The logbook as the relay writes it."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
+    def __init__(
+        self, database: Database, journal: Journal, count: Callable[[CommitSeen], None] = _count_nothing
+    ) -> None:
         self._database = database
+        self._count = count
         self._journal = journal
         self._in_database: Batches[Errand, EarlierAnswer | None] = Batches(
             "logbook", self._apply, self._feed_back
@@ -170,9 +178,11 @@ class Logbook:
                 _apply_rare(session, rare)
         if len(rare) == len(errands):
             return [None] * len(errands)
+        began = time.monotonic()
         with rows.writing(self._database) as book:
             known = book.lost_replies(datetime.now(UTC) - LOST_REPLIES_COUNT_FOR) if unanswered else {}
             book.write([row for errand in errands if (row := _row_to_write(errand, known)) is not None])
+        self._count(CommitSeen(len(errands), time.monotonic() - began))
         if not known:
             return [None] * len(errands)
         return [

@@ -122,6 +122,32 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._errands: set[asyncio.Task[None]] = set()
         self._is_known = False
+        self._unreachable: str | None = None
+        self._refuses_us: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong between us and the upstream, as far as the last mails told; None: nothing."""
+        return self._refuses_us or self._unreachable
+
+    @property
+    def busy(self) -> int:
+        """How many links have a mail."""
+        return _MOST_LINKS - self._places.free
+
+    @property
+    def idle(self) -> int:
+        """How many links wait for one."""
+        return len(self._idle)
+
+    def note_refusal_of_us(self, code: int) -> None:
+        """The upstream refuses us, not the mail: that is alarming, and said to nobody but us."""
+        self._refuses_us = f"it does not accept us, and answers {code}"
+        logs.upstream_misconfigured(str(self), code)
+
+    def note_yes(self) -> None:
+        """The upstream has taken a mail of ours."""
+        self._refuses_us = None
 
     def __str__(self) -> str:
         return str(self._route)
@@ -203,10 +229,12 @@ class Pool:
         except BaseException as error:
             self._places.give_back()
             if isinstance(error, Unavailable | RefusesUs):
+                self._unreachable = str(error)
                 logs.upstream_unavailable(str(self), str(error))
             raise
         self.extensions = connected.extensions
         self._is_known = True
+        self._unreachable = None
         return UpstreamLink(connected.transport, connected.extensions, self._loop.time())
 
     async def _reset(self, link: UpstreamLink) -> None:

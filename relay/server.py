@@ -1,6 +1,7 @@
 """The listeners, and everyone who is connected to them: who has been silent for too long, and how all of it stops."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -31,6 +32,16 @@ class Server:
         self._sessions: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._none_left = asyncio.Event()
+        self._looked_at = time.monotonic()
+
+    @property
+    def session_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
+    def seconds_since_the_last_look(self) -> float:
+        """For how long the event loop has not come round; from any thread."""
+        return time.monotonic() - self._looked_at
 
     async def listen(self, entrances: Iterable[Entrance]) -> list[Listener]:
         """Accept clients; the listeners with the ports that they got. Raises OSError."""
@@ -68,6 +79,7 @@ class Server:
             began = now()
             await asyncio.sleep(1)
             late = max(late / 2, now() - began - 1)
+            self._looked_at = time.monotonic()
             self._note_lag(late)
             for session in [
                 one for one in self._sessions if one.deadline is not None and one.deadline < now()

@@ -306,7 +306,7 @@ class Session(Connection):
         """The upstream's own reply, unless it speaks of us."""
         if self._has_own_link or not is_our_fault(reply):
             return reply
-        logs.upstream_misconfigured(str(self._relay.pool), reply.code)
+        self._relay.pool.note_refusal_of_us(reply.code)
         return replies.MISCONFIGURED
 
     # -- whether the client has heard the last 250

@@ -17,6 +17,29 @@ _REMEMBERED = timedelta(days=1)
 
 
 @dataclass(frozen=True)
+class Condition:
+    """How a process says that it is: what is wrong with its upstream, and how many bytes its journal holds."""
+
+    upstream_trouble: str | None = None
+    journal_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that has beaten within the last day."""
+
+    kind: str
+    host: str
+    pid: int
+    started_at: datetime
+    beat_at: datetime
+    is_alive: bool
+    settings_revision: int
+    listeners: tuple[str, ...]
+    condition: Condition
+
+
+@dataclass(frozen=True)
 class Beat:
     """A running process; `listeners` are texts like `submission 127.0.0.1:2587`."""
 
@@ -25,6 +48,7 @@ class Beat:
     started_at: datetime
     settings_revision: int
     listeners: tuple[str, ...] = ()
+    condition: Condition = Condition()
 
 
 def database_now(session: Session) -> datetime:
@@ -46,6 +70,8 @@ def beat(session: Session, sign: Beat) -> None:
     row.beat_at = now
     row.settings_revision = sign.settings_revision
     row.listeners = list(sign.listeners)
+    row.upstream_trouble = sign.condition.upstream_trouble
+    row.journal_bytes = sign.condition.journal_bytes
 
 
 def farewell(session: Session, process_id: str) -> None:
@@ -63,3 +89,22 @@ def listeners(session: Session) -> list[str]:
     """What the relays that are there listen on."""
     query = select(ProcessRow.listeners).where(ProcessRow.beat_at >= database_now(session) - SILENCE)
     return sorted({listener for row in session.scalars(query) for listener in row})
+
+
+def processes(session: Session) -> list[Process]:
+    """Every process of the last day, those that are alive first."""
+    now = database_now(session)
+    rows = session.scalars(
+        select(ProcessRow)
+        .where(ProcessRow.beat_at >= now - _REMEMBERED)
+        .order_by(ProcessRow.kind, ProcessRow.id)
+    )
+    found = [
+        Process(
+            kind=row.kind, host=row.host, pid=row.pid, started_at=row.started_at, beat_at=row.beat_at,
+            is_alive=row.beat_at >= now - SILENCE, settings_revision=row.settings_revision,
+            listeners=tuple(row.listeners), condition=Condition(row.upstream_trouble, row.journal_bytes),
+        )
+        for row in rows
+    ]  # fmt: skip
+    return sorted(found, key=lambda process: not process.is_alive)

@@ -73,16 +73,34 @@ def copy_refusals(session: Session, since: datetime) -> frozenset[bytes]:
 
 
 def mails_of_others(session: Session, process: str, since: datetime) -> dict[int, int]:
-    """How many mails other processes have had in hand since then: person -> number.
-
-    Ids are in the order of time, so the primary key finds the few rows that it takes."""
-    first = f"{int(since.timestamp() * 1000):012x}"
+    """How many mails other processes have had in hand since then: person -> number."""
     query = (
         select(MailRow.person_id, func.count())
-        .where(MailRow.id >= f"{first[:8]}-{first[8:]}", MailRow.process != process)
+        .where(MailRow.id >= _first_id(since), MailRow.process != process)
         .group_by(MailRow.person_id)
     )
     return {person: number for person, number in session.execute(query)}  # noqa: C416  rows are tuples to us only
+
+
+def mails_since(session: Session, since: datetime) -> int:
+    """How many rows were made since then."""
+    return session.scalar(select(func.count()).where(MailRow.id >= _first_id(since))) or 0
+
+
+def in_need_of_somebody(session: Session) -> dict[State, int]:
+    """How many mails are in each state that asks for a person."""
+    query = (
+        select(MailRow.state, func.count())
+        .where(MailRow.state.in_([state.value for state in DISMISSIBLE]))
+        .group_by(MailRow.state)
+    )
+    return {State(state): number for state, number in session.execute(query)}
+
+
+def _first_id(time: datetime) -> str:
+    """Ids are in the order of time (UUIDv7), so the primary key finds the few rows that it takes."""
+    first = f"{int(time.timestamp() * 1000):012x}"
+    return f"{first[:8]}-{first[8:]}"
 
 
 def count_unknown(session: Session, senders: Iterable[UnknownSender]) -> None:

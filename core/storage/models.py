@@ -3,7 +3,18 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -167,3 +178,5 @@ class ProcessRow(Base):
     beat_at: Mapped[datetime]
     settings_revision: Mapped[int]
     listeners: Mapped[list[str]] = mapped_column(JSON)
+    upstream_trouble: Mapped[str | None] = mapped_column(Text)
+    journal_bytes: Mapped[int] = mapped_column(BigInteger)

@@ -3,28 +3,73 @@
 Everything on loopback, bounded, and over by itself. Only ratios from one run mean anything."""
 
 import argparse
+import os
 import platform
+import tempfile
+import time
 from datetime import UTC, datetime
 
-from tests.bench import speed
+from tests.bench import latency, memory, speed, tls
+
+PARTS = ("speed", "commits", "latency", "memory", "tls")
+_FSYNCS = 200
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="one load, by a part of its name")
-    parser.add_argument("--peers", default=",".join(speed.PEERS))
+    parser.add_argument(
+        "parts", nargs="*", default=PARTS, choices=[*PARTS, []], help="all, unless some are named"
+    )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--load", default="", help="only loads whose name holds this")
     arguments = parser.parse_args()
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}\n")
-    loads = [load for load in speed.LOADS if not arguments.only or arguments.only in load.name]
-    for name, rates in speed.measure(arguments.peers.split(","), loads, arguments.rounds).items():
-        ours = rates.get("Blindcopy", 0)
-        print(
-            name,
-            *(f"{peer} {rate:.0f} ({ours / rate:.2f})" for peer, rate in rates.items()),
-            sep=" | ",
-            flush=True,
-        )
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, "
+        f"an fsync takes {_fsync_milliseconds():.2f} ms\n"
+    )
+    loads = [load for load in speed.LOADS if arguments.load in load.name]
+    if "speed" in arguments.parts:
+        _print_rates(speed.measure(loads=loads, rounds=arguments.rounds), "Blindcopy")
+    if "commits" in arguments.parts:
+        names = ("Blindcopy", *speed.VARIANTS)
+        crowd = [load for load in speed.LOADS if load.sessions == 100]
+        _print_rates(speed.measure(names, crowd, arguments.rounds), "without rows")
+    if "latency" in arguments.parts:
+        names = (*speed.PEERS, "without rows")
+        _print("Added by a relay, 4 kB, one session, p50 (ms)", latency.measure(names))
+    if "memory" in arguments.parts:
+        _print("Memory", memory.measure())
+    if "tls" in arguments.parts:
+        _print("4 kB, 20 sessions, kept, own load (mails/s)", tls.measure())
+
+
+def _print_rates(found, ours):
+    """A row a load: each rate, and how many times the peer's ours is."""
+    peers = list(next(iter(found.values())))
+    print(f"| mails/s (or MB/s), in brackets {ours} to it |", " | ".join(peers), "|")
+    print("|---|" + "--:|" * len(peers))
+    for name, rates in found.items():
+        cells = [f"{rate:.0f} ({rates[ours] / rate:.2f})" if peer != ours else f"**{rate:.0f}**"
+                 for peer, rate in rates.items()]  # fmt: skip
+        print(f"| {name} |", " | ".join(cells), "|", flush=True)
+    print()
+
+
+def _print(title, figures):
+    print(f"| {title} | |\n|---|--:|")
+    for name, figure in figures.items():
+        print(f"| {name} | {figure:.2f} |", flush=True)
+    print()
+
+
+def _fsync_milliseconds():
+    with tempfile.NamedTemporaryFile(prefix="blindcopy-bench-") as file:
+        began = time.perf_counter()
+        for _ in range(_FSYNCS):
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        return (time.perf_counter() - began) / _FSYNCS * 1000
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def directory() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def blindcopy(
-    upstream_port: int, *, program: tuple[str, ...] = ("relay",), **env: str
+    upstream_port: int, *, program: tuple[str, ...] = ("relay",), kind: str = "gateway", **env: str
 ) -> Iterator[Installation]:
     """One relay process behind a gateway listener, with the copy and the row of every mail; `relay` is the process."""
     with directory() as place:
@@ -42,7 +42,7 @@ def blindcopy(
             installation.command("admin", "preference", SENDER, "set", "logging", "bcc")
             installation.command("admin", "policy", "set", "own-domains", "acme.test")
             listener = {"BLINDCOPY_LISTEN": "gateway://127.0.0.1:0", "BLINDCOPY_TRUSTED": "127.0.0.0/8"}
-            installation.relay = installation.start_relay_raw("gateway", program=program, **(listener | env))
+            installation.relay = installation.start_relay_raw(kind, program=program, **(listener | env))
             installation.port = installation.relay.port
             yield installation
         finally:

@@ -1,7 +1,7 @@
 """The pages, as a browser without JavaScript uses them."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,8 +13,10 @@ from core.mail import Copy, Decision, Reason, State
 from core.settings import Name, PolicyEntry
 from core.storage import logbook, people, settings
 from core.storage.audit import changes
+from core.storage.beats import Beat, Condition, beat
 from core.storage.database import Database
 from core.storage.logbook import UnknownSender
+from core.storage.models import ProcessRow
 from core.storage.rows import writing
 from tests.doors.test_storage import row
 
@@ -435,6 +437,48 @@ class TestUnknownSenders:
         with sqlite.reading() as session:
             assert "info@acme.test" in people.addresses(session, 2)
             assert logbook.unknown_senders(session) == []
+
+
+class TestHealth:
+    def beating(self, sqlite, key, condition=Condition(), ago=timedelta(0)):  # noqa: B008
+        with sqlite.writing() as session:
+            beat(session, Beat(key, "relay", datetime.now(UTC), 3, ("submission 127.0.0.1:2587",), condition))
+            session.get(ProcessRow, key).beat_at -= ago
+
+    def test_says_that_no_relay_runs(self, boss):
+        assert "No relay is running" in boss.get("/health").page
+
+    def test_shows_every_process_and_that_all_is_well(self, boss, sqlite):
+        self.beating(sqlite, "one")
+        self.beating(sqlite, "two")
+        page = boss.get("/health").page
+        assert page.count("running</span>") == 2
+        assert "submission 127.0.0.1:2587" in page
+        assert "Nothing: everything runs." in page
+
+    def test_says_what_needs_somebody_and_where_to_see_to_it(self, boss, sqlite):
+        self.beating(sqlite, "one", Condition("it does not accept us, and answers 530", 5_000_000))
+        with writing(sqlite) as book:
+            book.write([row(2, state=State.UNKNOWN, time=datetime.now(UTC))])
+        with sqlite.writing() as session:
+            logbook.count_unknown(session, [UnknownSender("i@acme.test", "i@acme.test", datetime.now(UTC))])
+        page = boss.get("/health").page
+        assert "trouble with the mail provider: it does not accept us, and answers 530" in page
+        assert "5.0 MB" in page
+        assert 'href="/activity?state=unknown"' in page
+        assert "1 sender is nobody" in page
+
+    def test_a_process_that_fell_silent_is_named_until_another_is_there(self, boss, sqlite):
+        self.beating(sqlite, "one", ago=timedelta(minutes=5))
+        assert "said no goodbye" in boss.get("/health").page
+        self.beating(sqlite, "two")
+        page = boss.get("/health").page
+        assert "said no goodbye" not in page
+        assert "silent</span>" in page
+
+    def test_is_the_admins(self, anna):
+        assert anna.get("/health").status == 403
+        assert "/health" not in anna.get("/activity").page
 
 
 class TestTheMailClientPage:

@@ -22,6 +22,7 @@ DOORS = {
     "sqlalchemy": ("core/storage/",),
     "alembic": ("core/storage/",),
     "flask": ("admin/",),
+    "prometheus_client": ("relay/meters.py", "relay/figures.py"),
 }
 
 

@@ -56,6 +56,7 @@ class Installation:
             "BLINDCOPY_SECRET_KEY": "0123456789abcdef0123456789abcdef",
             "BLINDCOPY_HOSTNAME": "relay.test",
             "BLINDCOPY_LISTEN": "submission://127.0.0.1:0",
+            "BLINDCOPY_MONITOR": "off",
             "BLINDCOPY_UPSTREAM": f"smtp://127.0.0.1:{upstream_port}",
         }
         self.password = ""

@@ -1,0 +1,178 @@
+"""What the relay counts, for Prometheus; of all relays of this machine together, whichever of them is asked.
+
+A mail only leaves a note in a list; the notes are counted once a second and before every answer, off the event loop.
+Each relay writes its figures to a file in the state directory that it keeps locked: a file whose lock can be had is that
+of a relay that is gone, and its counts are added to those of all that are gone."""
+
+import fcntl
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from core import logs
+from relay.figures import counters_only, summed
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_OF_ALL_THAT_ARE_GONE = "metrics-gone.prom"
+_ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class MailSeen:
+    """One mail at its end: `verdict` is the class of the final reply ("2xx") or "none"; `added_seconds` is what it
+    waited for us, neither for the client nor for the upstream."""
+
+    reason: str
+    verdict: str
+    copy: str
+    added_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSeen:
+    """One batch of rows on disk."""
+
+    rows: int
+    seconds: float
+
+
+class Meters:
+    """The figures of this process, and those of all relays that share its state directory."""
+
+    def __init__(self, directory: Path, process_id: str) -> None:
+        self._directory = directory
+        self._path = directory / f"metrics-{process_id}.prom"
+        self._notes: deque[MailSeen | CommitSeen] = deque()
+        self._lock = threading.Lock()
+        self._registry = CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library annotates it not
+        self._mails = Counter(
+            "blindcopy_mails", "Mails by reason and class of the final reply.", ["reason", "verdict"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._copies = Counter(
+            "blindcopy_copies",
+            "What the upstream said to the blind copies.",
+            ["verdict"],
+            registry=self._registry,
+        )
+        self._added = Histogram(
+            "blindcopy_added_seconds", "What a mail waited for the relay, neither for its client nor for the upstream.",
+            buckets=_ADDED_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._commits = Histogram(
+            "blindcopy_commit_seconds", "How long a batch of rows took to be on disk.", buckets=_COMMIT_SECONDS,
+            registry=self._registry,
+        )  # fmt: skip
+        self._rows = Counter("blindcopy_rows", "Rows written to the logbook.", registry=self._registry)
+        self._alive: IO[bytes] | None = None
+
+    def gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
+        """A figure that is taken when it is asked for."""
+        Gauge(name, what, registry=self._registry).set_function(value)
+
+    def note(self, seen: MailSeen | CommitSeen) -> None:
+        """Count this later; from any thread."""
+        self._notes.append(seen)
+
+    def text(self) -> bytes:
+        """All figures as Prometheus reads them, summed over the relays of this machine; ours alone where the state
+        directory cannot be used."""
+        own = self._own()
+        try:
+            with self._shared() as others:
+                return summed([own, *others])
+        except OSError as error:
+            logs.metrics_not_kept(str(error))
+            return own
+
+    def keep(self) -> None:
+        """Write our figures where the others find them; called once a second, off the loop. Never raises."""
+        try:
+            if self._alive is None:
+                self._alive = _locked(self._path.with_suffix(".alive"))
+            temporary = self._path.with_suffix(".new")
+            temporary.write_bytes(self._own())
+            temporary.replace(self._path)
+        except OSError as error:
+            logs.metrics_not_kept(str(error))
+
+    def stop(self) -> None:
+        """Leave our last figures; the next who looks takes them over."""
+        self.keep()
+        if self._alive is not None:
+            self._alive.close()
+            self._alive = None
+
+    def _own(self) -> bytes:
+        with self._lock:
+            while self._notes:
+                self._count(self._notes.popleft())
+            return generate_latest(self._registry)
+
+    def _count(self, seen: MailSeen | CommitSeen) -> None:
+        if isinstance(seen, CommitSeen):
+            self._commits.observe(seen.seconds)
+            self._rows.inc(seen.rows)
+            return
+        self._mails.labels(seen.reason, seen.verdict).inc()
+        self._copies.labels(seen.copy).inc()
+        self._added.observe(seen.added_seconds)
+
+    @contextmanager
+    def _shared(self) -> Iterator[list[bytes]]:
+        """The figures of the others, those that are gone taken together first."""
+        lock = _locked(self._directory / "metrics.lock", wait=True)
+        try:
+            gone = self._directory / _OF_ALL_THAT_ARE_GONE
+            others = []
+            for path in sorted(self._directory.glob("metrics-*.prom")):
+                if path in {gone, self._path}:
+                    continue
+                if (alive := _locked(path.with_suffix(".alive"))) is None:
+                    others.append(path.read_bytes())
+                    continue
+                with alive:
+                    _replace(gone, summed([_bytes_of(gone), counters_only(path.read_bytes())]))
+                    path.unlink()
+                    path.with_suffix(".alive").unlink()
+            yield [*others, _bytes_of(gone)]
+        finally:
+            if lock is not None:
+                lock.close()
+
+
+def _locked(path: Path, *, wait: bool = False) -> IO[bytes] | None:
+    """The file, locked until it is closed; None where somebody else has it."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _bytes_of(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,102 @@
+"""What operators' tools ask a relay over HTTP: figures, whether it lives, whether it is ready. On a thread of its own.
+
+Several relays of one machine share the port; whoever is asked answers for all of them in /metrics, for itself elsewhere."""
+
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from core import logs
+from core.endpoints import Place
+from relay.meters import CONTENT_TYPE, Meters
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_SECONDS_TO_ASK = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Something that must hold for a relay to live, or to be ready, and what is wrong where it does not."""
+
+    name: str
+    holds: bool
+    otherwise: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'ok' if self.holds else self.otherwise}"
+
+
+Ask = Callable[[], Iterable[Holds]]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _SECONDS_TO_ASK
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library's name for it
+        """Being asked is worth no line."""
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    allow_reuse_port = True
+
+    def server_bind(self) -> None:
+        """Without asking the name service who we are, as the library would."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
+class _ServerOnIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
+class Monitor:
+    """Answers /metrics, /healthz and /readyz."""
+
+    def __init__(self, meters: Meters, lives: Ask, is_ready: Ask) -> None:
+        self._meters = meters
+        self._asks = {"/healthz": lives, "/readyz": is_ready}
+        self._server: _Server | None = None
+
+    def start(self, place: Place) -> Place | None:
+        """Where it listens; None where it cannot, which stops no mail."""
+        try:
+            kind = _ServerOnIPv6 if ":" in place.host else _Server
+            self._server = kind((place.host, place.port), _Handler)
+        except OSError as error:
+            logs.monitor_unavailable(str(place), str(error))
+            return None
+        self._server.set_app(self._answer)
+        threading.Thread(target=self._server.serve_forever, name="monitor", daemon=True).start()
+        bound = Place(place.host, self._server.server_port)
+        logs.monitor_started(str(bound))
+        return bound
+
+    def stop(self) -> None:
+        """Answer nobody any more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _answer(self, environ: "WSGIEnvironment", start: "StartResponse") -> list[bytes]:
+        path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            start("405 Method Not Allowed", [("Allow", "GET, HEAD")])
+            return []
+        if path == "/metrics":
+            start("200 OK", [("Content-Type", CONTENT_TYPE)])
+            return [self._meters.text()]
+        if path not in self._asks:
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"There are /metrics, /healthz and /readyz.\n"]
+        conditions = list(self._asks[path]())
+        is_well = all(condition.holds for condition in conditions)
+        start("200 OK" if is_well else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return ["".join(f"{condition}\n" for condition in conditions).encode()]
