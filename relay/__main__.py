@@ -84,6 +84,7 @@ async def _run(config: Config) -> None:
         asyncio.ensure_future(chore)
         for chore in (snapshot.keep_fresh(), pulse.go_on(), server.watch(), pool.tidy(), _keep(meters))
     ]
+    gc.collect()
     gc.freeze()  # what is there now stays: a full collection would look at it all, and halt every mail for 20 ms
     await stop.wait()
     unfinished = await server.stop()

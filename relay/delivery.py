@@ -112,6 +112,7 @@ class Delivery:
         self._plan = Plan(Decision.NONE, Reason.UNREADABLE_AUTHOR)
         self._begun = DataBegun(None)
         self._is_retry_without_copy = False
+        self._beginning = b""
         self._subject: str | None = None
         self._recipients: tuple[str, ...] = ()
         self._copy_reply: str | None = None
@@ -131,7 +132,7 @@ class Delivery:
     async def run(self) -> Delivered:
         """Pass the mail on. Raises ClientGone; the upstream then discards what it has of the mail."""
         try:
-            pieces = await self._read_header()
+            await self._read_header()
             self._make_plan()
             if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
@@ -143,7 +144,7 @@ class Delivery:
             self._copy_reply = self._kept_copy_reply()
             if not self._begun.may_stream:
                 return await self._not_begun()
-            return await self._pass_on(b"".join(pieces))
+            return await self._pass_on()
         except ClientGone:
             await self._settle(State.ABORTED, None)
             raise
@@ -152,8 +153,8 @@ class Delivery:
 
     # -- before the data goes upstream
 
-    async def _read_header(self) -> list[bytes]:
-        """The pieces of the mail up to where its header ends, at least."""
+    async def _read_header(self) -> None:
+        """Read up to where the header ends, at least."""
         peek = HeaderPeek()
         pieces: list[bytes] = []
         while not (peek.complete or self._scanner.done) and self._reason_to_refuse() is None:
@@ -161,7 +162,7 @@ class Delivery:
             peek.feed(piece)
             pieces.append(piece)
         self._message = read_message(bytes(peek.block))
-        return pieces
+        self._beginning = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _next(self) -> bytes:
         chunk = await self._for_others(self._read())
@@ -258,12 +259,15 @@ class Delivery:
 
     # -- the data, the dot and the verdict
 
-    async def _pass_on(self, piece: bytes) -> Delivered:
+    async def _pass_on(self) -> Delivered:
+        """A mail has one chunk in memory: what the upstream has taken is let go of before more is read."""
+        piece, self._beginning = self._beginning, b""
         try:
             while not self._scanner.done:
                 if self._transaction.early_verdict is not None:
                     return await self._refused_early(self._transaction.early_verdict)
                 await self._for_others(self._transaction.write(piece))
+                piece = b""
                 piece = await self._next()
                 if self._reason_to_refuse() is not None:
                     return await self._refuse_data()

@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol
 
 LONGEST_LINE = 12_288  # RFC 4954 section 4: an AUTH line may be this long
-_MOST_AHEAD = 128 * 1024
+_MOST_AHEAD = 32 * 1024
 
 
 class LineTooLong(Exception):
@@ -93,19 +93,17 @@ class ClientInput:
     def _take(self) -> bytes:
         rest = self._held[self._position :] if self._position else self._held
         self._held, self._position = b"", 0
-        self._go_on()
         return rest
-
-    def _go_on(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
 
     async def _more(self) -> bool:
         """Wait until more has come; whether it has."""
         if self._has_ended:
             return False
-        self._go_on()
+        if (
+            self._is_paused
+        ):  # a mail has one chunk in hand: the next is read when the upstream has taken the last
+            self._is_paused = False
+            self._transport.resume_reading()
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
         return self.has_more

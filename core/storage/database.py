@@ -9,11 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -95,15 +91,15 @@ class Database:
                         connection.execute(
                             text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
                         )
-                    config = _alembic_config()
-                    config.attributes["connection"] = connection
-                    command.upgrade(config, "head")
+                    _upgrade(connection)
         self._is_up_to_date = True
 
     def revision(self) -> str:
         """The name of the schema's revision, "none" where there is no schema. Raises DatabaseUnavailable."""
         with _troubles_translated(), self._engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision() or "none"
+            if not inspect(connection).has_table("alembic_version"):
+                return "none"
+            return connection.scalar(text("SELECT version_num FROM alembic_version")) or "none"
 
     def close(self) -> None:
         self._engine.dispose()
@@ -126,7 +122,7 @@ class Database:
 
 def newest_revision() -> str:
     """The name of the schema's revision that this code works with."""
-    return ScriptDirectory.from_config(_alembic_config()).get_current_head() or "none"
+    return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 @contextmanager
@@ -146,10 +142,15 @@ def _short(error: Exception) -> str:
     return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 
 
-def _alembic_config() -> AlembicConfig:
-    config = AlembicConfig()
+def _upgrade(connection: Connection) -> None:
+    """Alembic is read only when there is something to do: it is a tenth of a process's memory and of its start."""
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    return config
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _sqlite(url: str) -> Engine:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from core.mail import DISMISSIBLE, Copy, Decision, Reason, Row, State
@@ -13,7 +12,7 @@ from core.refusal import Refusal
 from core.storage.beats import alive
 from core.storage.models import ADDRESS_LENGTH, MailRow, PersonRow, UnknownSenderRow
 from core.storage.people import NotThere
-from core.storage.rows import fit
+from core.storage.rows import fit, insert
 
 
 class NotDismissible(Refusal):
@@ -105,9 +104,8 @@ def _first_id(time: datetime) -> str:
 
 def count_unknown(session: Session, senders: Iterable[UnknownSender]) -> None:
     """Count mails from addresses that are nobody's."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     for sender in sorted(senders, key=lambda one: one.key):
-        statement = insert(UnknownSenderRow).values(
+        statement = insert(session.get_bind().dialect, UnknownSenderRow).values(
             key=fit(sender.key, ADDRESS_LENGTH), address=fit(sender.address, ADDRESS_LENGTH), mails=1,
             first_seen=sender.time, last_seen=sender.time,
         )  # fmt: skip

@@ -12,7 +12,7 @@ _MAILS = 200
 _ROUNDS = 4
 _CONTENT = (
     b"From: %b\r\nTo: bob@client.test\r\nSubject: x\r\nMessage-ID: <1@x>\r\n\r\n" % SENDER.encode()
-    + b"x" * 4000
+    + (b"x" * 78 + b"\r\n") * 50
 )
 
 

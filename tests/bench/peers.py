@@ -41,6 +41,7 @@ def blindcopy(
             installation.command("admin", "preference", SENDER, "set", "bcc-address", BCC)
             installation.command("admin", "preference", SENDER, "set", "logging", "bcc")
             installation.command("admin", "policy", "set", "own-domains", "acme.test")
+            installation.command("admin", "policy", "set", "mails-per-minute", "100000")
             listener = {"BLINDCOPY_LISTEN": "gateway://127.0.0.1:0", "BLINDCOPY_TRUSTED": "127.0.0.0/8"}
             installation.relay = installation.start_relay_raw(kind, program=program, **(listener | env))
             installation.port = installation.relay.port
