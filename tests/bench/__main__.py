@@ -17,9 +17,7 @@ _FSYNCS = 200
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", default=PARTS, choices=[*PARTS, []], help="all, unless some are named"
-    )
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="all, unless some are named")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--load", default="", help="only loads whose name holds this")
     arguments = parser.parse_args()
