@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 
 from core.addresses import address_key, matches
 from core.endpoints import Listener, ListenerKind, Network, SignIn
@@ -21,7 +22,7 @@ class Entrance:
     tls: ssl.SSLContext | None = None
     trusted: tuple[Network, ...] = ()
 
-    @property
+    @cached_property
     def is_gateway(self) -> bool:
         return self.listener.kind is ListenerKind.GATEWAY
 

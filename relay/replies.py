@@ -6,11 +6,13 @@ Pure: values and their wire form."""
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _LONGEST_LINE = 510  # RFC 5321 section 4.5.3.1.5: 512 with CRLF
 _MOST_LINES = 20
 _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -]).*)?", re.DOTALL)
+_CODE = re.compile(rb"[2-5][0-9][0-9]")
 _LONGEST_REPLY = 32 * 1024
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 
@@ -85,6 +87,8 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that are complete now. Raises Garbage, after which the connection is worth nothing."""
+        if not (self._buffer or self._lines) and (reply := _alone(data)) is not None:
+            return [reply]
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         found = [reply for line in lines if (reply := self._add(line.rstrip(b"\r"))) is not None]
         if self._size + len(self._buffer) > _LONGEST_REPLY:
@@ -102,6 +106,15 @@ class ReplyReader:
         reply = Reply(int(line[:3]), tuple(one[4:] for one in self._lines))
         self._lines, self._size = [], 0
         return reply
+
+
+@lru_cache(maxsize=256)
+def _alone(data: bytes) -> Reply | None:
+    """The reply, where the data is just one of one line: nearly always, and nearly always the same few."""
+    if not data.endswith(b"\r\n") or data.count(b"\n") > 1 or len(data) > _LONGEST_LINE or data[3:4] != b" ":
+        return None
+    code = data[:3]
+    return Reply(int(code), (data[4:-2].rstrip(b"\r"),)) if _CODE.fullmatch(code) else None
 
 
 def _own(code: int, text: str) -> Reply:

@@ -43,8 +43,7 @@ class _Statements:
 
     def writing(self, number: int) -> str:
         """The statement that writes so many rows."""
-        head, one, tail = self.write
-        return head + ", ".join([one] * number) + tail
+        return _written_out(self.write, number)
 
 
 class Rows:
@@ -68,6 +67,12 @@ class Rows:
         return {bytes(key): (mail_id, reply or "") for key, mail_id, reply in self._cursor.fetchall()}
 
 
+@lru_cache(maxsize=512)
+def _written_out(write: tuple[str, str, str], number: int) -> str:
+    head, one, tail = write
+    return head + ", ".join([one] * number) + tail
+
+
 @contextmanager
 def writing(database: Database) -> Iterator[Rows]:
     """Look, then write, once; on disk when the block ends. Raises DatabaseUnavailable."""
@@ -82,8 +87,8 @@ def insert(dialect: Dialect, table: Any) -> Any:
 
 def fit(text: str | None, length: int = LONGEST_TEXT) -> str | None:
     """What every database can hold: no NUL, no lone surrogate, no more than the column."""
-    if text is None:
-        return None
+    if text is None or (len(text) <= length and text.isascii() and "\0" not in text):
+        return text
     if not text.isascii() or "\0" in text:
         text = text.encode("utf-8", "replace").decode().replace("\0", "")
     return text[:length]

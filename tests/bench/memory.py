@@ -34,9 +34,9 @@ async def _measure():
             sink.wait_for(_BUSY * 20)
         with peers.blindcopy(sink.port) as relay:
             running = asyncio.gather(*(_send(relay.port, 1, _BIG_MAIL) for _ in range(_BIG)))
-            peak = at_rest = _resident(relay.relay.pid)
+            peak = at_rest = resident(relay.relay.pid)
             while not running.done():
-                peak = max(peak, _resident(relay.relay.pid))
+                peak = max(peak, resident(relay.relay.pid))
                 await asyncio.sleep(0.1)
             await running
         return {
@@ -51,10 +51,10 @@ async def _measure():
 
 async def _settled(relay):
     await asyncio.sleep(1.5)
-    return _resident(relay.relay.pid)
+    return resident(relay.relay.pid)
 
 
-def _resident(pid):
+def resident(pid):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
