@@ -67,6 +67,8 @@ def _check_database(url: str) -> bool:
         return _red("database", str(error))
     finally:
         database.close()
+    if revision != "none" and revision > newest_revision():
+        return _red("database", f"its schema, revision {revision}, is newer than this code; update Blindcopy")
     if revision != newest_revision():
         return _red(
             "database",

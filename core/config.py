@@ -316,13 +316,14 @@ class _Reader:
 
     def _monitor(self) -> Place | None:
         text = self._text("BLINDCOPY_MONITOR") or "127.0.0.1:9025"
-        if text == "off":
+        if text.lower() == "off":
             return None
         url, port = _split(f"http://{text}")
-        if url is None or port is None or not url.hostname or url.path:
+        is_place = url is not None and not (url.path or url.query or url.fragment or url.username is not None)
+        if url is None or port is None or not is_place or not _is_host(url.hostname or ""):
             self._wrong("BLINDCOPY_MONITOR", f"“{text}” is not a place; write it like 127.0.0.1:9025, or off")
             return None
-        return Place(url.hostname, port)
+        return Place(url.hostname or "", port)
 
     def _public_url(self) -> str:
         text = self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000"
@@ -352,6 +353,17 @@ def _is_same_place(upstream: Upstream, listener: Listener) -> bool:
     is_here = listener.is_loopback or listener.is_everywhere
     same_host = (is_loopback(upstream.host) and is_here) or upstream.host == listener.host
     return same_host and upstream.port == listener.port
+
+
+def _is_host(text: str) -> bool:
+    """A host name, or an address that is one."""
+    if ":" in text or text.replace(".", "").isdigit():
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return True
+    return _HOSTNAME.fullmatch(text) is not None
 
 
 def _split(text: str, default_port: int | None = None) -> tuple[SplitResult | None, int | None]:

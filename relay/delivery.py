@@ -30,6 +30,8 @@ from relay.snapshot import Snapshot
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
 Awaited = TypeVar("Awaited")
+_SECONDS_AN_ANSWER_IS_NEW = 0.1
+"""A row that was handed over longer ago is handed over again before the dot: its client may have tried twice meanwhile."""
 MOST_HOPS = 100
 """A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
 
@@ -118,6 +120,7 @@ class Delivery:
         self._copy_reply: str | None = None
         self._fingerprint = b""
         self._opened: HandedOver | None = None
+        self._opened_at = 0.0
 
     @property
     def has_read_all(self) -> bool:
@@ -286,7 +289,7 @@ class Delivery:
 
     async def _finish(self, last: bytes) -> Delivered:
         """From here on nothing depends on the client, and nothing is tried twice."""
-        if self._opened is None:
+        if self._opened is None or time.monotonic() - self._opened_at > _SECONDS_AN_ANSWER_IS_NEW:
             self._open_row()
         if self._opened is not None:
             earlier = await self._relay.logbook.written_unless_answered(self._opened)
@@ -315,6 +318,7 @@ class Delivery:
         if self._person is not None:
             pending = self._row(self._person, State.PENDING)
             self._opened = self._relay.logbook.hand_over(pending, self._fingerprint)
+            self._opened_at = time.monotonic()
 
     def _repeated(self, earlier: EarlierAnswer) -> Delivered:
         code, _, text = earlier.reply.partition(" ")

@@ -49,7 +49,7 @@ class ClientInput:
         self._wake()
 
     def goes_on_over(self, transport: Reading) -> None:
-        """The same conversation, encrypted from here on."""
+        """The same conversation, encrypted from here on; what is held by now has come encrypted already."""
         self._transport = transport
         self._is_paused = False
 
@@ -74,14 +74,13 @@ class ClientInput:
             if not await self._more():
                 return None
 
-    @property
     def has_more(self) -> bool:
         """Whether the client has sent on without waiting for our answer."""
         return self._position < len(self._held)
 
     async def chunk(self) -> bytes:
         """Whatever is there, at least a byte; b"" at the end of input."""
-        if not self.has_more:
+        if not self.has_more():
             await self._more()
         return self._take()
 
@@ -106,7 +105,7 @@ class ClientInput:
             self._transport.resume_reading()
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
-        return self.has_more
+        return self.has_more()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -4,6 +4,7 @@ One file per process, readable by its owner only, its lines encrypted, locked fo
 whoever can lock a journal knows that its owner is gone, and feeds it back in its stead."""
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -77,6 +78,14 @@ class Journal:
     def length(self) -> int:
         """How many bytes of ours wait to be fed back; from any thread."""
         return sum(_size(file) for file in (self._waiting, self._file) if file is not None)
+
+    def length_of_all(self) -> int:
+        """The same of every process that uses the state directory, those that are gone too."""
+        total = 0
+        for path in self._directory.glob("journal-*.log"):
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
     def close(self) -> None:
         """Let go of the files; those with entries are fed back by whoever comes next."""

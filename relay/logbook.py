@@ -170,21 +170,23 @@ class Logbook:
         return just_failed or self._in_database.busy_seconds() > SECONDS_FOR_THE_DATABASE
 
     def _apply(self, errands: Sequence[Errand]) -> Sequence[EarlierAnswer | None]:
-        """One transaction for all rows, after one for what is rare; runs on the logbook's thread."""
-        unanswered = [errand for errand in errands if isinstance(errand, Unanswered)]
+        """One transaction for all rows, then one for what is rare; runs on the logbook's thread.
+
+        Rows can be written again, and a lost reply is noted in its row; counts, which cannot, come last."""
         rare = [errand for errand in errands if not isinstance(errand, Row | Unanswered)]
+        answers = self._write_rows(errands) if len(rare) < len(errands) else [None] * len(errands)
         if rare:
             with self._database.writing() as session:
                 _apply_rare(session, rare)
-        if len(rare) == len(errands):
-            return [None] * len(errands)
+        return answers
+
+    def _write_rows(self, errands: Sequence[Errand]) -> Sequence[EarlierAnswer | None]:
         began = time.monotonic()
+        asks = any(isinstance(errand, Unanswered) for errand in errands)
         with rows.writing(self._database) as book:
-            known = book.lost_replies(datetime.now(UTC) - LOST_REPLIES_COUNT_FOR) if unanswered else {}
+            known = book.lost_replies(datetime.now(UTC) - LOST_REPLIES_COUNT_FOR) if asks else {}
             book.write([row for errand in errands if (row := _row_to_write(errand, known)) is not None])
         self._count(CommitSeen(len(errands), time.monotonic() - began))
-        if not known:
-            return [None] * len(errands)
         return [
             EarlierAnswer(*known[errand.fingerprint])
             if isinstance(errand, Unanswered) and errand.fingerprint in known

@@ -5,8 +5,8 @@ Each relay writes its figures to a file in the state directory that it keeps loc
 of a relay that is gone, and its counts are added to those of all that are gone."""
 
 import fcntl
-import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +28,7 @@ from relay.figures import counters_only, summed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OF_ALL_THAT_ARE_GONE = "metrics-gone.prom"
+_SECONDS_TO_WAIT = 2.0
 _ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
@@ -60,9 +61,10 @@ class Meters:
         self._notes: deque[MailSeen | CommitSeen] = deque()
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
+        self._of_the_machine = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library annotates it not
         self._mails = Counter(
-            "blindcopy_mails", "Mails by reason and class of the final reply.", ["reason", "verdict"],
+            "blindcopy_mails", "Mails that came to their data, by reason and class of the final reply.", ["reason", "verdict"],
             registry=self._registry,
         )  # fmt: skip
         self._copies = Counter(
@@ -82,6 +84,10 @@ class Meters:
         self._rows = Counter("blindcopy_rows", "Rows written to the logbook.", registry=self._registry)
         self._alive: IO[bytes] | None = None
 
+    def gauge_of_the_machine(self, name: str, what: str, value: Callable[[], float]) -> None:
+        """The same for what is one thing to all relays: whoever is asked looks at it, and nobody adds it up."""
+        Gauge(name, what, registry=self._of_the_machine).set_function(value)
+
     def gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
         """A figure that is taken when it is asked for."""
         Gauge(name, what, registry=self._registry).set_function(value)
@@ -91,26 +97,27 @@ class Meters:
         self._notes.append(seen)
 
     def text(self) -> bytes:
-        """All figures as Prometheus reads them, summed over the relays of this machine; ours alone where the state
-        directory cannot be used."""
-        own = self._own()
-        try:
-            with self._shared() as others:
-                return summed([own, *others])
-        except OSError as error:
-            logs.metrics_not_kept(str(error))
-            return own
+        """All figures as Prometheus reads them, summed over the relays of this machine.
+
+        What is said is kept first, so that no later answer of anybody says less. Raises OSError where the state
+        directory cannot be used: a part of the figures would look like a restart."""
+        with self._shared() as others:
+            return summed([self._keep(), *others]) + generate_latest(self._of_the_machine)
 
     def keep(self) -> None:
         """Write our figures where the others find them; called once a second, off the loop. Never raises."""
         try:
-            if self._alive is None:
-                self._alive = _locked(self._path.with_suffix(".alive"))
-            temporary = self._path.with_suffix(".new")
-            temporary.write_bytes(self._own())
-            temporary.replace(self._path)
+            self._keep()
         except OSError as error:
             logs.metrics_not_kept(str(error))
+
+    def _keep(self) -> bytes:
+        with self._lock:
+            if self._alive is None:
+                self._alive = _locked(self._path.with_suffix(".alive"))
+            own = self._own()
+            _replace(self._path, own)
+        return own
 
     def stop(self) -> None:
         """Leave our last figures; the next who looks takes them over."""
@@ -120,10 +127,9 @@ class Meters:
             self._alive = None
 
     def _own(self) -> bytes:
-        with self._lock:
-            while self._notes:
-                self._count(self._notes.popleft())
-            return generate_latest(self._registry)
+        while self._notes:
+            self._count(self._notes.popleft())
+        return generate_latest(self._registry)
 
     def _count(self, seen: MailSeen | CommitSeen) -> None:
         if isinstance(seen, CommitSeen):
@@ -137,42 +143,58 @@ class Meters:
     @contextmanager
     def _shared(self) -> Iterator[list[bytes]]:
         """The figures of the others, those that are gone taken together first."""
-        lock = _locked(self._directory / "metrics.lock", wait=True)
-        try:
+        with _lock_within(self._directory / "metrics.lock", _SECONDS_TO_WAIT):
             gone = self._directory / _OF_ALL_THAT_ARE_GONE
             others = []
             for path in sorted(self._directory.glob("metrics-*.prom")):
-                if path in {gone, self._path}:
+                if path in {gone, self._path} or (content := _figures_in(path)) is None:
                     continue
                 if (alive := _locked(path.with_suffix(".alive"))) is None:
-                    others.append(path.read_bytes())
+                    others.append(content)
                     continue
                 with alive:
-                    _replace(gone, summed([_bytes_of(gone), counters_only(path.read_bytes())]))
+                    _replace(gone, summed([_figures_in(gone) or b"", counters_only(content)]))
                     path.unlink()
                     path.with_suffix(".alive").unlink()
-            yield [*others, _bytes_of(gone)]
-        finally:
-            if lock is not None:
-                lock.close()
+            yield [*others, _figures_in(gone) or b""]
 
 
-def _locked(path: Path, *, wait: bool = False) -> IO[bytes] | None:
+def _locked(path: Path) -> IO[bytes] | None:
     """The file, locked until it is closed; None where somebody else has it."""
     file = path.open("ab")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
     return file
 
 
-def _bytes_of(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
+def _lock_within(path: Path, seconds: float) -> IO[bytes]:
+    """The same, after waiting for whoever has it. Raises TimeoutError."""
+    ends_at = time.monotonic() + seconds
+    while (lock := _locked(path)) is None:
+        if time.monotonic() > ends_at:
+            raise TimeoutError(f"{path.name} is held by another relay")
+        time.sleep(0.01)
+    return lock
+
+
+def _figures_in(path: Path) -> bytes | None:
+    """What a file holds; None where there is none, or one that a power cut has spoilt, which is put aside."""
+    try:
+        content = path.read_bytes()
+        summed([content])
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logs.metrics_not_kept(f"{path.name} cannot be read and is put aside: {error}")
+        path.replace(path.with_suffix(".unreadable"))
+        return None
+    return content
 
 
 def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(".new")
     temporary.write_bytes(content)
     temporary.replace(path)

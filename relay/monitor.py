@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _SECONDS_TO_ASK = 5
+_OK, _NOT_NOW = "200 OK", "503 Service Unavailable"
+_TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class _Handler(WSGIRequestHandler):
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_port = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who asks and does not stay for the answer is worth no line."""
 
     def server_bind(self) -> None:
         """Without asking the name service who we are, as the library would."""
@@ -90,13 +96,23 @@ class Monitor:
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             start("405 Method Not Allowed", [("Allow", "GET, HEAD")])
             return []
+        status, kind, body = self._told(path)
+        start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _told(self, path: str) -> tuple[str, str, bytes]:
         if path == "/metrics":
-            start("200 OK", [("Content-Type", CONTENT_TYPE)])
-            return [self._meters.text()]
+            try:
+                return _OK, CONTENT_TYPE, self._meters.text()
+            except OSError as error:
+                logs.metrics_not_kept(str(error))
+                return _NOT_NOW, _TEXT, f"The state directory cannot be used: {error}\n".encode()
         if path not in self._asks:
-            start("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"There are /metrics, /healthz and /readyz.\n"]
+            return "404 Not Found", _TEXT, b"There are /metrics, /healthz and /readyz.\n"
         conditions = list(self._asks[path]())
         is_well = all(condition.holds for condition in conditions)
-        start("200 OK" if is_well else "503 Service Unavailable", [("Content-Type", "text/plain")])
-        return ["".join(f"{condition}\n" for condition in conditions).encode()]
+        return (
+            _OK if is_well else _NOT_NOW,
+            _TEXT,
+            "".join(f"{condition}\n" for condition in conditions).encode(),
+        )

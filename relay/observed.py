@@ -22,7 +22,9 @@ def observed(server: Server, pool: Pool, journal: Journal, snapshot: Snapshot, m
         "Relays that have trouble with the upstream.",
         lambda: pool.trouble is not None,
     )
-    gauge("blindcopy_journal_bytes", "What waits for the database.", journal.length)
+    meters.gauge_of_the_machine(
+        "blindcopy_journal_bytes", "What waits for the database, of all relays.", journal.length_of_all
+    )
 
     def lives() -> list[Holds]:
         return [

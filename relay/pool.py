@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Protocol
 
 from core import logs
-from core.smtp import Credentials, RefusesUs, Route, Unavailable
+from core.smtp import Credentials, RefusesUs, Route, Unavailable, WrongCredentials
 from relay.link import UpstreamLink, UpstreamLost
 from relay.replies import Reply
 
@@ -15,6 +15,7 @@ _SECONDS_FOR_A_PLACE = 5.0
 _MOST_LINKS = 250
 _SECONDS_BETWEEN_PROBES = 15.0
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_OF_SILENCE = 60.0
 
 
 class SignInAgain(Exception):
@@ -124,6 +125,7 @@ class Pool:
         self._is_known = False
         self._unreachable: str | None = None
         self._refuses_us: str | None = None
+        self._heard_at = 0.0
 
     @property
     def trouble(self) -> str | None:
@@ -154,8 +156,13 @@ class Pool:
 
     async def sign_in(self, credentials: Credentials) -> OwnLink:
         """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs, WrongCredentials."""
-        connected = await self._route.connect(credentials)
-        self.extensions = connected.extensions
+        try:
+            connected = await self._route.connect(credentials)
+        except (Unavailable, RefusesUs) as error:
+            if not isinstance(error, WrongCredentials):
+                self._note_unreachable(error)
+            raise
+        self._note_reached(connected.extensions)
         return OwnLink(UpstreamLink(connected.transport, connected.extensions, self._loop.time()))
 
     async def take(self) -> UpstreamLink:
@@ -176,7 +183,7 @@ class Pool:
     def give_back(self, link: UpstreamLink) -> None:
         """The mail on this link is done; whether the link lives on is decided here."""
         self._places.give_back()
-        link.idle_since = self._loop.time()
+        link.idle_since = self._heard_at = self._loop.time()
         if link.is_reusable(link.idle_since):
             self._idle.append(link)
         else:
@@ -199,11 +206,17 @@ class Pool:
             return
 
     async def tidy(self) -> None:
-        """For ever: let go of links that have been idle for too long, and ask until the upstream has answered once."""
+        """For ever: let go of links that have been idle for too long, and ask the upstream how it is when no mail does."""
+        asked_at = self._loop.time()
         while True:
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS if self._is_known else _SECONDS_BETWEEN_PROBES)
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
             try:
-                if not self._is_known:
+                now = self._loop.time()
+                patience = (
+                    _SECONDS_BETWEEN_PROBES if self.trouble or not self._is_known else _SECONDS_OF_SILENCE
+                )
+                if now - max(asked_at, self._heard_at) > patience:
+                    asked_at = now
                     await self.learn()
                 self._let_idle_go()
             except Exception:  # noqa: BLE001  whatever it was, the next look may fare better
@@ -229,13 +242,20 @@ class Pool:
         except BaseException as error:
             self._places.give_back()
             if isinstance(error, Unavailable | RefusesUs):
-                self._unreachable = str(error)
-                logs.upstream_unavailable(str(self), str(error))
+                self._note_unreachable(error)
             raise
-        self.extensions = connected.extensions
-        self._is_known = True
-        self._unreachable = None
+        self._note_reached(connected.extensions)
         return UpstreamLink(connected.transport, connected.extensions, self._loop.time())
+
+    def _note_unreachable(self, error: Exception) -> None:
+        self._unreachable = str(error)
+        logs.upstream_unavailable(str(self), str(error))
+
+    def _note_reached(self, extensions: Mapping[str, str]) -> None:
+        self.extensions = extensions
+        self._unreachable = None
+        self._is_known = True
+        self._heard_at = self._loop.time()
 
     async def _reset(self, link: UpstreamLink) -> None:
         try:

@@ -373,10 +373,13 @@ class Session(Connection):
             return replies.NO_PARAMETERS
         if self._transaction is not None:
             return replies.NOT_DURING_MAIL
-        if self._input.has_more:
+        if self._input.has_more():
             self._is_closing = True
             return replies.PIPELINED_STARTTLS
         await self._say(replies.GO_AHEAD)
+        if self._input.has_more():  # sent while our reply waited to be taken
+            self._is_closing = True
+            raise AlreadyAnswered
         try:
             await self._encrypt(self._entrance.tls)
         except (OSError, TimeoutError) as error:

@@ -59,15 +59,22 @@ class Database:
             try:
                 yield connection.cursor(), self._engine.dialect
                 connection.commit()
+            except self._drivers_troubles:
+                connection.invalidate()  # the pool does not see what is wrong with it
+                raise
             finally:
                 connection.close()  # back to the pool, which rolls back what was not committed
 
+    @property
+    def _drivers_troubles(self) -> tuple[type[Exception], ...]:
+        driver: Any = self._engine.dialect.dbapi
+        return driver.OperationalError, driver.InterfaceError
+
     @contextmanager
     def _drivers_troubles_translated(self) -> Iterator[None]:
-        driver: Any = self._engine.dialect.dbapi
         try:
             yield
-        except (driver.OperationalError, driver.InterfaceError) as error:
+        except self._drivers_troubles as error:
             raise DatabaseUnavailable(_short(error)) from error
 
     @contextmanager
@@ -82,7 +89,13 @@ class Database:
         if self._is_up_to_date:
             return
         with _troubles_translated():
-            if self.revision() != newest_revision():
+            revision = self.revision()
+            if revision not in {"none", *_revisions()}:
+                raise DatabaseUnavailable(
+                    f"its schema, revision {revision}, is newer than this code, which knows {newest_revision()}: "
+                    "update Blindcopy"
+                )
+            if revision != newest_revision():
                 with (
                     self._migration_lock(),
                     self._writing_engine.begin() as connection,
@@ -122,7 +135,12 @@ class Database:
 
 def newest_revision() -> str:
     """The name of the schema's revision that this code works with."""
-    return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return max(_revisions())
+
+
+def _revisions() -> set[str]:
+    """Those that this code knows, by the names of their files."""
+    return {path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")}
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from core.storage.models import ADDRESS_LENGTH, MailRow
 LONGEST_TEXT = 2000
 _TABLE = cast("Table", MailRow.__table__)
 _COLUMNS = tuple(column.name for column in _TABLE.columns)
-_NEVER_CHANGED = frozenset({"id", "time", "process", "person_id"})
+_NEVER_CHANGED = frozenset({"id", "time", "process", "person_id", "fingerprint"})
+"""A fingerprint is noted by itself, when it turns out that a reply was lost."""
 _NAMED_PARAMETER = re.compile(r"%\(\w+\)s")
 
 

@@ -125,6 +125,34 @@ class TestEncryption:
 
         run(claim())
 
+    def test_takes_nothing_that_was_sent_while_the_reply_was_under_way(self, start, tls):
+        """Somebody in the middle lets our 220 wait, and speaks in clear till then (CVE-2011-0411)."""
+
+        class Slow:
+            def __init__(self, transport):
+                self.transport = transport
+
+            def __getattr__(self, name):
+                return getattr(self.transport, name)
+
+            def get_write_buffer_size(self):
+                return 1
+
+        async def claim():
+            async with start(entrance=everywhere(tls)) as relay:
+                client = await relay.connect(sign_in=False)
+                [session] = relay.server._sessions
+                session.transport = Slow(session.transport)
+                session.pause_writing()
+                client.send(b"STARTTLS\r\n")
+                assert (await client.reply()).startswith("220")
+                client.send(b"EHLO evil\r\nNOOP\r\n")
+                await until(session._input.has_more)
+                session.resume_writing()
+                assert await client.reader.read() == b""
+
+        run(claim())
+
     def test_is_tls_1_2_or_newer(self, start, tls, trusting):
         async def claim():
             async with start(entrance=everywhere(tls, ListenerKind.SUBMISSIONS)) as relay:

@@ -11,7 +11,7 @@ import pytest
 from core.mail import State
 from core.secrets import Box
 from core.storage.database import Database, DatabaseUnavailable
-from core.storage.logbook import UnknownSender
+from core.storage.logbook import UnknownSender, unknown_senders
 from relay import logbook as module
 from relay.journal import Journal, JournalFull, LostReply
 from relay.logbook import EarlierAnswer, Logbook, Used
@@ -29,6 +29,11 @@ def journal(tmp_path, box=BOX, process="p1"):
 def person(database):
     add_anna(database)
     return 1
+
+
+def counted(database):
+    with database.reading() as session:
+        return sum(sender.mails for sender in unknown_senders(session))
 
 
 class Lock:
@@ -84,6 +89,38 @@ class TestInTheDatabase:
 
 
 class TestWithoutTheDatabase:
+    def test_a_lost_reply_is_fed_back_after_its_row(self, database, person, tmp_path):
+        """Both wait in one journal: the client that tries again has its 250 without a second delivery."""
+
+        async def claim():
+            pending = row(person, time=datetime.now(UTC))
+            settled = replace(pending, state=State.COPIED, upstream="250 Ok")
+            gone = journal(tmp_path, process="gone")
+            gone.append([pending, settled, LostReply(pending.id, b"f" * 32)])
+            gone.close()
+            book = Logbook(database, journal(tmp_path))
+            await until(lambda: [one.fingerprint for one in rows(database)] == [b"f" * 32])
+            again = await book.write_unless_answered(row(person), b"f" * 32)
+            assert again == EarlierAnswer(pending.id, "250 Ok")
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_sender_that_nobody_knows_is_counted_once_beside_a_row_that_is_refused(
+        self, database, person, tmp_path
+    ):
+        async def claim():
+            book = Logbook(database, journal(tmp_path))
+            nobody = UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC))
+            book.note(row(99_999))
+            book.note(nobody)
+            await until(lambda: counted(database) >= 1)
+            await asyncio.sleep(2.5)
+            assert counted(database) == 1
+            await book.stop()
+
+        asyncio.run(claim())
+
     def test_rows_wait_in_the_journal_within_the_bounds_and_are_fed_back(self, sqlite, tmp_path):
         add_anna(sqlite)
 

@@ -1,5 +1,6 @@
 """The monitor of a relay, asked over HTTP."""
 
+import fcntl
 import urllib.error
 import urllib.request
 
@@ -12,7 +13,9 @@ from relay.monitor import Holds, Monitor
 
 @pytest.fixture
 def meters(tmp_path):
-    return Meters(tmp_path, "one")
+    made = Meters(tmp_path, "one")
+    yield made
+    made.stop()
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -54,8 +57,51 @@ def test_a_figure_that_is_noted_is_in_the_next_answer(meters):
     assert 'blindcopy_added_seconds_bucket{le="0.002"} 0.0' in text
 
 
-def test_a_state_directory_that_cannot_be_written_keeps_nobody_from_asking(tmp_path):
+def test_a_part_of_the_figures_is_no_answer(tmp_path, host):
     meters = Meters(tmp_path / "nowhere", "one")
     meters.keep()
+    monitor = Monitor(meters, list, list)
+    place = monitor.start(Place(host, 0))
+    try:
+        assert ask(place, "/metrics")[0] == 503
+        assert ask(place, "/healthz")[0] == 200
+    finally:
+        monitor.stop()
+
+
+def test_what_was_said_is_never_unsaid(tmp_path):
+    """Not by another relay, and not when the one that said it is killed right after."""
+    one, two = Meters(tmp_path, "one"), Meters(tmp_path, "two")
+    two.keep()
+    one.note(CommitSeen(7, 0.002))
+    assert "blindcopy_rows_total 7.0" in one.text().decode()
+    assert "blindcopy_rows_total 7.0" in two.text().decode()
+    one._alive.close()
+    assert "blindcopy_rows_total 7.0" in two.text().decode()
+    assert not list(tmp_path.glob("metrics-one*"))
+    assert "blindcopy_rows_total 7.0" in two.text().decode()
+    two.stop()
+
+
+def test_a_spoilt_file_is_put_aside(tmp_path, meters):
+    (tmp_path / "metrics-gone.prom").write_bytes(b"\0" * 100)
     meters.note(CommitSeen(7, 0.002))
     assert "blindcopy_rows_total 7.0" in meters.text().decode()
+    assert (tmp_path / "metrics-gone.unreadable").exists()
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(tmp_path, meters, monkeypatch):
+    monkeypatch.setattr("relay.meters._SECONDS_TO_WAIT", 0.1)
+    with (tmp_path / "metrics.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(TimeoutError):
+            meters.text()
+
+
+def test_head_has_no_body(meters, host):
+    monitor = Monitor(meters, list, list)
+    place = monitor.start(Place(host, 0))
+    try:
+        assert ask(place, "/metrics", "HEAD") == (200, "")
+    finally:
+        monitor.stop()

@@ -1,0 +1,56 @@
+"""What Salesforce's refusals mean."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.salesforce.troubles import _TABLE, Kind, Mender, trouble
+
+
+@pytest.mark.parametrize("code", sorted(_TABLE))
+def test_every_trouble_says_why_and_what_to_do(code):
+    found = trouble(code, "said")
+    assert found.code == code
+    assert found.cause.endswith(".")
+    assert found.remedy.endswith(".")
+    assert found.detail == "said"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "status", "kind"),
+    [
+        ("UNABLE_TO_LOCK_ROW", "", 400, Kind.TRANSIENT),
+        ("REQUEST_LIMIT_EXCEEDED", "", 403, Kind.LIMIT),
+        ("INVALID_SESSION_ID", "", 401, Kind.SESSION),
+        ("", "", 401, Kind.SESSION),
+        ("", "", 503, Kind.TRANSIENT),
+        ("", "", 410, Kind.PERMANENT),
+        ("NEVER_HEARD_OF", "", 400, Kind.PERMANENT),
+        ("NEVER_HEARD_OF", "", 500, Kind.TRANSIENT),
+        ("invalid_grant", "expired access/refresh token", 400, Kind.CONNECTION),
+        ("API_DISABLED_FOR_ORG", "", 403, Kind.NO_API),
+        (
+            "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+            "trigger: INVALID_SESSION_ID: Session expired",
+            400,
+            Kind.SESSION,
+        ),
+        ("INVALID_FIELD", "Read timed out: Timeout", 400, Kind.TRANSIENT),
+        ("INVALID_FIELD", "No such column 'X__c'", 400, Kind.PERMANENT),
+    ],
+)
+def test_what_follows(code, message, status, kind):
+    assert trouble(code, message, status).kind is kind
+
+
+def test_of_a_trouble_that_passes_nobody_needs_to_know():
+    assert all(
+        mender is Mender.TIME
+        for kind, mender, _, _ in _TABLE.values()
+        if kind in {Kind.TRANSIENT, Kind.SESSION}
+    )
+
+
+@given(st.sampled_from([*sorted(_TABLE), "", "x"]), st.text(max_size=600), st.integers(0, 600))
+def test_nothing_makes_it_raise(code, message, status):
+    assert len(trouble(code, message, status).detail) <= 500
