@@ -10,7 +10,7 @@ from admin.commands import main as admin_main
 from core.__main__ import main as core_main
 from core.mail import Copy, Decision, Reason, State
 from core.storage import logbook
-from core.storage.database import newest_revision
+from core.storage.database import Database, newest_revision
 from core.storage.logbook import UnknownSender
 from core.storage.rows import writing
 from tests.doors.test_storage import row
@@ -237,6 +237,20 @@ class TestCore:
         assert "s3cret" not in result.stdout
         assert "0123456789abcdef" not in result.stdout
         assert result.stdout.count("red ") == 2
+
+    def test_a_database_that_is_newer_than_the_code_is_said_so(self, database_url, monkeypatch):
+        monkeypatch.setenv("DATABASE_URL", database_url)
+        monkeypatch.setenv("BLINDCOPY_SECRET_KEY", "0123456789abcdef")
+        monkeypatch.setenv("BLINDCOPY_UPSTREAM", "smtp://127.0.0.1:1")
+        assert CliRunner().invoke(core_main, ["migrate"]).exit_code == 0
+        opened = Database(database_url)
+        with opened.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        opened.close()
+        migrated = CliRunner().invoke(core_main, ["migrate"])
+        assert (migrated.exit_code, "update Blindcopy" in migrated.stderr) == (1, True)
+        assert len(migrated.stderr.splitlines()) == 1
+        assert "newer than this code" in CliRunner().invoke(core_main, ["check"]).stdout
 
     def test_check_without_a_configuration_is_a_mistake(self, monkeypatch):
         for name in ("BLINDCOPY_SECRET_KEY", "BLINDCOPY_UPSTREAM"):

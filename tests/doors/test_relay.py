@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from core.endpoints import Upstream, UpstreamTls
+from core.endpoints import Listener, ListenerKind, SignIn, Upstream, UpstreamTls
 from core.mail import Copy, Decision, Reason, State
 from core.settings import Name
 from core.storage import settings
 from core.storage.logbook import unknown_senders
-from relay import delivery, replies, session, upstream
+from relay import delivery, pool, replies, session, upstream
+from relay.entrance import Entrance
 from tests.doors.conftest import BCC, mail, running, until
 from tests.sandbox.sink import Script, Sink
 
@@ -361,6 +362,36 @@ class TestTroubleWithTheUpstream:
                 assert "AUTH" in await client.command("EHLO again")
                 assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("451 4.4.1")
                 assert (await client.command("NOOP")).startswith("250")
+
+        run(claim())
+
+    def test_is_known_without_a_mail_and_forgotten_when_it_is_over(self, start, monkeypatch):
+        monkeypatch.setattr(pool, "_SECONDS_BETWEEN_PROBES", 0.2)
+        monkeypatch.setattr(pool, "_SECONDS_OF_SILENCE", 0.5)
+        monkeypatch.setattr(pool, "_SECONDS_BETWEEN_LOOKS", 0.1)
+
+        async def claim():
+            async with start() as relay:
+                relay.chores.append(asyncio.ensure_future(relay.pool.tidy()))
+                assert relay.pool.trouble is None
+                port = relay.pool._route.upstream.port
+                await relay.sink.stop()
+                await until(lambda: relay.pool.trouble is not None)
+                await relay.sink.start(port=port)
+                await until(lambda: relay.pool.trouble is None)
+
+        run(claim())
+
+    def test_is_known_from_clients_own_sign_ins(self, start):
+        async def claim():
+            entrance = Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0), SignIn.UPSTREAM)
+            script = Script(extensions=["AUTH PLAIN"], replies={"AUTH": ["535 5.7.8 No", "454 4.7.0 Later"]})
+            async with start(script, entrance=entrance) as relay:
+                client = await relay.connect(sign_in=False)
+                await client.command("AUTH PLAIN AGFubmEAeA==")
+                assert relay.pool.trouble is None, "a wrong password is the client's"
+                await client.command("AUTH PLAIN AGFubmEAeA==")
+                assert relay.pool.trouble is not None
 
         run(claim())
 

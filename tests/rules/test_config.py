@@ -65,6 +65,11 @@ WRONG = [
     ("DATABASE_URL", "sqlite:///:memory:", "needs a file"),
     ("BLINDCOPY_PUBLIC_URL", "example.com", "https://"),
     ("PORT", "0", "65535"),
+    ("BLINDCOPY_MONITOR", "9025", "127.0.0.1:9025"),
+    ("BLINDCOPY_MONITOR", "*:9025", "or off"),
+    ("BLINDCOPY_MONITOR", "256.1.1.1:80", "127.0.0.1:9025"),
+    ("BLINDCOPY_MONITOR", "user@127.0.0.1:9025", "127.0.0.1:9025"),
+    ("BLINDCOPY_MONITOR", "127.0.0.1:9025/metrics", "127.0.0.1:9025"),
 ]
 
 
@@ -97,6 +102,20 @@ def test_an_upstream_by_token():
     upstream = read_config({"BLINDCOPY_UPSTREAM": url}).upstream
     assert upstream.token == TokenSource("https://login.test/t", "a b", "sales@acme.test")
     assert "https" in problems(BLINDCOPY_UPSTREAM="smtps://a:b@c.test?auth=xoauth2")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", "127.0.0.1:9025"),
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("[::1]:0", "[::1]:0"),
+        ("Off", "None"),
+        ("off", "None"),
+    ],
+)
+def test_where_the_monitor_answers(text, place):
+    assert str(read_config({"BLINDCOPY_MONITOR": text}).monitor) == place
 
 
 def test_other_spellings_of_postgresql():

@@ -171,6 +171,17 @@ class TestDatabaseAway:
         until(lambda: [row.state for row in installation.rows()] == [State.COPIED])
         assert relay.poll() is None
 
+    def test_that_is_newer_than_the_code_stops_no_mail(self, installation, sink, tmp_path):
+        import sqlite3
+
+        with sqlite3.connect(tmp_path / "blindcopy.db") as database:
+            database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.close()
+        with installation.client(installation.start_relay()) as client:
+            send(client, mail())
+        assert [len(taken.rcpts) for taken in sink.sink.taken] == [2]
+        assert "is newer than this code" in installation.log()
+
     def test_at_the_very_first_start_nobody_is_told_that_the_password_is_wrong(self, tmp_path, sink):
         (tmp_path / "blindcopy.db").mkdir()
         one = Installation(tmp_path, sink.port)
