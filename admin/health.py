@@ -66,6 +66,16 @@ def _needs(session: Session, found: list[Process]) -> list[Need]:
     ]
     needs += [
         Need(
+            _(
+                "The relay on %(host)s cannot reach the database; its records wait in its journal.",
+                host=process.host,
+            )
+        )
+        for process in alive
+        if process.condition.journal_bytes
+    ]
+    needs += [
+        Need(
             _("%(host)s, process %(pid)s, has been silent since its last beat and said no goodbye.",
               host=process.host, pid=process.pid)
         )

@@ -465,6 +465,7 @@ class TestHealth:
         page = boss.get("/health").page
         assert "trouble with the mail provider: it does not accept us, and answers 530" in page
         assert "5.0 MB" in page
+        assert "its records wait in its journal" in page
         assert 'href="/activity?state=unknown"' in page
         assert "1 sender is nobody" in page
 
