@@ -1,6 +1,6 @@
 """Figures of several processes as one."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.figures import counters_only, summed
@@ -41,6 +41,7 @@ def test_of_a_process_that_is_gone_only_counts_stay():
     assert figures(counters_only(ONE)).keys() == figures(ONE).keys() - {"blindcopy_sessions"}
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=5))
 def test_the_sum_is_a_text_of_the_same_kind(counts):
     texts = [f"# HELP x_total X.\n# TYPE x_total counter\nx_total {count}.0\n".encode() for count in counts]

@@ -1,7 +1,7 @@
 """What Salesforce's refusals mean."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.salesforce.troubles import _TABLE, Kind, Mender, trouble
@@ -51,6 +51,7 @@ def test_of_a_trouble_that_passes_nobody_needs_to_know():
     )
 
 
+@settings(max_examples=20)
 @given(st.sampled_from([*sorted(_TABLE), "", "x"]), st.text(max_size=600), st.integers(0, 600))
 def test_nothing_makes_it_raise(code, message, status):
     assert len(trouble(code, message, status).detail) <= 500
