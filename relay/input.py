@@ -21,8 +21,8 @@ class Reading(Protocol):
 class ClientInput:
     """Takes in what the transport hands over; a client that is far ahead of us is not read until we catch up.
 
-    One buffer and one future: asyncio's StreamReader, with a copy and a pause for each chunk, took an eighth of
-    a mail's time (measured)."""
+    One buffer and one future: a chunk is handed on as it came, where asyncio's StreamReader copies it in and out,
+    and is the only one of its mail in memory."""
 
     __slots__ = ("_has_ended", "_held", "_is_paused", "_position", "_transport", "_waiter")
 

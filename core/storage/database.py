@@ -161,7 +161,7 @@ def _short(error: Exception) -> str:
 
 
 def _upgrade(connection: Connection) -> None:
-    """Alembic is read only when there is something to do: it is a tenth of a process's memory and of its start."""
+    """Alembic is read only when there is something to do: it is a tenth of a process's memory."""
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
