@@ -54,6 +54,22 @@ def relay_stopped(unfinished: int) -> None:
     _log.info("stopped unfinished=%d", unfinished)
 
 
+def worker_started() -> None:
+    _log.info("worker started")
+
+
+def worker_stopped() -> None:
+    _log.info("worker stopped")
+
+
+def looked_up(person: int, outcome: str) -> None:
+    _log.info("looked up Email to Salesforce person=%d outcome=%s", person, outcome)
+
+
+def look_up_failed(person: int, code: str) -> None:
+    _log.warning("cannot look up Email to Salesforce person=%d code=%s", person, code)
+
+
 def sign_in_failed(peer: str) -> None:
     _log.warning("sign-in failed peer=%s", peer)
 
@@ -110,6 +126,10 @@ def journal_unreadable(name: str) -> None:
 
 def settings_from_snapshot(revision: int) -> None:
     _log.warning("settings taken from the last snapshot revision=%d", revision)
+
+
+def undecryptable(what: str) -> None:
+    _log.error("ALARM cannot be opened by any key of BLINDCOPY_SECRET_KEY what=%s", what)
 
 
 def settings_missing() -> None:

@@ -32,6 +32,11 @@ class Logging(StrEnum):
     OFF = "off"
     BCC = "bcc"
 
+    @property
+    def copies(self) -> bool:
+        """Whether mail is logged by blind copy."""
+        return self is Logging.BCC
+
 
 class Source(StrEnum):
     """Where the value in force comes from."""
@@ -61,6 +66,8 @@ class Kind:
     check: Callable[[str], str]
     for_persons: bool
     for_policy: bool
+    is_secret: bool = False
+    """Encrypted in the database, and never noted in words."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ _LARGEST_NUMBER = 1_000_000
 
 KINDS: Mapping[Name, Kind] = {
     Name.LOGGING: Kind(Logging.OFF, _one_of(*Logging), for_persons=True, for_policy=True),
-    Name.BCC_ADDRESS: Kind("", _bcc_address, for_persons=True, for_policy=False),
+    Name.BCC_ADDRESS: Kind("", _bcc_address, for_persons=True, for_policy=False, is_secret=True),
     Name.TIME_ZONE: Kind("", _time_zone, for_persons=True, for_policy=True),
     Name.OWN_DOMAINS: Kind("", _list_of(checked_domain_pattern), for_persons=False, for_policy=True),
     Name.NEVER_LOG: Kind("", _list_of(checked_pattern), for_persons=False, for_policy=True),

@@ -58,7 +58,7 @@ async def _run(config: Config) -> None:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     process_id = new_mail_id()
     box = Box(config.secret_keys)
-    database = Database(config.database_url)
+    database = Database(config.database_url, box)
     await _migrate(database)
     snapshot = Snapshot(database, config.state_dir, box, process_id)
     await snapshot.start()

@@ -9,7 +9,8 @@ from enum import Enum
 import click
 
 from core.commands import troubles_as_exit_status
-from core.config import read_config
+from core.config import ConfigurationError, read_config
+from core.connections import Connections
 from core.storage.database import Database
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -19,12 +20,26 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 def database() -> Iterator[Database]:
     """The database, brought up to date; troubles end the command with one sentence."""
     with troubles_as_exit_status():
-        opened = Database(read_config().database_url)
+        opened = Database.of(read_config())
         opened.migrate()
         try:
             yield opened
         finally:
             opened.close()
+
+
+@contextmanager
+def connections() -> Iterator[Connections]:
+    """The connections to Salesforce; troubles, and an app that is not registered, end the command."""
+    with database() as opened:
+        app = read_config().salesforce
+        if app is None:
+            raise ConfigurationError(
+                [
+                    "BLINDCOPY_SALESFORCE_CLIENT_ID: is not set; set it to the consumer key of the External Client App"
+                ]
+            )
+        yield Connections(opened, app)
 
 
 def json_line(fields: dict[str, object]) -> None:

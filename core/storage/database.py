@@ -16,6 +16,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from core.config import Config
+from core.secrets import Box
+from core.storage import sealed
+
 __all__ = ["Database", "DatabaseUnavailable", "Session", "newest_revision"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -32,11 +36,18 @@ class DatabaseUnavailable(Exception):
 class Database:
     """Transactions on one database. Opening it touches nothing; the first transaction connects."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, box: Box | None = None) -> None:
+        """`box` opens and closes what is encrypted; who has none cannot read those few values."""
+        self._box = box
         self._engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
         self._writing_engine = self._engine.execution_options(writing=True)
         self._url = url
         self._is_up_to_date = False
+
+    @classmethod
+    def of(cls, config: Config) -> "Database":
+        """The database of this installation, with its keys where they are set."""
+        return cls(config.database_url, Box(config.secret_keys) if config.secret_keys else None)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -80,10 +91,11 @@ class Database:
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Session]:
         with _troubles_translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+            sealed.set_box(session, self._box)
             yield session
 
     def migrate(self) -> None:
-        """Bring the schema up to date; several processes may do so at once. Done once, it costs nothing again.
+        """Bring the schema up to date, and what is encrypted under the first key; several processes may do so at once. Done once, it costs nothing again.
 
         Raises DatabaseUnavailable."""
         if self._is_up_to_date:
@@ -105,6 +117,12 @@ class Database:
                             text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
                         )
                     _upgrade(connection)
+        if self._box is not None:
+            with self.reading() as session:
+                is_old = sealed.has_old(session)
+            if is_old:
+                with self.writing() as session:
+                    sealed.renew(session)
         self._is_up_to_date = True
 
     def revision(self) -> str:

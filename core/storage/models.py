@@ -180,3 +180,40 @@ class ProcessRow(Base):
     listeners: Mapped[list[str]] = mapped_column(JSON)
     upstream_trouble: Mapped[str | None] = mapped_column(Text)
     journal_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class ConnectionRow(Base):
+    """A person's connection to Salesforce. Tokens are encrypted; `generation` grows with every new access token;
+    whoever asks for one has the turn until then."""
+
+    __tablename__ = "salesforce_connection"
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    standing: Mapped[str] = mapped_column(String(20))
+    way: Mapped[str] = mapped_column(String(20))
+    login_url: Mapped[str] = mapped_column(String(300))
+    instance_url: Mapped[str] = mapped_column(String(300))
+    organisation_id: Mapped[str] = mapped_column(String(18))
+    user_id: Mapped[str] = mapped_column(String(18))
+    username: Mapped[str] = mapped_column(String(300))
+    access_token: Mapped[str | None] = mapped_column(Text)
+    refresh_token: Mapped[str | None] = mapped_column(Text)
+    generation: Mapped[int]
+    turn_of: Mapped[str | None] = mapped_column(String(36))
+    turn_until: Mapped[datetime | None]
+    connected_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    trouble_code: Mapped[str | None] = mapped_column(String(80))
+    trouble_detail: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (Index("connection_of_user", "organisation_id", "user_id"),)
+
+
+class PickUpRow(Base):
+    """What was found when a person's Email to Salesforce address was last looked up."""
+
+    __tablename__ = "address_pick_up"
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(20))
+    looked_at: Mapped[datetime | None]
+    is_another: Mapped[bool]
+    senders: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))

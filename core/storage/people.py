@@ -79,22 +79,22 @@ def add_person(
     session.flush()
     _add_address(session, row, address)
     _audit(session, actor, row, "person", None, "admin" if is_admin else "user")
-    return _account(row)
+    return account_of(row)
 
 
 def person_by_email(session: Session, email: str) -> Account:
     """The person who signs in with this address. Raises NoSuchPerson."""
-    return _account(_row_by_email(session, email))
+    return account_of(_row_by_email(session, email))
 
 
 def person_by_id(session: Session, person_id: int) -> Account | None:
     row = session.get(PersonRow, person_id)
-    return None if row is None else _account(row)
+    return None if row is None else account_of(row)
 
 
 def all_persons(session: Session) -> list[Account]:
     """Everybody, by address."""
-    return [_account(row) for row in session.scalars(select(PersonRow).order_by(PersonRow.email_key))]
+    return [account_of(row) for row in session.scalars(select(PersonRow).order_by(PersonRow.email_key))]
 
 
 def set_password_hash(session: Session, email: str, password_hash: str, *, actor: str | None) -> None:
@@ -259,7 +259,8 @@ def _audit(
     settings_changed(session)
 
 
-def _account(row: PersonRow) -> Account:
+def account_of(row: PersonRow) -> Account:
+    """For the modules of this package."""
     return Account(
         row.id, row.email, row.name, row.is_admin, row.is_active, row.created_at, row.password_hash, row.session_key,
     )  # fmt: skip

@@ -16,9 +16,12 @@ from core.settings import (
     person_settings,
     policy_settings,
 )
+from core.storage import sealed
 from core.storage.audit import Change, note, settings_changed, settings_revision
 from core.storage.models import AddressRow, AppPasswordRow, PolicyRow, PreferenceRow
 from core.storage.people import Account, active_rows
+
+_HIDDEN = "(not shown)"
 
 
 def policy(session: Session) -> dict[Name, PolicyEntry]:
@@ -49,15 +52,18 @@ def set_preference(session: Session, account: Account, name: Name, text: str, *,
         raise LockedSetting("“%(name)s” is fixed by the organisation's policy", name=name)
     value = checked(name, text)
     row = session.get(PreferenceRow, (account.id, name))
-    before = row.value if row is not None else None
-    if before == (value or None):
+    before = _opened(session, row) if row is not None else None
+    if before == (value or None) and not (before is None and row is not None):
         return
     if row is not None:
         session.delete(row)
         session.flush()
+    is_secret = KINDS[name].is_secret
     if value:
-        session.add(PreferenceRow(person_id=account.id, name=name, value=value))
-    note(session, Change(actor=actor, person=account.email, what=name, before=before, after=value or None))
+        kept = sealed.closed(session, value) if is_secret else value
+        session.add(PreferenceRow(person_id=account.id, name=name, value=kept))
+    was, now = (_HIDDEN if text and is_secret else text for text in (before, value or None))
+    note(session, Change(actor=actor, person=account.email, what=name, before=was, after=now))
     settings_changed(session)
 
 
@@ -111,6 +117,13 @@ def _preferences(session: Session, *conditions: object) -> Mapping[int, dict[Nam
     known = set(Name)
     result: dict[int, dict[Name, str]] = defaultdict(dict)
     for row in session.scalars(select(PreferenceRow).where(*conditions)):  # type: ignore[arg-type]  # SQLAlchemy's column expressions are typed as bool
-        if row.name in known:
-            result[row.person_id][Name(row.name)] = row.value
+        if row.name in known and (value := _opened(session, row)) is not None:
+            result[row.person_id][Name(row.name)] = value
     return result
+
+
+def _opened(session: Session, row: PreferenceRow) -> str | None:
+    """The value in clear; None where it was encrypted with a key that is gone."""
+    if not KINDS[Name(row.name)].is_secret or "@" in row.value:
+        return row.value
+    return sealed.opened_or_lost(session, row.value, row.name)

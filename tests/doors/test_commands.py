@@ -21,6 +21,7 @@ BCC = "emailtosalesforce@x.le.salesforce.com"
 @pytest.fixture
 def admin(database_url, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("BLINDCOPY_SECRET_KEY", "0123456789abcdef")
 
     def command(*arguments, stdin=None):
         result = CliRunner().invoke(admin_main, arguments, input=stdin, catch_exceptions=False)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from core.storage.database import Database
-from tests.doors.conftest import RunningRelay, add_anna
+from tests.doors.conftest import BOX, RunningRelay, add_anna
 from tests.sandbox.sink import Script, Sink
 
 MOODS = ["", "", "", "", "250 2.0.0 Ok", "421 4.3.2 Bye", "450 4.2.1 Later", "550 5.1.1 No", "close", "garbage", "250-a\n250 b",
@@ -106,7 +106,7 @@ async def a_round(seed):
     dice = random.Random(seed)
     sink, heard = Sink(Script()), []
     with tempfile.TemporaryDirectory() as name:
-        database = Database(f"sqlite:///{name}/blindcopy.db")
+        database = Database(f"sqlite:///{name}/blindcopy.db", BOX)
         database.migrate()
         relay = RunningRelay(database, Path(name), sink)
         relay.password = add_anna(database)

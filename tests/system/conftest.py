@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from core.secrets import Box
 from core.storage.database import Database
 from core.storage.logbook import Filter, entries
 from tests.sandbox.sink import Sink
@@ -111,7 +112,7 @@ class Installation:
         return client
 
     def rows(self):
-        database = Database(self.database_url)
+        database = Database(self.database_url, Box([self.env["BLINDCOPY_SECRET_KEY"]]))
         try:
             with database.reading() as session:
                 return [entry.row for entry in entries(session, Filter(), 10_000)]
