@@ -9,6 +9,7 @@ from flask import Flask, abort, current_app, g
 from flask_login import AnonymousUserMixin, LoginManager, UserMixin, current_user, login_required
 
 from core.config import Config
+from core.connections import Connections
 from core.storage.database import Database
 from core.storage.people import Account, person_by_id
 
@@ -23,6 +24,8 @@ class Services:
 
     config: Config
     database: Database
+    connections: Connections | None = None
+    """None where Blindcopy is not registered with Salesforce."""
 
 
 class SignedIn(UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
@@ -51,6 +54,10 @@ def config() -> Config:
 
 def database() -> Database:
     return cast("Services", current_app.extensions[_KEY]).database
+
+
+def connections() -> Connections | None:
+    return cast("Services", current_app.extensions[_KEY]).connections
 
 
 def me() -> Account:

@@ -16,8 +16,12 @@ from admin import (
     access,
     account,
     activity,
+    addresses,
     app_passwords,
+    bcc,
     changes,
+    connection,
+    diagnostics,
     health,
     mail_client,
     people,
@@ -29,6 +33,7 @@ from admin import (
 from admin.times import local_time
 from core import logs
 from core.config import Config, ConfigurationError, read_config
+from core.connections import Connections
 from core.storage.database import Database, DatabaseUnavailable
 
 _GUNICORNS_BOOT_ERROR = 3
@@ -38,9 +43,9 @@ LANGUAGES = ("en",)
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'self'",
     "img-src": "'self' data:",
-    "form-action": "'self'",
     "frame-ancestors": "'none'",
 }
+_SALESFORCE_HOSTS = "https://*.salesforce.com"
 
 
 def build_app(config: Config | None = None) -> Flask:
@@ -61,7 +66,9 @@ def build_app(config: Config | None = None) -> Flask:
         MAX_CONTENT_LENGTH=256 * 1024,
         RATELIMIT_STORAGE_URI="memory://",
     )
-    services = access.Services(config, Database(config.database_url))
+    database = Database.of(config)
+    connected = Connections(database, config.salesforce) if config.salesforce is not None else None
+    services = access.Services(config, database, connected)
     try:
         services.database.migrate()
     except DatabaseUnavailable as error:
@@ -69,7 +76,7 @@ def build_app(config: Config | None = None) -> Flask:
     access.set_up(app, services)
     _set_up_libraries(app, config)
     for blueprint in (
-        sign_in.pages, activity.pages, senders.pages, salesforce.pages, policy.pages, people.pages,
+        sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
         app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)
@@ -102,11 +109,17 @@ def _set_up_libraries(app: Flask, config: Config) -> None:
         force_https=is_https,
         session_cookie_secure=is_https,
         strict_transport_security=is_https,
-        content_security_policy=_CONTENT_SECURITY_POLICY,
+        content_security_policy=_CONTENT_SECURITY_POLICY | {"form-action": _form_targets(config)},
         frame_options="DENY",
         referrer_policy="same-origin",
     )
     sign_in.limiter.init_app(app)
+
+
+def _form_targets(config: Config) -> str:
+    """A form's answer may lead on to where people sign in to Salesforce, and nowhere else."""
+    login = [config.salesforce.login_url] if config.salesforce is not None else []
+    return " ".join(["'self'", _SALESFORCE_HOSTS, *login])
 
 
 def _look_first() -> None:

@@ -6,6 +6,7 @@ from flask_wtf import FlaskForm
 from wtforms import Field
 
 from core.refusal import Refusal
+from core.salesforce.troubles import Trouble
 
 
 def translated(refusal: Refusal) -> str:
@@ -21,6 +22,14 @@ def beside(field: Field, refusal: Refusal) -> None:
 def flash_refusal(refusal: Refusal) -> None:
     """Say the reason on top of the next page."""
     flash(translated(refusal), "danger")
+
+
+def flash_trouble(trouble: Trouble) -> None:
+    """Say what Salesforce's trouble is, what to do, and what it said itself."""
+    text = f"{gettext(trouble.cause)} {gettext(trouble.remedy)}"
+    if trouble.detail:
+        text += " " + gettext("(Salesforce said: %(detail)s)", detail=trouble.detail)
+    flash(text, "danger")
 
 
 def flash_errors(form: FlaskForm) -> None:

@@ -1,15 +1,18 @@
 """`python -m core check` and `python -m core migrate`."""
 
-import asyncio
 import sys
 
 import click
 
 from core.commands import REFUSED, Commands, troubles_as_exit_status
 from core.config import Config, masked_url, read_config
-from core.endpoints import Upstream
-from core.smtp import Connected, RefusesUs, Route, Unavailable
-from core.storage.database import Database, DatabaseUnavailable, newest_revision
+from core.connections import Connections
+from core.endpoints import SalesforceApp
+from core.setup import Finding, Light, Person, look_at_installation, look_at_salesforce
+from core.storage import connections, people
+from core.storage.database import Database
+
+RESERVE = 10
 
 
 @click.group(cls=Commands, help="Look after the installation.")
@@ -19,21 +22,37 @@ def main() -> None: ...
 @main.command(help="Bring the database up to date.")
 def migrate() -> None:
     with troubles_as_exit_status():
-        database = Database(read_config().database_url)
-        database.migrate()
-        click.echo(f"The database is at revision {database.revision()}.")
-        database.close()
+        database = Database.of(read_config())
+        try:
+            database.migrate()
+            click.echo(f"The database is at revision {database.revision()}.")
+        finally:
+            database.close()
 
 
-@main.command(help="Say which configuration is in force, and look at upstream and database.")
+@main.command(help="Say which configuration is in force, and look at upstream, database and Salesforce.")
 def check() -> None:
     with troubles_as_exit_status():
         config = read_config(needs=("BLINDCOPY_UPSTREAM", "BLINDCOPY_SECRET_KEY"))
-    _say_configuration(config)
-    results = [_check_database(config.database_url)]
-    if config.upstream is not None:
-        results.append(_check_upstream(config.upstream, config.hostname))
+        _say_configuration(config)
+        database = Database.of(config)
+        try:
+            results = [_say(finding) for finding in look_at_installation(config, database)]
+            if results[0]:
+                results += _check_salesforce(config, database)
+        finally:
+            database.close()
     sys.exit(0 if all(results) else REFUSED)
+
+
+def _check_salesforce(config: Config, database: Database) -> list[bool]:
+    if config.salesforce is None:
+        return []
+    persons = _persons(database)
+    if not persons:
+        return [_say(Finding(Light.YELLOW, "connection", "nobody is connected to Salesforce yet"))]
+    found = Connections(database, config.salesforce)
+    return [_say(finding) for person in persons for finding in look_at_salesforce(found, person, RESERVE)]
 
 
 def _say_configuration(config: Config) -> None:
@@ -54,65 +73,39 @@ def _say_configuration(config: Config) -> None:
         "BLINDCOPY_WEB_HOST": config.web_host,
         "PORT": config.web_port,
         "BLINDCOPY_PUBLIC_URL": config.public_url,
+        **_salesforce_lines(config.salesforce),
     }
     for name, value in lines.items():
         click.echo(f"{name}  {value}")
 
 
-def _check_database(url: str) -> bool:
-    database = Database(url)
-    try:
-        revision = database.revision()
-    except DatabaseUnavailable as error:
-        return _red("database", str(error))
-    finally:
-        database.close()
-    if revision != "none" and revision > newest_revision():
-        return _red("database", f"its schema, revision {revision}, is newer than this code; update Blindcopy")
-    if revision != newest_revision():
-        return _red(
-            "database",
-            f"its schema is at revision {revision}, not {newest_revision()}; run `python -m core migrate`",
-        )
-    return _green("database", f"answers, schema revision {revision}")
+def _salesforce_lines(app: SalesforceApp | None) -> dict[str, object]:
+    prefix = "BLINDCOPY_SALESFORCE"
+    if app is None:
+        return {f"{prefix}_CLIENT_ID": "none: nothing is asked of Salesforce"}
+    return {
+        f"{prefix}_CLIENT_ID": app.client_id,
+        f"{prefix}_CLIENT_SECRET": "set, not shown" if app.client_secret else "none",
+        f"{prefix}_LOGIN_URL": app.login_url,
+        f"{prefix}_CA_FILE": app.ca_file or "the system's",
+        f"{prefix}_JWT_KEY_FILE": app.jwt_key_file or "none",
+    }
 
 
-def _check_upstream(upstream: Upstream, hostname: str) -> bool:
-    try:
-        connected = asyncio.run(_connect(upstream, hostname))
-    except OSError as error:
-        return _red("upstream", f"the file of BLINDCOPY_UPSTREAM_CA_FILE cannot be used: {error}")
-    except (Unavailable, RefusesUs) as error:
-        return _red("upstream", f"{upstream}: {error}")
-    offers = " ".join(sorted(name.upper() for name in connected.extensions)) or "nothing"
-    _green("upstream", f"{upstream} answers and offers {offers}")
-    if connected.tls_version is not None:
-        _green("upstream", f"{connected.tls_version}, certificate {_certificate(connected)}")
-    if upstream.user is not None:
-        _green("upstream", f"takes the credentials of {upstream.user}")
-    return True
+def _say(finding: Finding) -> bool:
+    """One line; whether it is not red."""
+    rest = "".join(f"; {part}" for part in (finding.remedy, finding.path) if part)
+    click.echo(f"{finding.light:<6} {finding.what}: {finding.said}{rest}")
+    return finding.light is not Light.RED
 
 
-async def _connect(upstream: Upstream, hostname: str) -> Connected:
-    connected = await Route(upstream, hostname).connect()
-    connected.transport.close()
-    return connected
-
-
-def _certificate(connected: Connected) -> str:
-    certificate = connected.certificate
-    names = [value for _, value in certificate.get("subjectAltName", ())]  # type: ignore[attr-defined]  # ssl's own shape
-    return f"for {', '.join(names)}, valid until {certificate.get('notAfter')}"
-
-
-def _green(what: str, said: str) -> bool:
-    click.echo(f"green  {what}: {said}")
-    return True
-
-
-def _red(what: str, said: str) -> bool:
-    click.echo(f"red    {what}: {said}")
-    return False
+def _persons(database: Database) -> list[Person]:
+    """Everybody who is connected, or was."""
+    with database.reading() as session:
+        return [
+            Person(account.email, connection, tuple(people.addresses(session, account.id)))
+            for account, connection in connections.connections(session)
+        ]
 
 
 if __name__ == "__main__":

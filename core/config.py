@@ -13,11 +13,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from core.endpoints import (
+    SALESFORCE_LOGIN,
     Limits,
     Listener,
     ListenerKind,
     Network,
     Place,
+    SalesforceApp,
     SignIn,
     TlsFiles,
     TokenSource,
@@ -67,6 +69,7 @@ class Config:
     public_url: str
     web_host: str
     web_port: int
+    salesforce: SalesforceApp | None = None
 
 
 def read_config(environ: Mapping[str, str] | None = None, *, needs: Iterable[str] = ()) -> Config:
@@ -101,6 +104,7 @@ class _Reader:
             public_url=self._public_url(),
             web_host=self._text("BLINDCOPY_WEB_HOST") or "127.0.0.1",
             web_port=self._web_port(),
+            salesforce=self._salesforce(),
         )
         if self._problems:
             raise ConfigurationError(sorted(self._problems))
@@ -332,6 +336,37 @@ class _Reader:
             self._wrong(
                 "BLINDCOPY_PUBLIC_URL",
                 f"“{text}” is not a web address; write it like https://blindcopy.example.com",
+            )
+        return text.rstrip("/")
+
+    def _salesforce(self) -> SalesforceApp | None:
+        """None where no app is registered: then people type in their Email to Salesforce address themselves."""
+        client_id = self._text("BLINDCOPY_SALESFORCE_CLIENT_ID")
+        app = SalesforceApp(
+            client_id=client_id,
+            client_secret=self._text("BLINDCOPY_SALESFORCE_CLIENT_SECRET"),
+            callback_url=(self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000").rstrip("/")
+            + "/salesforce/callback",
+            login_url=self._login_url(),
+            ca_file=self._file("BLINDCOPY_SALESFORCE_CA_FILE", "PEM file with the certificates to trust"),
+            jwt_key_file=self._file("BLINDCOPY_SALESFORCE_JWT_KEY_FILE", "PEM file with the RSA private key"),
+        )
+        if not client_id and (app.client_secret or self._text("BLINDCOPY_SALESFORCE_JWT_KEY_FILE")):
+            self._wrong(
+                "BLINDCOPY_SALESFORCE_CLIENT_ID",
+                "is not set, but its companion is; set it to the consumer key of the External Client App",
+            )
+        return app if client_id else None
+
+    def _login_url(self) -> str:
+        text = self._text("BLINDCOPY_SALESFORCE_LOGIN_URL") or SALESFORCE_LOGIN
+        url, port = _split(text, default_port=0)
+        is_plain = url is not None and not (url.path.strip("/") or url.query or url.fragment or url.username)
+        if url is None or port is None or url.scheme != "https" or not url.hostname or not is_plain:
+            self._wrong(
+                "BLINDCOPY_SALESFORCE_LOGIN_URL",
+                f"“{_masked(text)}” is not where people sign in to Salesforce; write {SALESFORCE_LOGIN}, "
+                "https://test.salesforce.com or https://acme.my.salesforce.com",
             )
         return text.rstrip("/")
 

@@ -1,4 +1,4 @@
-"""The ends of the relay's connections: the listeners that clients come in by, and the upstream that mail goes to.
+"""The ends of our connections: the listeners that clients come in by, the upstream that mail goes to, and Salesforce.
 
 Values only, as the configuration gives them."""
 
@@ -142,3 +142,22 @@ def is_loopback(host: str) -> bool:
 def host_and_port(host: str, port: int) -> str:
     """The place as it is written: an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+SALESFORCE_LOGIN = "https://login.salesforce.com"
+"""Where people of production orgs sign in."""
+
+
+@dataclass(frozen=True)
+class SalesforceApp:
+    """The External Client App that we are to Salesforce.
+
+    `login_url` is where people sign in; `client_secret` is empty for an app that has none; `jwt_key_file` holds the
+    private key with which a whole team is let in."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    callback_url: str
+    login_url: str = SALESFORCE_LOGIN
+    ca_file: Path | None = None
+    jwt_key_file: Path | None = None

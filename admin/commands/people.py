@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from admin.commands.printing import as_json, database, json_line
+from admin.commands.printing import as_json, connections, database, json_line
 from admin.passwords import hashed
 from core.secrets import new_password
 from core.storage import people
@@ -111,6 +111,51 @@ def app_passwords(email: str, revoke: int | None, as_json: bool) -> None:
         else:
             used = entry.last_used_at.isoformat(" ", "seconds") if entry.last_used_at else "never used"
             click.echo(f"{entry.id}  {entry.label or '-'}  {used}")
+
+
+@user.command("connect", help="Connect to Salesforce with a refresh token, or by the team's key.")
+@click.argument("email")
+@click.option("--instance-url", metavar="URL", help="The org, as in https://acme.my.salesforce.com.")
+@click.option(
+    "--salesforce-user", metavar="ID", help="The id of the Salesforce user, which the token must be of."
+)
+@click.option("--refresh-token-stdin", is_flag=True, help="Read the token from the first line of stdin.")
+@click.option(
+    "--salesforce-username", metavar="NAME", help="Instead of these: the user whom the team's key speaks for."
+)
+def connect(
+    email: str, instance_url: str | None, salesforce_user: str | None, refresh_token_stdin: bool,
+    salesforce_username: str | None,
+) -> None:  # fmt: skip
+    by_token = bool(instance_url and salesforce_user and refresh_token_stdin)
+    if by_token == bool(salesforce_username):
+        raise click.UsageError(
+            "Name --instance-url, --salesforce-user and --refresh-token-stdin together, or --salesforce-username"
+        )
+    with connections() as found:
+        with found.database.reading() as session:
+            account = people.person_by_email(session, email)
+        if salesforce_username:
+            who = found.by_key(account, salesforce_username, actor=None)
+        else:
+            who = found.by_refresh_token(
+                account,
+                _read_password().strip(),
+                instance_url=str(instance_url),
+                user_id=str(salesforce_user),
+                actor=None,
+            )
+    click.echo(f"{account.email} is connected as {who.username}.")
+
+
+@user.command("disconnect", help="End the connection to Salesforce; nothing is deleted.")
+@click.argument("email")
+def disconnect(email: str) -> None:
+    with connections() as found:
+        with found.database.reading() as session:
+            account = people.person_by_email(session, email)
+        if not found.disconnect(account, actor=None):
+            click.echo("Salesforce could not be told; end the session there as well.", err=True)
 
 
 @click.group(help="The addresses that a person sends from.")

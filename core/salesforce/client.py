@@ -5,24 +5,28 @@ in the session's adapter. Its exceptions carry the whole query in their text and
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
+from simple_salesforce.format import format_soql
 
+from core.endpoints import SalesforceApp
 from core.salesforce.login import (
     SECONDS_TO_ANSWER,
     SECONDS_TO_CONNECT,
-    App,
     Refused,
     Unavailable,
     checked_host,
+    clock_offset,
+    read_in_time,
     session,
 )
-from core.salesforce.troubles import Trouble, trouble
+from core.salesforce.troubles import Kind, Trouble, trouble
 
 API_VERSION = "62.0"
 MOST_RECORDS = 200
@@ -44,6 +48,14 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """Where, and with what, Salesforce is open to a person."""
+
+    instance_url: str
+    access_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Written:
     """What became of one record of a batch: its id, or its trouble."""
 
@@ -52,45 +64,74 @@ class Written:
 
 
 class _WithTimeOut(HTTPAdapter):
-    """Every call ends, whoever makes it."""
+    """Every call ends, whoever makes it, and however slowly the answer drips."""
 
     def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
-        more["timeout"] = (SECONDS_TO_CONNECT, SECONDS_TO_ANSWER)
-        return super().send(request, *arguments, **more)
+        more |= {"timeout": (SECONDS_TO_CONNECT, SECONDS_TO_ANSWER), "stream": True}
+        answer = super().send(request, *arguments, **more)
+        read_in_time(answer)
+        return answer
 
 
 class Client:
-    """One person's Salesforce. Not for several threads at once. Every call raises Unavailable or Refused."""
+    """One person's Salesforce. Not for several threads at once. Every call raises Unavailable or Refused.
 
-    def __init__(self, app: App, instance_url: str, access_token: str) -> None:
+    `renew` gives a new access token in place of one that has had its day; it is asked once a call."""
+
+    def __init__(
+        self,
+        app: SalesforceApp,
+        instance_url: str,
+        access_token: str,
+        renew: Callable[[], Opening] | None = None,
+    ) -> None:
         """Raises NotSalesforce."""
         self.usage: Usage | None = None
         """As the last answer told; None before the first."""
-        made = session(app)
-        made.mount("https://", _WithTimeOut())
-        made.hooks["response"].append(self._note_usage)
-        host = checked_host(instance_url, app).removeprefix("https://")
+        self.offset: timedelta | None = None
+        """How far Salesforce's clock is ahead of ours, as the last answer told."""
+        self._app = app
+        self._renew = renew
+        self._session = session(app)
+        self._session.mount("https://", _WithTimeOut())
+        self._session.hooks["response"].append(self._note)
+        self._open(Opening(instance_url, access_token))
+
+    def _open(self, opening: Opening) -> None:
+        host = checked_host(opening.instance_url, self._app).removeprefix("https://")
         self._salesforce = Salesforce(
-            session_id=access_token, instance=host, version=API_VERSION, session=made
+            session_id=opening.access_token, instance=host, version=API_VERSION, session=self._session
         )
 
-    def query(self, soql: str, *, everything: bool = False) -> list[Record]:
-        """All records of a query, page by page; `everything`: deleted and archived ones too."""
-        found: list[Record] = _said(
-            lambda: list(self._salesforce.query_all_iter(soql, include_deleted=everything))
+    def query(self, soql: str, *values: object, everything: bool = False) -> list[Record]:
+        """All records of a query, page by page; `everything`: deleted and archived ones too.
+
+        Each `{}` of the query stands for a value, which is quoted; a list stands in IN."""
+        asked = format_soql(soql, *values) if values else soql
+        columns = _columns(soql)
+        found: list[Record] = self._said(
+            lambda salesforce: [
+                _whole(one, columns) for one in salesforce.query_all_iter(asked, include_deleted=everything)
+            ]
         )
         return found
 
-    def has(self, sobject: str) -> bool:
-        """Whether the org has this kind of record, and the person may see it."""
-        found = _said(self._salesforce.describe)
-        return any(one["name"] == sobject for one in (found or {}).get("sobjects", ()))
+    def kinds(self) -> frozenset[str]:
+        """The kinds of record that the org has, and the person may see."""
+        found: frozenset[str] = self._said(
+            lambda salesforce: frozenset(
+                str(one["name"]) for one in (salesforce.restful("sobjects") or {})["sobjects"]
+            )
+        )
+        return found
 
     def fields(self, sobject: str) -> dict[str, Record]:
         """The fields of an object that the person may see: name -> what `describe` says of it."""
         path = f"sobjects/{_checked(sobject, _NAME)}/describe"
-        found = _said(lambda: self._salesforce.restful(path))
-        return {one["name"]: one for one in found["fields"]}
+        found: dict[str, Record] = self._said(
+            lambda salesforce: {one["name"]: one for one in (salesforce.restful(path) or {})["fields"]}
+        )
+        return found
 
     def create(self, sobject: str, records: Sequence[Record]) -> list[Written]:
         """New records, up to MOST_RECORDS of one kind in one call; what became of each, in their order."""
@@ -111,8 +152,8 @@ class Client:
         wanted = [_checked(one, _ID) for one in ids]
         if not wanted:
             return []
-        answers = _said(
-            lambda: self._salesforce.restful(
+        answers = self._said(
+            lambda salesforce: salesforce.restful(
                 "composite/sobjects", method="DELETE", params={"ids": ",".join(wanted)}
             )
         )
@@ -124,24 +165,43 @@ class Client:
             return []
         path = f"composite/sobjects/{_checked(sobject, _NAME)}"
         asked = {"ids": [_checked(one, _ID) for one in ids], "fields": list(fields)}
-        return list(_said(lambda: self._salesforce.restful(path, method="POST", json=asked)) or [])
+        return list(self._said(lambda salesforce: salesforce.restful(path, method="POST", json=asked)) or [])
 
     def _write(self, method: str, records: Sequence[Record]) -> list[Written]:
         if not records:
             return []
         asked = {"allOrNone": False, "records": list(records)}
-        answers = _said(lambda: self._salesforce.restful("composite/sobjects", method=method, json=asked))
+        answers = self._said(
+            lambda salesforce: salesforce.restful("composite/sobjects", method=method, json=asked)
+        )
         return _written(answers, len(records))
 
-    def _note_usage(self, answer: requests.Response, *_: Any, **__: Any) -> None:
+    def _said(self, call: Callable[[Salesforce], Any]) -> Any:
+        """What Salesforce answers; a session that has ended is renewed, once. Raises Unavailable, Refused."""
+        try:
+            return _translating(call, self._salesforce)
+        except Refused as refused:
+            if self._renew is None or refused.trouble.kind is not Kind.SESSION:
+                raise
+        self._open(self._renew())
+        try:
+            return _translating(call, self._salesforce)
+        except Refused as refused:
+            if refused.trouble.kind is not Kind.SESSION:
+                raise
+            # a new session is refused too: no renewing helps, time or an admin does
+            raise Unavailable("a session that has just been renewed is refused", refused.trouble) from None
+
+    def _note(self, answer: requests.Response, *_: Any, **__: Any) -> None:
         if found := _USAGE.search(answer.headers.get("Sforce-Limit-Info", "")):
             self.usage = Usage(int(found.group(1)), int(found.group(2)))
+        self.offset = clock_offset(answer)
 
 
-def _said(call: Callable[[], Any]) -> Any:
-    """What Salesforce answers. Raises Unavailable, Refused."""
+def _translating(call: Callable[[Salesforce], Any], salesforce: Salesforce) -> Any:
+    """Raises Unavailable, Refused."""
     try:
-        return call()
+        return call(salesforce)
     except SalesforceError as error:
         raise _translated(error) from None  # its text holds the query, with customers' addresses
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
@@ -172,6 +232,19 @@ def _one_written(answer: Record) -> Written:
         return Written(answer["id"])
     error: Record = next(iter(answer.get("errors") or []), {})
     return Written(None, trouble(str(error.get("statusCode", "")), str(error.get("message", ""))))
+
+
+def _columns(soql: str) -> frozenset[str]:
+    """What each record of the answer must hold."""
+    selected = soql.removeprefix("SELECT ").partition(" FROM ")[0]
+    return frozenset(column.strip().partition(".")[0] for column in selected.split(","))
+
+
+def _whole(record: Record, columns: frozenset[str]) -> Record:
+    """The record, if it is one. Raises ValueError."""
+    if not columns <= record.keys():
+        raise ValueError("the answer is not what was asked for")
+    return record
 
 
 def _checked(text: str, pattern: re.Pattern[str]) -> str:

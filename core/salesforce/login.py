@@ -9,7 +9,8 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -17,6 +18,7 @@ import requests
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from core.endpoints import SalesforceApp
 from core.salesforce.troubles import Trouble, trouble
 
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5, 20
@@ -24,6 +26,9 @@ _SALESFORCE_DOMAINS = (".salesforce.com", ".force.com")
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SECONDS_OF_AN_ASSERTION = 180
 _LONGEST_ANSWER = 256 * 1024
+_SECONDS_FOR_ALL = 60
+_CLOCKS_MAY_DIFFER = timedelta(seconds=150)
+"""Less than an assertion's life, so that a clock that is off is said to be what it is."""
 
 
 class Unavailable(Exception):
@@ -37,24 +42,15 @@ class Unavailable(Exception):
 class Refused(Exception):
     """Salesforce says no; `trouble` has why, and what to do."""
 
-    def __init__(self, found: Trouble) -> None:
+    def __init__(self, found: Trouble, offset: timedelta | None = None) -> None:
         self.trouble = found
+        self.offset = offset
+        """How far Salesforce's clock is ahead of ours, where its answer said the time."""
         super().__init__(f"{found.code}: {found.cause}")
 
 
 class NotSalesforce(Exception):
     """The host is none that a secret may go to."""
-
-
-@dataclass(frozen=True)
-class App:
-    """The External Client App that we are to Salesforce. `login_url` is where people sign in."""
-
-    client_id: str
-    client_secret: str = field(repr=False)
-    callback_url: str
-    login_url: str = "https://login.salesforce.com"
-    ca_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def new_challenge() -> Challenge:
     return Challenge(secrets.token_urlsafe(24), secrets.token_urlsafe(48))
 
 
-def checked_host(url: str, app: App) -> str:
+def checked_host(url: str, app: SalesforceApp) -> str:
     """The address without its path, if secrets may go there. Raises NotSalesforce."""
     parts, login = urlsplit(url), urlsplit(app.login_url)
     host = (parts.hostname or "").lower().rstrip(".")
@@ -107,7 +103,28 @@ def checked_host(url: str, app: App) -> str:
     return f"https://{parts.netloc}"
 
 
-def session(app: App) -> requests.Session:
+def read_in_time(answer: requests.Response) -> None:
+    """Read the whole answer, or as much as comes in time. Raises requests.Timeout, requests.RequestException."""
+    deadline = time.monotonic() + _SECONDS_FOR_ALL
+    parts = []
+    for part in answer.iter_content(65_536):
+        parts.append(part)
+        if time.monotonic() > deadline:
+            answer.close()
+            raise requests.Timeout
+    answer._content = b"".join(parts)  # noqa: SLF001  where requests keeps what it has read
+    answer._content_consumed = True  # noqa: SLF001
+
+
+def clock_offset(answer: requests.Response) -> timedelta | None:
+    """How far the other side's clock is ahead of ours, by the Date header (whole seconds); None where it says none."""
+    try:
+        return parsedate_to_datetime(answer.headers["Date"]) - datetime.now(UTC)
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def session(app: SalesforceApp) -> requests.Session:
     """A session that trusts what we are told to trust, and nothing of the environment: its proxies' and .netrc's
     settings would replace our token."""
     made = requests.Session()
@@ -121,7 +138,7 @@ def session(app: App) -> requests.Session:
 class Login:
     """The ways in. Every call has a time-out, and raises Unavailable, Refused or NotSalesforce."""
 
-    def __init__(self, app: App, login_url: str | None = None) -> None:
+    def __init__(self, app: SalesforceApp, login_url: str | None = None) -> None:
         self._app = app
         self._base = checked_host(login_url or app.login_url, app)
 
@@ -142,17 +159,16 @@ class Login:
         """Tokens for the code that the person came back with."""
         return self._issued(
             grant_type="authorization_code", code=code, redirect_uri=self._app.callback_url,
-            code_verifier=challenge.verifier, client_secret=self._app.client_secret,
+            code_verifier=challenge.verifier, **self._secret(),
         )  # fmt: skip
 
     def by_refresh_token(self, refresh_token: str) -> Issued:
         """A new session. A new refresh token must be stored before the access token is used: the old one is dead."""
-        return self._issued(
-            grant_type="refresh_token", refresh_token=refresh_token, client_secret=self._app.client_secret
-        )
+        return self._issued(grant_type="refresh_token", refresh_token=refresh_token, **self._secret())
 
     def by_assertion(self, username: str, private_key_pem: bytes) -> Issued:
-        """A session of a person who needs no click, as the admin has let everybody in."""
+        """A session of a person who needs no click, as the admin has let everybody in. Raises ValueError for a key
+        that is none."""
         now = int(time.time())
         claims = {
             "iss": self._app.client_id,
@@ -160,7 +176,16 @@ class Login:
             "aud": self._audience(),
             "exp": now + _SECONDS_OF_AN_ASSERTION,
         }
-        return self._issued(grant_type=_JWT_BEARER, assertion=_signed(claims, private_key_pem))
+        try:
+            return self._issued(grant_type=_JWT_BEARER, assertion=_signed(claims, private_key_pem))
+        except Refused as refused:
+            offset = refused.offset
+            if offset is None or abs(offset) < _CLOCKS_MAY_DIFFER:
+                raise
+            minutes = round(offset.total_seconds() / 60)
+            raise Refused(
+                trouble("clock_skew", f"Salesforce's clock says {minutes:+d} minutes"), offset
+            ) from None
 
     def revoke(self, token: str) -> None:
         """The token, and every session that came of it, is worth nothing any more."""
@@ -177,6 +202,10 @@ class Login:
             )  # fmt: skip
         except KeyError as error:
             raise Unavailable("the answer names nobody") from error
+
+    def _secret(self) -> dict[str, str]:
+        """An app may be registered without one; then PKCE stands alone."""
+        return {"client_secret": self._app.client_secret} if self._app.client_secret else {}
 
     def _audience(self) -> str:
         """JWT's `aud` is the login host, a sandbox's for sandboxes, never the My Domain (help: JWT bearer flow)."""
@@ -202,13 +231,15 @@ class Login:
         return _asked(self._app, "POST", f"{self._base}/services/oauth2/{what}", data=fields)
 
 
-def _asked(app: App, method: str, url: str, **more: Any) -> dict[str, Any]:
+def _asked(app: SalesforceApp, method: str, url: str, **more: Any) -> dict[str, Any]:
     """One call and its JSON object; {} where there is none."""
     try:
         with session(app) as made:
             answer = made.request(
-                method, url, timeout=(SECONDS_TO_CONNECT, SECONDS_TO_ANSWER), allow_redirects=False, **more
-            )
+                method, url, timeout=(SECONDS_TO_CONNECT, SECONDS_TO_ANSWER), allow_redirects=False, stream=True,
+                **more,
+            )  # fmt: skip
+            read_in_time(answer)
     except requests.RequestException as error:
         raise Unavailable(type(error).__name__) from error
     try:
@@ -219,9 +250,10 @@ def _asked(app: App, method: str, url: str, **more: Any) -> dict[str, Any]:
         raise Unavailable(f"the answer is {answer.status_code} and no object")
     if not answer.ok or answer.is_redirect:
         said = body if isinstance(body, dict) else {}
-        raise Refused(
-            trouble(str(said.get("error", "")), str(said.get("error_description", "")), answer.status_code)
+        found = trouble(
+            str(said.get("error", "")), str(said.get("error_description", "")), answer.status_code
         )
+        raise Refused(found, clock_offset(answer))
     return body if isinstance(body, dict) else {}
 
 

@@ -94,6 +94,49 @@ _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
         _P, _OPERATOR, "Salesforce does not know the External Client App, or it is not installed in this org.",
         "Set BLINDCOPY_SALESFORCE_CLIENT_ID to the app's consumer key; have the Salesforce admin install the app.",
     ),
+    "access_denied": (
+        _P, _PERSON, "You pressed Deny on Salesforce's page, or your Salesforce admin lets nobody use the app.",
+        "Connect again and press Allow; if there is nothing to press, have the Salesforce admin install the app.",
+    ),
+    "OAUTH_APP_BLOCKED": (
+        _P, _ADMIN, "The app is blocked in this Salesforce org.",
+        "Unblock and install it in Setup, Connected Apps OAuth Usage; then connect again.",
+    ),
+    "OAUTH_APP_ACCESS_DENIED": (
+        _P, _ADMIN, "The Salesforce user is not among those who may use the app.",
+        "Let the user's profile or permission set use it in Setup, External Client App Manager, Policies; then connect again.",
+    ),
+    "RESTRICTED_DOMAIN": (
+        _P, _PERSON, "Your org allows sign-ins at its own login page only, not at Salesforce's general one.",
+        "Choose “My Domain” and type in your org's own address, like acme.my.salesforce.com; then connect again.",
+    ),
+    "clock_skew": (
+        _P, _OPERATOR, "The clock of Blindcopy's machine and Salesforce's clock are minutes apart.",
+        "Set the machine's clock by NTP; then connect again.",
+    ),
+    "wrong_state": (
+        _P, _PERSON, "The answer from Salesforce does not belong to a sign-in that was begun in this browser.",
+        "Connect again from this page, in one browser window, and finish within ten minutes.",
+    ),
+    "expired_code": (
+        _P, _PERSON, "The sign-in took too long, or its page was loaded twice: Salesforce's code is good once only.",
+        "Connect again.",
+    ),
+    "not_salesforce": (
+        _P, _PERSON, "The address is none of Salesforce.", "A My Domain looks like acme.my.salesforce.com.",
+    ),
+    "another_user": (
+        _P, _OPERATOR, "The token belongs to another Salesforce user than was named.",
+        "Name the user whose token it is.",
+    ),
+    "not_approved": (
+        _P, _ADMIN, "The Salesforce user is not let in for the app's key.",
+        "Pre-authorise the user's profile or permission set in Setup, External Client App Manager, Policies.",
+    ),
+    "unusable_key": (
+        _P, _OPERATOR, "The private key cannot be used.",
+        "Name a PEM file with an RSA key in BLINDCOPY_SALESFORCE_JWT_KEY_FILE.",
+    ),
     "redirect_uri_mismatch": (
         _P, _OPERATOR, "The callback address is not one of the External Client App's.",
         "Add BLINDCOPY_PUBLIC_URL/salesforce/callback to the app's callback URLs.",
@@ -167,9 +210,17 @@ _UNKNOWN = (
 def trouble(code: str, message: str = "", status: int = 0) -> Trouble:
     """What an error of Salesforce means; by its code, where that is not known by the HTTP status.
 
-    Two codes lie: a session that ended within a trigger, and a time-out that is called a field."""
+    Some codes say too little: a session that ended within a trigger, a time-out that is called a field, and OAuth's
+    one word for whatever is wrong with a grant."""
+    words = message.lower()
     if "INVALID_SESSION_ID" in message:
         code = "INVALID_SESSION_ID"
+    elif code == "invalid_grant" and "authorization code" in words:
+        code = "expired_code"
+    elif code == "invalid_grant" and "approved" in words:
+        code = "not_approved"
+    elif code in {"invalid_grant", "invalid_request"} and ("login domain" in words or "my domain" in words):
+        code = "RESTRICTED_DOMAIN"
     elif code == "INVALID_FIELD" and "timeout" in message.lower().replace("-", "").replace(" ", ""):
         code = "QUERY_TIMEOUT"
     elif code not in _TABLE:

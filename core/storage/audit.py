@@ -8,6 +8,9 @@ from sqlalchemy.orm import Session
 
 from core.storage.models import AuditRow, RevisionRow
 
+WORKER = "the worker"
+"""The actor of what no person did."""
+
 
 @dataclass(frozen=True)
 class Change:

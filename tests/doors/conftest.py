@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.addresses import address_key
-from core.endpoints import Limits, Listener, ListenerKind, Upstream, UpstreamTls
+from core.endpoints import Limits, Listener, ListenerKind, SalesforceApp, Upstream, UpstreamTls
 from core.people import AppPassword, People, Person, app_password_digest
 from core.secrets import Box
 from core.settings import Logging, PersonSettings, PolicySettings
@@ -23,10 +23,29 @@ from relay.logbook import Logbook
 from relay.pool import Pool
 from relay.server import Server
 from relay.snapshot import Snapshot
+from tests.sandbox.org.server import PretendOrg
 from tests.sandbox.sink import Sink
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
 BOX = Box(["0123456789abcdef"])
+CALLBACK = "http://127.0.0.1:8000/salesforce/callback"
+
+
+@pytest.fixture
+def org():
+    """A pretend org with one user, Anna."""
+    pretend = PretendOrg()
+    pretend.start()
+    pretend.anna = pretend.org.put(
+        "User", Username="anna@acme.test", Name="Anna", Email="a@acme.test", IsActive=True
+    )
+    yield pretend
+    pretend.stop()
+
+
+@pytest.fixture
+def org_app(org):
+    return SalesforceApp("blindcopy-client", "blindcopy-secret", CALLBACK, org.url, org.ca_file)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -43,7 +62,7 @@ def database_url(request, tmp_path):
 
 @pytest.fixture
 def database(database_url):
-    opened = Database(database_url)
+    opened = Database(database_url, BOX)
     opened.migrate()
     yield opened
     opened.close()
@@ -51,7 +70,7 @@ def database(database_url):
 
 @pytest.fixture
 def sqlite(tmp_path):
-    opened = Database(f"sqlite:///{tmp_path}/blindcopy.db")
+    opened = Database(f"sqlite:///{tmp_path}/blindcopy.db", BOX)
     opened.migrate()
     yield opened
     opened.close()

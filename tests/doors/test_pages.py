@@ -215,7 +215,7 @@ class TestTheCopySwitch:
 
     def test_says_what_is_missing_and_shows_the_steps(self, anna, sqlite):
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="Activate")
-        assert "Type in your Email to Salesforce address first" in anna.page
+        assert "Connect it first, or type your Email to Salesforce address in" in anna.page
         assert preference(sqlite) == {}
         for step in (
             "My Settings",

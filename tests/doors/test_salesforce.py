@@ -8,11 +8,11 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from core.endpoints import SalesforceApp as App
 from core.salesforce import client as door
 from core.salesforce import login as ways
 from core.salesforce.client import Client, Usage
 from core.salesforce.login import (
-    App,
     Issued,
     Login,
     NotSalesforce,
@@ -22,26 +22,13 @@ from core.salesforce.login import (
     new_challenge,
 )
 from core.salesforce.troubles import Kind
+from tests.doors.conftest import CALLBACK
 from tests.sandbox.org.faults import Fault
-from tests.sandbox.org.server import PretendOrg
-
-CALLBACK = "http://127.0.0.1:8000/salesforce/callback"
 
 
 @pytest.fixture
-def org():
-    pretend = PretendOrg()
-    pretend.start()
-    pretend.anna = pretend.org.put(
-        "User", Username="anna@acme.test", Name="Anna", Email="a@acme.test", IsActive=True
-    )
-    yield pretend
-    pretend.stop()
-
-
-@pytest.fixture
-def app(org):
-    return App("blindcopy-client", "blindcopy-secret", CALLBACK, org.url, org.ca_file)
+def app(org_app):
+    return org_app
 
 
 def come_back(org, app, choice="allow"):
@@ -109,7 +96,7 @@ class TestSigningIn:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         org.tokens.client.public_key = key.public_key()
-        with pytest.raises(Refused, match="invalid_grant"):
+        with pytest.raises(Refused, match="not_approved"):
             Login(app).by_assertion("anna@acme.test", pem)
         org.tokens.client.pre_authorised.add(org.anna)
         issued = Login(app).by_assertion("anna@acme.test", pem)
@@ -206,8 +193,8 @@ class TestAsking:
         assert "blind copy" in caught.value.trouble.remedy
 
     def test_knows_what_the_org_has(self, client):
-        assert client.has("EmailMessageRelation")
-        assert not client.has("Nonsense")
+        assert "EmailMessageRelation" in client.kinds()
+        assert "Nonsense" not in client.kinds()
         assert client.fields("Task")["Subject"]["length"] == 255
 
     def test_what_is_no_id_stands_in_no_address(self, client):

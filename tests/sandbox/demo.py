@@ -1,4 +1,5 @@
-"""`make demo`: everything on this machine, on loopback: mail sink, relay and admin, a demo person, and a first mail.
+"""`make demo`: everything on this machine, on loopback: mail sink, pretend Salesforce, relay, admin and worker, a demo
+person who is connected, and a first mail.
 
 It plays the operator: what it sets up, it sets up by the documented commands and variables."""
 
@@ -17,9 +18,10 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
+from tests.sandbox.org.oauth import Client, allow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 EMAIL = "dana@acme.example"
-BCC_ADDRESS = "emailtosalesforce@demo.na1.le.salesforce.com"
 _SECONDS_TO_START = 30
 
 
@@ -31,6 +33,9 @@ class Demo:
         self.children: list[subprocess.Popen] = []
         self.sink_port, self.page_port = _port(2525), _port(8025)
         self.relay_port, self.admin_port = _port(2587), _port(8000)
+        self.org_port = _port(8443)
+        self.org = f"https://127.0.0.1:{self.org_port}"
+        self.ca_file = state / "org-ca.pem"
         self.env = os.environ | {
             "DATABASE_URL": f"sqlite:///{state}/blindcopy.db",
             "BLINDCOPY_STATE_DIR": str(state),
@@ -40,10 +45,15 @@ class Demo:
             "BLINDCOPY_UPSTREAM": f"smtp://127.0.0.1:{self.sink_port}",
             "BLINDCOPY_PUBLIC_URL": f"http://127.0.0.1:{self.admin_port}",
             "BLINDCOPY_WEB_HOST": "127.0.0.1",
+            "BLINDCOPY_SALESFORCE_CLIENT_ID": Client.client_id,
+            "BLINDCOPY_SALESFORCE_CLIENT_SECRET": Client.client_secret,
+            "BLINDCOPY_SALESFORCE_LOGIN_URL": self.org,
+            "BLINDCOPY_SALESFORCE_CA_FILE": str(self.ca_file),
             "PORT": str(self.admin_port),
         }
 
-    def start(self) -> None:
+    def start_sandbox(self) -> None:
+        """What stands in for the mail provider and for Salesforce."""
         self._spawn(
             "sink",
             "-m",
@@ -53,19 +63,19 @@ class Demo:
             "--web-port",
             str(self.page_port),
         )
-        _wait_for(self.sink_port)
-        self._admin("user", "list")  # brings the database up to date before anybody needs it
-        self._spawn("relay", "-m", "relay")
         self._spawn(
-            "admin",
-            "-m",
-            "gunicorn",
-            "--bind",
-            f"127.0.0.1:{self.admin_port}",
-            "--threads",
-            "4",
-            "admin:create_app()",
-        )
+            "org", "-m", "tests.sandbox.org", "--port", str(self.org_port), "--ca-file", str(self.ca_file),
+            "--sink", f"http://127.0.0.1:{self.page_port}", "--user", EMAIL,
+            "--callback", f"http://127.0.0.1:{self.admin_port}/salesforce/callback",
+        )  # fmt: skip
+        for port in (self.sink_port, self.org_port):
+            _wait_for(port, self.children)
+
+    def start(self) -> None:
+        """The product."""
+        self._spawn("relay", "-m", "relay")
+        self._spawn("worker", "-m", "sync")
+        self._spawn("admin", "-m", "gunicorn", "--bind", f"127.0.0.1:{self.admin_port}", "admin:create_app()")
         for port in (self.relay_port, self.admin_port):
             _wait_for(port, self.children)
 
@@ -73,15 +83,24 @@ class Demo:
         """The demo person's page password and app password, both new."""
         if EMAIL not in self._admin("user", "list"):
             self._admin("user", "add", EMAIL, "--name", "Dana Demo", "--admin")
-            self._admin("preference", EMAIL, "set", "bcc-address", BCC_ADDRESS)
             self._admin("preference", EMAIL, "set", "logging", "bcc")
             self._admin("policy", "set", "own-domains", ".acme.example")
+        self._connect()
         password = secrets.token_urlsafe(9)
         self._admin("user", "password", EMAIL, "--password-stdin", stdin=password)
         for line in self._admin("user", "app-passwords", EMAIL).splitlines():
             if "  demo  " in line:
                 self._admin("user", "app-passwords", EMAIL, "--revoke", line.split()[0])
         return password, self._admin("user", "app-password", EMAIL, "--label", "demo").strip()
+
+    def _connect(self) -> None:
+        """As the person's click on Allow would; the worker then finds the Email to Salesforce address."""
+        user, refresh_token = allow(
+            self.org, self.ca_file, f"http://127.0.0.1:{self.admin_port}/salesforce/callback"
+        )
+        self._admin("user", "connect", EMAIL, "--instance-url", self.org, "--salesforce-user", user,
+                    "--refresh-token-stdin", stdin=refresh_token)  # fmt: skip
+        self._command("sync", "--once")
 
     def send_first_mail(self, app_password: str) -> None:
         mail = EmailMessage()
@@ -121,12 +140,15 @@ class Demo:
             )
 
     def _admin(self, *arguments: str, stdin: str = "") -> str:
+        return self._command("admin", *arguments, stdin=stdin)
+
+    def _command(self, *arguments: str, stdin: str = "") -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "admin", *arguments],
+            [sys.executable, "-m", *arguments],
             cwd=CHECKOUT, env=self.env, input=stdin, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise SystemExit(f"python -m admin {' '.join(arguments)}: {done.stderr}")
+            raise SystemExit(f"python -m {' '.join(arguments)}: {done.stderr}")
         return done.stdout
 
 
@@ -142,8 +164,9 @@ def main() -> None:
 
 def _run(demo: Demo) -> None:
     try:
-        demo.start()
+        demo.start_sandbox()
         password, app_password = demo.set_up_person()
+        demo.start()
         demo.send_first_mail(app_password)
         print(
             f"""
@@ -152,6 +175,7 @@ Blindcopy runs on this machine, and a first mail has gone through it.
   Admin        http://127.0.0.1:{demo.admin_port}   sign in as {EMAIL} with {password}
   Mail client  SMTP host 127.0.0.1, port {demo.relay_port}, no encryption, name {EMAIL}, password {app_password}
   Mail sink    http://127.0.0.1:{demo.page_port}   where the mail and its blind copy arrived
+  Salesforce   {demo.org}   the pretend org, where the blind copy was logged (its certificate is its own)
 
 Logs are in {demo.state.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
             flush=True,

@@ -2,7 +2,10 @@
 
 import argparse
 import signal
+from pathlib import Path
 
+from tests.sandbox.org.inbox import Postman
+from tests.sandbox.org.oauth import Client
 from tests.sandbox.org.server import PretendOrg
 
 
@@ -12,10 +15,20 @@ def main() -> None:
     parser.add_argument(
         "--user", default="dana@acme.example", help="the Salesforce user name of the one user"
     )
+    parser.add_argument(
+        "--sink", help="carry what arrives at this mail sink's Email to Salesforce addresses to the org"
+    )
+    parser.add_argument("--callback", help="where the client's users come back to")
+    parser.add_argument("--ca-file", type=Path, help="where to write the certificate that is to be trusted")
     arguments = parser.parse_args()
-    pretend = PretendOrg()
+    pretend = PretendOrg(client=Client(callbacks=(arguments.callback,)) if arguments.callback else None)
     set_the_scene(pretend, arguments.user)
-    print(f"ready https {pretend.start(arguments.port)} ca-file {pretend.ca_file}", flush=True)
+    url = pretend.start(arguments.port)
+    if arguments.ca_file:
+        arguments.ca_file.write_bytes(pretend.ca_file.read_bytes())
+    if arguments.sink:
+        Postman(pretend.org, arguments.sink).start()
+    print(f"ready https {url} ca-file {pretend.ca_file}", flush=True)
     try:
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
     finally:

@@ -18,6 +18,7 @@ class Fault(StrEnum):
     LIMIT = "403 limit"
     SLOW = "time-out"
     LOST = "work done, answer lost"
+    HELD = "work done, answer late"
     LOCKED = "rows locked"
     """Every second item of a collection."""
     GARBAGE = "200 with garbage"
@@ -74,6 +75,9 @@ class Faults:
         if struck is not None and struck.fault is Fault.LOST:
             self._here.fault = None
             request.environ["werkzeug.socket"].shutdown(2)
+        if struck is not None and struck.fault is Fault.HELD:
+            self._here.fault = None
+            time.sleep(struck.seconds)
         return response
 
     def refuse_item(self, number: int) -> None:

@@ -6,12 +6,15 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
 from html import escape
-from urllib.parse import urlencode
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+import requests
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -55,6 +58,8 @@ class Tokens:
 
     client: Client
     rotates: bool = True
+    has_grace: bool = False
+    """Whether a rotated refresh token stays good until what came of it is used."""
     seconds_of_a_session: float = 7200
     codes: dict[str, _Code] = field(default_factory=dict)
     access: dict[str, tuple[str, str, float]] = field(default_factory=dict)
@@ -63,20 +68,36 @@ class Tokens:
     """token -> user, family"""
     used_up: dict[str, str] = field(default_factory=dict)
     """rotated token -> family"""
+    newest: dict[str, str] = field(default_factory=dict)
+    """family -> its last access token"""
+    in_grace: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """rotated token -> user, family; until one that came of it is used"""
 
     def user(self, access_token: str) -> str | None:
         """The id of the user of a session that is good."""
-        user, _, good_until = self.access.get(access_token, ("", "", 0.0))
-        return user if user and good_until > time.time() else None
+        user, family, good_until = self.access.get(access_token, ("", "", 0.0))
+        if not user or good_until <= time.time():
+            return None
+        if self.newest.get(family) == access_token:
+            self.end_grace(family)
+        return user
 
     def issue(self, user: str, family: str, *, with_refresh: bool) -> dict[str, str]:
         access = f"{ORGANISATION}!{secrets.token_urlsafe(40)}"
         self.access[access] = (user, family, time.time() + self.seconds_of_a_session)
+        self.newest[family] = access
         issued = {"access_token": access}
         if with_refresh:
             issued["refresh_token"] = f"5Aep{secrets.token_urlsafe(40)}"
             self.refresh[issued["refresh_token"]] = (user, family)
         return issued
+
+    def end_grace(self, family: str) -> None:
+        """What came of the rotated tokens was received: they are dead now."""
+        for token, (_, of_family) in list(self.in_grace.items()):
+            if of_family == family:
+                self.used_up[token] = family
+                del self.in_grace[token]
 
     def end_family(self, family: str) -> None:
         self.refresh = {token: held for token, held in self.refresh.items() if held[1] != family}
@@ -89,6 +110,16 @@ class Tokens:
     def revoke_all(self) -> None:
         """An admin has revoked the app's access."""
         self.refresh, self.access = {}, {}
+
+
+@pages.before_request
+def _misbehave() -> Response | None:
+    return current_app.extensions["faults"].before(request)
+
+
+@pages.after_request
+def _lose(response: Response) -> Response:
+    return current_app.extensions["faults"].after(request, response)
 
 
 def _org() -> Org:
@@ -187,14 +218,18 @@ def _by_refresh_token() -> Response:
     if given in held.used_up:
         held.end_family(held.used_up[given])
         return _refused("invalid_grant", "expired access/refresh token")
-    if given not in held.refresh:
+    if given not in held.refresh and given not in held.in_grace:
         return _refused("invalid_grant", "expired access/refresh token")
-    user, family = held.refresh[given]
+    user, family = held.refresh.get(given) or held.in_grace[given]
     if not (_org().row(user) or {}).get("IsActive"):
         return _refused("inactive_user", "user is inactive")
-    if held.rotates:
-        del held.refresh[given]
-        held.used_up[given] = family
+    if held.rotates and given in held.refresh:
+        if not held.has_grace:
+            held.used_up[given] = family
+            del held.refresh[given]
+        else:
+            held.end_grace(family)
+            held.in_grace[given] = held.refresh.pop(given)
     return _granted(user, family, with_refresh=held.rotates)
 
 
@@ -212,7 +247,8 @@ def _by_assertion() -> Response:
         return _refused("invalid_client_id", "client identifier invalid")
     if payload.get("aud") not in current_app.extensions["audiences"]:
         return _refused("invalid_grant", "audience is invalid")
-    if not time.time() < float(payload.get("exp", 0)) <= time.time() + _LONGEST_ASSERTION_LIFE:
+    now = time.time() + current_app.extensions["skew"].total_seconds()
+    if not now < float(payload.get("exp", 0)) <= now + _LONGEST_ASSERTION_LIFE:
         return _refused("invalid_grant", "expired authorization code")
     users = [row for row in _org().rows["user"].values() if row["Username"] == payload.get("sub")]
     if not users or users[0]["Id"] not in client.pre_authorised:
@@ -261,3 +297,27 @@ def userinfo() -> Response:
         preferred_username=row["Username"], name=row["Name"], email=row["Email"], active=row["IsActive"],
         zoneinfo=row.get("TimeZoneSidKey"),
     )  # fmt: skip
+
+
+def allow(org: str, ca_file: Path, callback: str) -> tuple[str, str]:
+    """What a person's click on Allow brings, for whoever sets a scene: the user's id and a refresh token."""
+    client, verifier = Client(), secrets.token_urlsafe(48)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    fields = {"client_id": client.client_id, "redirect_uri": callback}
+    with requests.Session() as session:
+        session.trust_env, session.verify = False, str(ca_file)
+        question = {
+            "response_type": "code",
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        } | fields
+        page = session.get(f"{org}/services/oauth2/authorize", params=question, timeout=10)
+        user = re.search(r'option value="(\w+)"', page.text).group(1)
+        answer = {"user": user, "answer": "allow"}
+        back = session.post(page.url, data=answer, allow_redirects=False, timeout=10).headers["Location"]
+        form = {
+            "grant_type": "authorization_code", "code": parse_qs(urlsplit(back).query)["code"][0],
+            "client_secret": client.client_secret, "code_verifier": verifier,
+        } | fields  # fmt: skip
+        issued = session.post(f"{org}/services/oauth2/token", data=form, timeout=10).json()
+    return user, issued["refresh_token"]

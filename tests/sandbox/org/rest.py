@@ -69,8 +69,6 @@ def _enter() -> Response | None:
 def _leave(response: Response) -> Response:
     usage = current_app.extensions["usage"]
     response.headers["Sforce-Limit-Info"] = f"api-usage={usage['used']}/{usage['total']}"
-    skew = current_app.extensions["skew"]
-    response.headers["Date"] = f"{datetime.now(UTC) + skew:%a, %d %b %Y %H:%M:%S} GMT"
     return _faults().after(request, response)
 
 

@@ -151,7 +151,7 @@ def objects(*, enhanced_email=True, shared_activities=False, blindcopy_key=False
             Field("Status", Kind.PICKLIST, 255, default="Not Started", values=TASK_STATUSES, restricted=True),
             Field("Priority", Kind.PICKLIST, 255, default="Normal", values=PRIORITIES, restricted=True),
             _read_only("IsClosed", Kind.BOOLEAN, default=False), _read_only("IsHighPriority", Kind.BOOLEAN, default=False),
-            _read_only("CompletedDateTime", Kind.DATETIME), Field("Type", Kind.PICKLIST),
+            _read_only("CompletedDateTime", Kind.DATETIME), Field("Type", Kind.PICKLIST, values=("Call", "Meeting", "Email", "Other")),
             Field("TaskSubtype", Kind.PICKLIST, 40, updatable=False, default="Task", values=TASK_SUBTYPES, restricted=True),
             Field("IsReminderSet", Kind.BOOLEAN, default=False), Field("ReminderDateTime", Kind.DATETIME),
             Field("IsRecurrence", Kind.BOOLEAN, updatable=False, default=False),

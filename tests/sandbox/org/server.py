@@ -3,7 +3,7 @@
 import ssl
 import tempfile
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,47 @@ from tests.sandbox.org.records import Features, Org, external
 _SHOWN = ("Task", "EmailMessage", "Contact", "Lead", "Opportunity", "Account")
 
 
-class _Quiet(WSGIRequestHandler):
-    def log(self, *_: Any) -> None:
-        """Being asked is worth no line."""
+_COLUMNS = {
+    "Task": (
+        "Subject",
+        "WhoId",
+        "TaskWhoIds",
+        "WhatId",
+        "Status",
+        "Priority",
+        "ActivityDate",
+        "Type",
+        "OwnerId",
+        "Description",
+    ),
+    "EmailMessage": (
+        "Subject",
+        "FromAddress",
+        "ToIds",
+        "CcIds",
+        "BccIds",
+        "ToAddress",
+        "RelatedToId",
+        "MessageDate",
+        "TextBody",
+    ),
+    "Contact": ("Name", "Email", "AccountId", "OwnerId"),
+    "Lead": ("Name", "Email", "Company", "Status", "OwnerId"),
+    "Opportunity": ("Name", "AccountId", "StageName", "IsClosed", "OwnerId"),
+    "Account": ("Name", "OwnerId"),
+}
+
+
+def _handler(app: Flask) -> type[WSGIRequestHandler]:
+    class Handler(WSGIRequestHandler):
+        def log(self, *_: Any) -> None:
+            """Being asked is worth no line."""
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """The Date header, by the org's clock."""
+            return f"{datetime.now(UTC) + app.extensions['skew']:%a, %d %b %Y %H:%M:%S} GMT"
+
+    return Handler
 
 
 class PretendOrg:
@@ -55,7 +93,12 @@ class PretendOrg:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
         self._server = make_server(
-            "127.0.0.1", port, self.app, threaded=True, ssl_context=context, request_handler=_Quiet
+            "127.0.0.1",
+            port,
+            self.app,
+            threaded=True,
+            ssl_context=context,
+            request_handler=_handler(self.app),
         )
         self.url = f"https://127.0.0.1:{self._server.server_port}"
         self.app.extensions["audiences"].add(self.url)
@@ -87,14 +130,24 @@ class PretendOrg:
             rows = list(self.org.rows[name.lower()].values())[::-1]
         if not rows:
             return f"<h2>{name}</h2><p>None.</p>"
-        system = {"IsDeleted", "CreatedById", "LastModifiedById", "SystemModstamp", "LastModifiedDate"}
-        names = [one for one in rows[0] if one not in system and any(row.get(one) not in {None, False, ""} for row in rows)
-                 if not any(isinstance(row.get(one), list) for row in rows)]  # fmt: skip
-        head = "".join(f"<th>{one}</th>" for one in names)
+        names = [one for one in _COLUMNS[name] if any(row.get(one) not in {None, ""} for row in rows if not isinstance(row.get(one), list))
+                 or any(isinstance(row.get(one), list) for row in rows)]  # fmt: skip
+        head = "".join(f"<th>{one}</th>" for one in ("Id", *names))
         body = "".join(
-            f'<tr class="{"gone" if row["IsDeleted"] else ""}">'
-            + "".join(f"<td>{escape(str(external(row.get(one)) or ''))[:500]}</td>" for one in names)
+            f'<tr class="{"gone" if row["IsDeleted"] else ""}" id="{row["Id"]}"><td><small>{row["Id"]}</small></td>'
+            + "".join(f"<td>{self._shown(row.get(one))}</td>" for one in names)
             + "</tr>"
             for row in rows
         )
         return f"<h2>{name}</h2><table><tr>{head}</tr>{body}</table>"
+
+    def _shown(self, value: Any) -> str:
+        """A value as a person reads it: a reference by the name of what it leads to."""
+        if isinstance(value, list):
+            return "<br>".join(self._shown(one) for one in value)
+        led_to = self.org.row(value) if isinstance(value, str) and len(value) == 18 else None
+        if led_to is not None:
+            return (
+                f'<a href="#{value}">{escape(str(led_to.get("Name") or led_to.get("Subject") or value))}</a>'
+            )
+        return escape(str(external(value) if value is not None else ""))[:500]

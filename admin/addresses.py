@@ -1,0 +1,49 @@
+"""A person's acceptable addresses: added, taken over from Salesforce, removed."""
+
+from flask import Blueprint, flash, redirect, url_for
+from flask_babel import gettext as _
+from flask_login import login_required
+from werkzeug.wrappers import Response
+
+from admin import salesforce
+from admin.access import database, me
+from admin.refusals import beside, flash_refusal
+from admin.salesforce_forms import AddAddressForm, RemoveAddressForm
+from core.refusal import Refusal
+from core.storage import people
+
+pages = Blueprint("addresses", __name__, url_prefix="/settings/salesforce/addresses")
+
+
+@pages.post("")
+@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+def add_address() -> str | Response:
+    form = AddAddressForm()
+    if form.validate_on_submit():
+        try:
+            with database().writing() as session:
+                added = people.add_address(session, me().email, form.new_address.data, actor=me().email)
+        except Refusal as refusal:
+            beside(form.new_address, refusal)
+        else:
+            flash(_("Mail from %(address)s is yours now.", address=added), "success")
+            return redirect(url_for("salesforce.sync_settings"))
+    return salesforce.render(add_form=form)
+
+
+@pages.post("/remove")
+@login_required  # type: ignore[untyped-decorator]
+def remove_address() -> Response:
+    form = RemoveAddressForm()
+    if form.validate_on_submit():
+        try:
+            with database().writing() as session:
+                people.remove_address(session, me().email, form.address.data, actor=me().email)
+        except Refusal as refusal:
+            flash_refusal(refusal)
+        else:
+            flash(
+                _("Mail from %(address)s is not logged for you any more.", address=form.address.data),
+                "success",
+            )
+    return redirect(url_for("salesforce.sync_settings"))

@@ -1,0 +1,49 @@
+"""Settings → Salesforce → Diagnostics: Check set-up, one button."""
+
+from flask import Blueprint, render_template
+from flask_babel import gettext as _
+from flask_login import login_required
+
+from admin.access import config, connections, database, me
+from admin.salesforce_forms import Button
+from core.setup import Finding, Person, look_at_installation, look_at_salesforce
+from core.storage import connections as stored
+from core.storage import people
+
+pages = Blueprint("diagnostics", __name__, url_prefix="/settings/salesforce/diagnostics")
+_RESERVE = 10
+
+
+@pages.get("")
+@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+def diagnostics() -> str:
+    return _render(None)
+
+
+@pages.post("")
+@login_required  # type: ignore[untyped-decorator]
+def check() -> str:
+    return _render(_findings() if Button().validate_on_submit() else None)
+
+
+def _findings() -> list[Finding]:
+    """One's own Salesforce; for an admin the installation too."""
+    account = me()
+    with database().reading() as session:
+        person = Person(
+            account.email,
+            stored.connection(session, account.id),
+            tuple(people.addresses(session, account.id)),
+        )
+    found = list(look_at_installation(config(), database())) if account.is_admin else []
+    return found + list(look_at_salesforce(connections(), person, _RESERVE))
+
+
+def _sentence(finding: Finding) -> str:
+    return str(_(finding.sentence, **finding.parts))
+
+
+def _render(findings: list[Finding] | None) -> str:
+    return render_template(
+        "diagnostics.html", findings=findings, sentence=_sentence, button=Button(formdata=None)
+    )

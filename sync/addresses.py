@@ -1,0 +1,27 @@
+"""The Email to Salesforce addresses that are to be looked up."""
+
+from core import logs
+from core.connections import Connections
+from core.pick_up import pick_up
+from core.salesforce.troubles import Trouble
+from core.storage import pick_ups
+from core.storage.audit import WORKER
+from core.storage.connections import Connection
+from core.storage.people import Account
+from sync.hands import at_once
+
+
+def look_up_addresses(connections: Connections, *, everything: bool) -> bool:
+    """Look up those that are due; whether none is left that must be tried again."""
+    with connections.database.reading() as session:
+        due = pick_ups.due(session, everybody=everything)
+    return all(at_once(lambda one: _look_up(connections, *one), due))
+
+
+def _look_up(connections: Connections, account: Account, connection: Connection) -> bool:
+    found = pick_up(connections, account, connection, takes_over=False, actor=WORKER)
+    if isinstance(found, Trouble):
+        logs.look_up_failed(account.id, found.code)
+        return False
+    logs.looked_up(account.id, found)
+    return True

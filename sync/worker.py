@@ -1,0 +1,73 @@
+"""The worker's loop: who is due, carry on, beat, sleep."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from core import logs
+from core.config import Config
+from core.connections import Connections
+from core.storage.audit import settings_revision
+from core.storage.beats import Beat, beat, farewell
+from core.storage.database import Database, DatabaseUnavailable
+from sync.addresses import look_up_addresses
+
+_SECONDS_BETWEEN_CYCLES = 2.0
+_SECONDS_BETWEEN_BEATS = 5.0
+
+
+class Worker:
+    """All that is done with Salesforce, cycle by cycle. Any number of workers may share a database."""
+
+    def __init__(self, database: Database, config: Config) -> None:
+        self._database = database
+        self._connections = (
+            Connections(database, config.salesforce) if config.salesforce is not None else None
+        )
+        self._process_id = str(uuid.uuid4())
+        self._started_at = datetime.now(UTC)
+
+    def once(self) -> bool:
+        """One cycle in which everything is due; whether nothing is left to be retried."""
+        return self._cycle(everything=True)
+
+    def go_on(self, stop: threading.Event) -> None:
+        """Cycle after cycle until the event is set; what is under way then comes to its end."""
+        logs.worker_started()
+        beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
+        beating.start()
+        while not stop.is_set():
+            self._at_the_edge(lambda: self._cycle(everything=False))
+            stop.wait(_SECONDS_BETWEEN_CYCLES)
+        beating.join()
+        with suppress(DatabaseUnavailable), self._database.writing() as session:
+            farewell(session, self._process_id)
+        logs.worker_stopped()
+
+    def _cycle(self, *, everything: bool) -> bool:
+        self._database.migrate()
+        if self._connections is None:
+            return True
+        return look_up_addresses(self._connections, everything=everything)
+
+    def _beat_until(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._at_the_edge(self._beat)
+            stop.wait(_SECONDS_BETWEEN_BEATS)
+
+    def _beat(self) -> None:
+        self._database.migrate()
+        with self._database.writing() as session:
+            revision = settings_revision(session)
+            beat(session, Beat(self._process_id, "worker", self._started_at, revision))
+
+    def _at_the_edge(self, work: Callable[[], object]) -> None:
+        """The worker outlives whatever a cycle meets."""
+        try:
+            work()
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))
+        except Exception:  # noqa: BLE001  the edge of a cycle
+            logs.failed_unexpectedly("a cycle")

@@ -1,0 +1,416 @@
+"""Connections to Salesforce: kept encrypted, renewed by one at a time, lost by nobody's crash that the protocol survives."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from flask import request
+
+from core.connections import Connections, NotConnected
+from core.endpoints import SalesforceApp
+from core.salesforce.login import Login, Refused, Unavailable
+from core.salesforce.troubles import Kind
+from core.secrets import Box
+from core.settings import Name
+from core.storage import connections as stored
+from core.storage import people, settings
+from core.storage.connections import SomebodyElses, Standing, Way
+from core.storage.database import Database
+from core.storage.models import ConnectionRow
+from tests.doors.conftest import BCC, BOX, CALLBACK
+from tests.doors.test_salesforce import come_back
+from tests.sandbox.org.faults import Fault
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def app(org_app):
+    return org_app
+
+
+def person(database, email="anna@acme.test"):
+    with database.writing() as session:
+        return people.add_person(session, email, name="", is_admin=False, password_hash="x", actor=None)
+
+
+@pytest.fixture
+def anna(database):
+    return person(database)
+
+
+@pytest.fixture
+def connections(database, app):
+    return Connections(database, app)
+
+
+def connected(connections, org, app, account):
+    challenge, back = come_back(org, app)
+    connections.by_code(account, back["code"], challenge, login_url=app.login_url, actor="anna@acme.test")
+    return kept(connections.database, account)
+
+
+def kept(database, account):
+    with database.reading() as session:
+        return stored.connection(session, account.id)
+
+
+def works(connections, account):
+    client = connections.client(kept(connections.database, account))
+    return client.query("SELECT Id FROM Contact")
+
+
+@pytest.fixture
+def key_app(org, app, tmp_path):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path = tmp_path / "key.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    org.tokens.client.public_key = key.public_key()
+    org.tokens.client.pre_authorised.add(org.anna)
+    return SalesforceApp(app.client_id, app.client_secret, CALLBACK, org.url, org.ca_file, path)
+
+
+class TestConnecting:
+    def test_says_who_it_is_and_keeps_no_token_in_clear(self, connections, org, app, anna, database):
+        one = connected(connections, org, app, anna)
+        assert (one.standing, one.way, one.identity.username) == (
+            Standing.CONNECTED,
+            Way.SIGN_IN,
+            "anna@acme.test",
+        )
+        assert works(connections, anna) == []
+        with database.engine.connect() as raw:
+            rows = str(raw.exec_driver_sql("SELECT * FROM salesforce_connection").all())
+            rows += str(raw.exec_driver_sql("SELECT * FROM audit").all())
+        for token in (one.access_token, one.refresh_token):
+            assert token not in rows
+            assert token not in repr(one)
+
+    def test_with_a_token_of_another_user_stores_nothing(self, connections, org, app, anna, database):
+        other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
+        token = org.tokens.issue(org.anna, "f", with_refresh=True)["refresh_token"]
+        with pytest.raises(NotConnected) as caught:
+            connections.by_refresh_token(anna, token, instance_url=org.url, user_id=other, actor=None)
+        assert caught.value.trouble.code == "another_user"
+        assert kept(database, anna) is None
+
+    def test_with_a_token_that_is_not_rotated_keeps_it(self, connections, org, anna, database):
+        org.tokens.rotates = False
+        token = org.tokens.issue(org.anna, "f", with_refresh=True)["refresh_token"]
+        connections.by_refresh_token(anna, token, instance_url=org.url, user_id=org.anna[:15], actor=None)
+        assert kept(database, anna).refresh_token == token
+
+    def test_as_somebody_elses_user_is_refused_and_the_token_revoked(
+        self, connections, org, app, anna, database
+    ):
+        connected(connections, org, app, anna)
+        before = len(org.tokens.refresh)
+        with pytest.raises(SomebodyElses, match="connected to anna"):
+            connected(connections, org, app, person(database, "bob@acme.test"))
+        assert len(org.tokens.refresh) == before
+
+    def test_without_api_is_known_and_holds_no_token(self, connections, org, app, anna, database):
+        org.app.extensions["has_api"] = False
+        with pytest.raises(NotConnected) as caught:
+            connected(connections, org, app, anna)
+        assert caught.value.trouble.kind is Kind.NO_API
+        one = kept(database, anna)
+        assert (one.standing, one.access_token, one.refresh_token) == (Standing.NO_API, None, None)
+        assert org.tokens.refresh == {}, "what nobody holds is revoked"
+
+    def test_by_key_needs_no_click_and_only_the_named_user(self, org, key_app, anna, database):
+        connections = Connections(database, key_app)
+        with pytest.raises(NotConnected) as caught:
+            connections.by_key(anna, "nobody@acme.test", actor=None)
+        assert caught.value.trouble.code == "not_approved"
+        connections.by_key(anna, "anna@acme.test", actor=None)
+        org.tokens.expire_sessions()
+        assert works(connections, anna) == []
+        assert kept(database, anna).refresh_token is None
+
+    @pytest.mark.parametrize("minutes", [-10, 10])
+    def test_by_key_with_a_clock_that_is_off_says_so(self, org, key_app, anna, database, minutes):
+        org.app.extensions["skew"] = timedelta(minutes=minutes)
+        with pytest.raises(NotConnected) as caught:
+            Connections(database, key_app).by_key(anna, "anna@acme.test", actor=None)
+        assert caught.value.trouble.code == "clock_skew"
+        assert f"{minutes:+d} minutes" in caught.value.trouble.detail
+        assert kept(database, anna) is None
+
+    def test_by_a_file_that_is_no_key_is_for_the_operator(self, org, key_app, anna, database):
+        key_app.jwt_key_file.write_text("rubbish")
+        with pytest.raises(NotConnected, match="BLINDCOPY_SALESFORCE_JWT_KEY_FILE"):
+            Connections(database, key_app).by_key(anna, "anna@acme.test", actor=None)
+
+    def test_at_what_is_no_salesforce_sends_nothing(self, connections, anna, database):
+        with pytest.raises(NotConnected, match="My Domain"):
+            connections.by_refresh_token(
+                anna, "secret", instance_url="https://evil.example", user_id="0055g0000000001AAA", actor=None
+            )
+        assert kept(database, anna) is None
+
+
+class TestRenewing:
+    def test_happens_once_and_by_itself(self, connections, org, app, anna, database):
+        first = connected(connections, org, app, anna)
+        org.tokens.expire_sessions()
+        assert works(connections, anna) == []
+        second = kept(database, anna)
+        assert second.generation == first.generation + 1
+        assert second.refresh_token != first.refresh_token
+        assert works(connections, anna) == []
+        assert kept(database, anna).generation == second.generation
+
+    def test_that_helps_nothing_gives_up(self, connections, org, app, anna):
+        connected(connections, org, app, anna)
+        org.faults.order(Fault.EXPIRED, "query", times=5)
+        with pytest.raises(Unavailable):
+            works(connections, anna)
+        assert sum("query" in call for call in org.calls) == 3, "the probe, the try, and one more"
+
+    def test_with_a_dead_token_breaks_the_connection_and_says_what_to_do(
+        self, connections, org, app, anna, database
+    ):
+        connected(connections, org, app, anna)
+        org.tokens.revoke_all()
+        with pytest.raises(Refused) as caught:
+            works(connections, anna)
+        assert caught.value.trouble.kind is Kind.CONNECTION
+        one = kept(database, anna)
+        assert (one.standing, one.access_token, one.refresh_token) == (Standing.BROKEN, None, None)
+        assert "Connect Salesforce again" in one.trouble.remedy
+        with pytest.raises(Refused):
+            connections.client(one)
+        connected(connections, org, app, anna)
+        assert works(connections, anna) == []
+
+    @pytest.mark.parametrize("fault", [Fault.HTML, Fault.GARBAGE, Fault.SLOW])
+    def test_that_salesforce_does_not_answer_can_be_tried_again(
+        self,
+        connections,
+        org,
+        app,
+        anna,
+        database,
+        fault,
+        monkeypatch,
+    ):
+        monkeypatch.setattr("core.salesforce.login.SECONDS_TO_ANSWER", 1)
+        connected(connections, org, app, anna)
+        org.tokens.expire_sessions()
+        org.tokens.rotates = False
+        org.faults.order(fault, "token", seconds=3)
+        with pytest.raises(Unavailable):
+            works(connections, anna)
+        assert kept(database, anna).is_usable
+        assert works(connections, anna) == []
+
+    def test_by_many_threads_is_one(self, connections, org, app, anna, database):
+        first = connected(connections, org, app, anna)
+        org.tokens.expire_sessions()
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(works(connections, anna))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [[]] * 6
+        assert kept(database, anna).generation == first.generation + 1
+
+    def test_is_stored_before_it_is_used(self, connections, org, app, anna, database):
+        """The org's answer to the first call with the new session finds the new refresh token in the database."""
+        connected(connections, org, app, anna)
+        org.tokens.expire_sessions()
+        seen = []
+
+        def look():
+            if "query" in request.path and org.tokens.user(
+                request.headers["Authorization"].removeprefix("Bearer ")
+            ):
+                seen.append(kept(database, anna).refresh_token)
+
+        org.app.before_request_funcs.setdefault(None, []).append(look)
+        assert works(connections, anna) == []
+        assert seen == [next(iter(org.tokens.refresh))]
+
+
+RENEW = """
+import sys
+from pathlib import Path
+from core.connections import Connections
+from core.endpoints import SalesforceApp
+from core.secrets import Box
+from core.storage import connections
+from core.storage.database import Database
+url, org, ca, person = sys.argv[1:]
+database = Database(url, Box(["0123456789abcdef"]))
+app = SalesforceApp("blindcopy-client", "blindcopy-secret", "http://127.0.0.1:8000/salesforce/callback", org, Path(ca))
+with database.reading() as session:
+    connection = connections.connection(session, int(person))
+print("renewing", flush=True)
+sys.stdin.readline()
+print(Connections(database, app).client(connection).query("SELECT Id FROM Contact"), flush=True)
+"""
+
+
+def process(database_url, org, account):
+    started = subprocess.Popen(
+        [sys.executable, "-c", RENEW, database_url, org.url, str(org.ca_file), str(account.id)],
+        cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ),
+    )  # fmt: skip
+    assert started.stdout.readline() == "renewing\n"
+    return started
+
+
+def test_two_processes_renewing_at_once_keep_one_valid_token(
+    connections, org, app, anna, database, database_url
+):
+    first = connected(connections, org, app, anna)
+    org.tokens.expire_sessions()
+    org.faults.order(Fault.HELD, "token", seconds=1)
+    both = [process(database_url, org, anna) for _ in range(2)]
+    for one in both:
+        one.stdin.write("\n")
+        one.stdin.flush()
+    assert [one.communicate(timeout=60)[0] for one in both] == ["[]\n", "[]\n"]
+    assert kept(database, anna).generation == first.generation + 1
+    assert works(connections, anna) == []
+
+
+@pytest.mark.parametrize("way", ["grace", "key", "none"])
+def test_a_renewal_that_is_killed_locks_nobody_out_where_the_protocol_allows_it(
+    org,
+    app,
+    key_app,
+    anna,
+    database,
+    database_url,
+    way,
+    monkeypatch,
+):
+    connections = Connections(database, key_app)
+    org.tokens.has_grace = way == "grace"
+    if way == "key":
+        connections.by_key(anna, "anna@acme.test", actor=None)
+        script = RENEW.replace("Path(ca))", f"Path(ca), Path({str(key_app.jwt_key_file)!r}))")
+        monkeypatch.setattr("tests.doors.test_connections.RENEW", script)
+    else:
+        connected(connections, org, app, anna)
+    org.tokens.expire_sessions()
+    org.faults.order(Fault.HELD, "token", seconds=2)
+    victim = process(database_url, org, anna)
+    victim.stdin.write("\n")
+    victim.stdin.flush()
+    known = len(org.tokens.access)
+    deadline = time.monotonic() + 20
+    while len(org.tokens.access) == known and time.monotonic() < deadline:
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate(timeout=20)
+    monkeypatch.setattr("core.connections._SECONDS_TO_WAIT_FOR_ANOTHER", 0.3)
+    with pytest.raises(Unavailable, match="another process"):
+        works(connections, anna)
+    end_the_lease(database)
+    if way == "none":
+        with pytest.raises(Refused):
+            works(connections, anna)
+        assert kept(database, anna).standing is Standing.BROKEN
+    else:
+        assert works(connections, anna) == []
+
+
+def end_the_lease(database):
+    with database.writing() as session:
+        for row in session.query(ConnectionRow):
+            row.turn_until -= stored.TURN
+
+
+class TestEnding:
+    def test_revokes_and_forgets(self, connections, org, app, anna, database):
+        one = connected(connections, org, app, anna)
+        assert connections.disconnect(anna, actor="anna@acme.test")
+        assert kept(database, anna) is None
+        with pytest.raises(Refused):
+            Login(app).by_refresh_token(one.refresh_token)
+        assert connections.disconnect(anna, actor="anna@acme.test"), "twice is no mistake"
+
+    def test_without_salesforce_forgets_all_the_same(self, connections, org, app, anna, database):
+        connected(connections, org, app, anna)
+        org.faults.order(Fault.HTML, "revoke")
+        assert not connections.disconnect(anna, actor="anna@acme.test")
+        assert kept(database, anna) is None
+
+
+class TestProbing:
+    def test_sees_the_api_go_and_come(self, connections, org, app, anna, database):
+        one = connected(connections, org, app, anna)
+        assert connections.probe(one) is None
+        org.app.extensions["has_api"] = False
+        assert connections.probe(one).kind is Kind.NO_API
+        lost = kept(database, anna)
+        assert (lost.is_usable, stored.has_api(lost)) == (True, False)
+        org.app.extensions["has_api"] = True
+        assert connections.probe(lost) is None
+        assert stored.has_api(kept(database, anna))
+
+
+def test_a_new_first_key_is_taken_over_and_the_old_one_can_go(
+    connections, org, app, anna, database, database_url
+):
+    one = connected(connections, org, app, anna)
+    with database.writing() as session:
+        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+    rotated = Database(database_url, Box(["f" * 16, "0123456789abcdef"]))
+    rotated.migrate()
+    rotated.close()
+    newest = Database(database_url, Box(["f" * 16]))
+    assert kept(newest, anna).refresh_token == one.refresh_token
+    with newest.reading() as session:
+        assert settings.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
+    newest.close()
+
+
+def test_without_its_key_a_connection_is_to_be_made_anew_and_mail_goes_on(
+    connections, org, app, anna, database_url
+):
+    connected(connections, org, app, anna)
+    with connections.database.writing() as session:
+        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+    other = Database(database_url, Box(["e" * 16]))
+    other.migrate()
+    with other.reading() as session:
+        [found] = settings.people(session).persons
+        assert found.settings.bcc_address is None
+    with pytest.raises(Refused):
+        works(Connections(other, app), anna)
+    other.close()
+
+
+def test_an_address_of_before_encryption_is_read_and_encrypted(database, database_url):
+    anna = person(database)
+    with database.writing() as session:
+        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+    with database.engine.begin() as raw:
+        raw.exec_driver_sql(f"UPDATE preference SET value = '{BCC}' WHERE name = 'bcc-address'")
+    again = Database(database_url, BOX)
+    again.migrate()
+    with again.engine.connect() as raw:
+        [(value,)] = raw.exec_driver_sql("SELECT value FROM preference WHERE name = 'bcc-address'").all()
+        assert BCC not in str(raw.exec_driver_sql("SELECT * FROM audit").all())
+    with again.reading() as session:
+        assert settings.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
+    again.close()
+    assert "@" not in value
