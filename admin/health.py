@@ -12,6 +12,7 @@ from admin.words import STATES
 from core.mail import State
 from core.storage.audit import settings_revision
 from core.storage.beats import Process, database_now, processes
+from core.storage.connections import Standing, connections
 from core.storage.database import Session
 from core.storage.logbook import in_need_of_somebody, mails_since, unknown_senders
 
@@ -45,6 +46,23 @@ def health() -> str:
         )
 
 
+def _needs_of_salesforce(session: Session, alive: list[Process]) -> list[Need]:
+    found = connections(session)
+    needs = []
+    if found and not any(process.kind == "worker" for process in alive):
+        needs.append(
+            Need(_("No worker is running: nothing is asked of Salesforce. Start it with `python -m sync`."))
+        )
+    if broken := sum(one.standing is Standing.BROKEN for _account, one in found):
+        text = ngettext(
+            "%(num)d person must connect Salesforce again.",
+            "%(num)d persons must connect Salesforce again.",
+            broken,
+        )
+        needs.append(Need(text, "connection.connection"))
+    return needs
+
+
 def _needs(session: Session, found: list[Process]) -> list[Need]:
     alive = [process for process in found if process.is_alive]
     places = {(process.kind, process.host) for process in alive}
@@ -74,6 +92,7 @@ def _needs(session: Session, found: list[Process]) -> list[Need]:
         for process in alive
         if process.condition.journal_bytes
     ]
+    needs += _needs_of_salesforce(session, alive)
     needs += [
         Need(
             _("%(host)s, process %(pid)s, has been silent since its last beat and said no goodbye.",

@@ -3,7 +3,7 @@
 from core import logs
 from core.connections import Connections
 from core.pick_up import pick_up
-from core.salesforce.troubles import Trouble
+from core.salesforce.troubles import Kind, Trouble
 from core.storage import pick_ups
 from core.storage.audit import WORKER
 from core.storage.connections import Connection
@@ -22,6 +22,6 @@ def _look_up(connections: Connections, account: Account, connection: Connection)
     found = pick_up(connections, account, connection, takes_over=False, actor=WORKER)
     if isinstance(found, Trouble):
         logs.look_up_failed(account.id, found.code)
-        return False
+        return found.kind in {Kind.CONNECTION, Kind.NO_API}  # that is for a person to mend
     logs.looked_up(account.id, found)
     return True

@@ -50,7 +50,7 @@ def set_preference(session: Session, account: Account, name: Name, text: str, *,
     """The person's choice; an empty one clears it. Raises SettingError, LockedSetting."""
     if policy(session).get(name, PolicyEntry()).locked:
         raise LockedSetting("“%(name)s” is fixed by the organisation's policy", name=name)
-    value = checked(name, text)
+    value = checked(name, text) if text.strip() else ""
     row = session.get(PreferenceRow, (account.id, name))
     before = _opened(session, row) if row is not None else None
     if before == (value or None) and not (before is None and row is not None):

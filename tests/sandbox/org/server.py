@@ -80,6 +80,7 @@ class PretendOrg:
         self.app.register_blueprint(oauth.pages)
         self.app.register_blueprint(rest.pages)
         self.app.add_url_rule("/", "records", self._page)
+        self.app.add_url_rule("/favicon.ico", "favicon", lambda: ("", 204))
         self.url = ""
         self.ca_file = Path()
         self._directory = tempfile.TemporaryDirectory(prefix="pretend-org-")

@@ -1,0 +1,187 @@
+"""The Email to Salesforce address: looked up by page, command and worker, and what follows from what is found."""
+
+import pytest
+
+from core.config import read_config
+from core.connections import Connections
+from core.salesforce.email_to_salesforce import (
+    Outcome,
+    senders_that_salesforce_lacks,
+    senders_to_propose,
+)
+from core.settings import Logging, Name
+from core.storage import people, pick_ups, settings
+from core.storage.audit import changes
+from core.storage.models import PickUpRow
+from sync.worker import Worker
+from tests.doors.test_connections import app, connected, kept, person  # noqa: F401
+from tests.sandbox.org.faults import Fault
+
+ADDRESS = "emailtosalesforce@anna.na1.le.salesforce.com"
+
+
+@pytest.fixture
+def anna(sqlite):
+    account = person(sqlite)
+    with sqlite.writing() as session:
+        settings.set_preference(session, account, Name.LOGGING, "bcc", actor=None)
+    return account
+
+
+def give_address(
+    org, senders="anna@acme.test", user=None, domain="anna.na1.le.salesforce.com", name="EmailToSalesforce"
+):
+    function = org.org.put("EmailServicesFunction", FunctionName=name, IsActive=True)
+    return org.org.put(
+        "EmailServicesAddress", LocalPart="emailtosalesforce", EmailDomainName=domain, AuthorizedSenders=senders,
+        RunAsUserId=user or org.anna, FunctionId=function, IsActive=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def connections(sqlite, org_app, org, anna):
+    found = Connections(sqlite, org_app)
+    connected(found, org, org_app, anna)
+    return found
+
+
+@pytest.fixture
+def worker(sqlite, org, tmp_path):
+    return Worker(sqlite, config(org, tmp_path))
+
+
+def config(org, tmp_path):
+    return read_config(
+        {
+            "DATABASE_URL": f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
+            "BLINDCOPY_SALESFORCE_CLIENT_ID": "blindcopy-client", "BLINDCOPY_SALESFORCE_CLIENT_SECRET": "blindcopy-secret",
+            "BLINDCOPY_SALESFORCE_LOGIN_URL": org.url, "BLINDCOPY_SALESFORCE_CA_FILE": str(org.ca_file),
+            "BLINDCOPY_LISTEN": "submission://127.0.0.1:9",
+        }
+    )  # fmt: skip
+
+
+def found(database, account):
+    with database.reading() as session:
+        one = pick_ups.pick_up(session, account.id)
+        return one, settings.preference(session, account.id).get(Name.BCC_ADDRESS)
+
+
+class TestTheWorker:
+    def test_finds_the_address_and_says_whose_deed_it_was(self, connections, worker, org, anna, sqlite):
+        give_address(org, "anna@acme.test, Sales@acme.test;\nacme.org")
+        give_address(org, domain="other.na1.le.salesforce.com", name="Invoices")
+        assert worker.once()
+        one, address = found(sqlite, anna)
+        assert address == ADDRESS
+        assert (one.outcome, one.senders) == (
+            Outcome.FOUND,
+            ("anna@acme.test", "sales@acme.test", "acme.org"),
+        )
+        with sqlite.reading() as session:
+            [change] = [each for each in changes(session, 10) if each.change.what == "bcc-address"]
+        assert (change.change.actor, change.change.after) == ("the worker", "(not shown)")
+
+    def test_tells_a_missing_address_from_a_feature_that_is_off(self, connections, worker, org, anna, sqlite):
+        assert worker.once()
+        assert found(sqlite, anna)[0].outcome is Outcome.FEATURE_OFF
+        other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
+        give_address(org, user=other)
+        assert worker.once()
+        assert found(sqlite, anna) == (found(sqlite, anna)[0], None)
+        assert found(sqlite, anna)[0].outcome is Outcome.ADDRESS_MISSING
+
+    def test_says_who_may_not_look(self, connections, worker, org, anna, sqlite):
+        del org.org.objects["emailservicesaddress"]
+        assert worker.once()
+        assert found(sqlite, anna)[0].outcome is Outcome.NO_RIGHT
+
+    @pytest.mark.parametrize("fault", [Fault.HTML, Fault.GARBAGE, Fault.LIMIT])
+    def test_goes_on_looking_while_salesforce_does_not_answer(
+        self, connections, worker, org, anna, sqlite, fault
+    ):
+        give_address(org)
+        org.faults.order(fault, "query")
+        assert not worker.once()
+        assert found(sqlite, anna)[0].outcome is Outcome.LOOKING
+        assert worker.once()
+        assert found(sqlite, anna)[1] == ADDRESS
+
+    def test_leaves_a_typed_address_alone_and_says_that_there_is_another(
+        self, connections, worker, org, anna, sqlite
+    ):
+        give_address(org)
+        typed = "emailtosalesforce@typed.le.salesforce.com"
+        with sqlite.writing() as session:
+            settings.set_preference(session, anna, Name.BCC_ADDRESS, typed, actor=None)
+        assert worker.once()
+        one, address = found(sqlite, anna)
+        assert (one.is_another, address) == (True, typed)
+
+    def test_asks_for_nobody_who_is_not_copied_or_not_connected(self, connections, worker, org, anna, sqlite):
+        give_address(org)
+        before = len(org.calls)
+        with sqlite.writing() as session:
+            bob = people.add_person(
+                session, "bob@acme.test", name="", is_admin=False, password_hash="x", actor=None
+            )
+            settings.set_preference(session, bob, Name.LOGGING, Logging.BCC, actor=None)
+            settings.set_preference(session, anna, Name.LOGGING, Logging.OFF, actor=None)
+        assert worker.once()
+        assert len(org.calls) == before
+
+    def test_asks_by_policy_too_and_not_every_cycle(self, connections, worker, org, anna, sqlite):
+        with sqlite.writing() as session:
+            settings.set_preference(session, anna, Name.LOGGING, "", actor=None)
+            settings.set_policy(session, Name.LOGGING, "bcc", actor=None)
+        give_address(org)
+        with sqlite.reading() as session:
+            assert [account.id for account, _ in pick_ups.due(session)] == [anna.id]
+        worker.once()
+        with sqlite.reading() as session:
+            assert pick_ups.due(session) == []
+        with sqlite.writing() as session:
+            session.query(PickUpRow).one().looked_at -= pick_ups._AGAIN_AFTER[Outcome.FOUND]
+        with sqlite.reading() as session:
+            assert [account.id for account, _ in pick_ups.due(session)] == [anna.id]
+
+    def test_of_an_address_that_was_taken_away_finds_it_again(self, connections, worker, org, anna, sqlite):
+        give_address(org)
+        worker.once()
+        with sqlite.writing() as session:
+            settings.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
+        with sqlite.reading() as session:
+            assert len(pick_ups.due(session)) == 1
+        worker.once()
+        assert found(sqlite, anna)[1] == ADDRESS
+
+    def test_pauses_for_a_broken_connection_and_has_nothing_to_retry(
+        self, connections, worker, org, anna, sqlite
+    ):
+        org.tokens.revoke_all()
+        assert worker.once(), "it is for Anna to mend, no retry helps"
+        assert not kept(sqlite, anna).is_usable
+        before = len(org.calls)
+        assert worker.once()
+        assert len(org.calls) == before
+
+
+@pytest.mark.parametrize(
+    ("senders", "lacking", "proposed"),
+    [
+        ((), (), ()),
+        (("anna@acme.test",), ("sales@acme.test",), ()),
+        (("acme.test",), (), ()),
+        (("@acme.test",), (), ()),
+        (
+            ("ANNA@acme.test", "x@y.test"),
+            ("anna@acme.test", "sales@acme.test"),
+            ("ANNA@acme.test", "x@y.test"),
+        ),
+        (("anna@acme.test", "sales@acme.test", "new@acme.test"), (), ("new@acme.test",)),
+    ],
+)
+def test_both_lists_are_compared(senders, lacking, proposed):
+    ours = ("anna@acme.test", "sales@acme.test")
+    assert senders_that_salesforce_lacks(ours, senders) == lacking
+    assert senders_to_propose(ours, senders) == proposed
