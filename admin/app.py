@@ -43,9 +43,9 @@ LANGUAGES = ("en",)
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'self'",
     "img-src": "'self' data:",
+    "form-action": "'self'",
     "frame-ancestors": "'none'",
 }
-_SALESFORCE_HOSTS = "https://*.salesforce.com"
 
 
 def build_app(config: Config | None = None) -> Flask:
@@ -109,17 +109,11 @@ def _set_up_libraries(app: Flask, config: Config) -> None:
         force_https=is_https,
         session_cookie_secure=is_https,
         strict_transport_security=is_https,
-        content_security_policy=_CONTENT_SECURITY_POLICY | {"form-action": _form_targets(config)},
+        content_security_policy=_CONTENT_SECURITY_POLICY,
         frame_options="DENY",
         referrer_policy="same-origin",
     )
     sign_in.limiter.init_app(app)
-
-
-def _form_targets(config: Config) -> str:
-    """A form's answer may lead on to where people sign in to Salesforce, and nowhere else."""
-    login = [config.salesforce.login_url] if config.salesforce is not None else []
-    return " ".join(["'self'", _SALESFORCE_HOSTS, *login])
 
 
 def _look_first() -> None:

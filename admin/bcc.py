@@ -62,9 +62,9 @@ def _look_up(form: BccForm) -> None:
             raise NeedsConnection(
                 "%(reason)s Connect it first, or type your Email to Salesforce address in", reason=reason
             )
+        pick_ups.ask(session, account.id)
         if form.activate.data:
             settings.set_preference(session, account, Name.LOGGING, Logging.BCC, actor=account.email)
-        pick_ups.ask(session, account.id)
         connection = stored.connection(session, account.id)
     if found_by is None or connection is None:
         return

@@ -84,7 +84,8 @@ def connect() -> str | Response:
         form.my_domain.errors = [*form.my_domain.errors, str(error)]
         return _render(form=form)
     _remember(challenge, login_url)
-    return redirect(page)
+    # a page of its own, as a form's answer may not lead on to another site, and who knows where a sign-in leads
+    return render_template("leave.html", page=page, host=login_url.removeprefix("https://"))
 
 
 @pages.get("/salesforce/callback")
@@ -226,7 +227,7 @@ def _login_url(form: ConnectForm) -> str:
 
 def _my_domain(text: str) -> str:
     """What people copy out of the browser, as the host that takes sign-ins."""
-    host = text.strip().lower().removeprefix("https://").partition("/")[0]
+    host = text.strip().lower().removeprefix("https://").removeprefix("http://").partition("/")[0]
     if host.endswith(".lightning.force.com"):
         host = host.removesuffix(".lightning.force.com") + ".my.salesforce.com"
     return f"https://{host if '.' in host or not host else host + '.my.salesforce.com'}"

@@ -30,6 +30,7 @@ from core.storage.people import Account
 _SECONDS_TO_WAIT_FOR_ANOTHER = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
 _TRIES_TO_STORE = 20
+_DEAD_ALREADY = frozenset({"unsupported_token_type", "invalid_token", "invalid_grant"})
 
 
 class NotConnected(Refusal):
@@ -67,9 +68,10 @@ class Connections:
         self, account: Account, refresh_token: str, *, instance_url: str, user_id: str, actor: str | None
     ) -> Identity:
         """Connect with a token that was issued before, if it is that user's. Raises NotConnected, SomebodyElses."""
+        own = self._checked(instance_url)
         return self._connect(
-            account, lambda login: _with_refresh_token(login.by_refresh_token(refresh_token), refresh_token),
-            way=Way.SIGN_IN, login_url=self._login_url_of(instance_url), actor=actor, user_id=user_id,
+            account, lambda login: _with_what_was_given(login.by_refresh_token(refresh_token), refresh_token, own),
+            way=Way.SIGN_IN, login_url=self._login_url_of(own), actor=actor, user_id=user_id,
         )  # fmt: skip
 
     def by_key(self, account: Account, username: str, *, actor: str | None) -> Identity:
@@ -94,16 +96,12 @@ class Connections:
         with self._database.writing() as session:
             connection = stored.connection(session, account.id)
             stored.disconnect(session, account, actor=actor)
-        token = connection and (connection.refresh_token or connection.access_token)
-        if connection is None or not token:
+        if connection is None:
             return True
-        try:
-            Login(self._app, connection.login_url).revoke(token)
-        except Refused:
-            return True  # it was dead already
-        except (Unavailable, NotSalesforce):
-            return False
-        return True
+        token = connection.refresh_token or connection.access_token
+        if not token:
+            return not connection.is_unreadable
+        return _revoked(self._app, connection.login_url, token)
 
     def probe(self, connection: Connection) -> Trouble | None:
         """Look anew whether the connection holds and has the API; its trouble, None where all is well.
@@ -127,13 +125,19 @@ class Connections:
             login = Login(self._app, connection.login_url)
             if connection.way is Way.KEY:
                 return login.by_assertion(connection.identity.username, self._key())
+            if connection.is_unreadable:
+                raise Refused(trouble("unreadable_tokens"))
             if connection.refresh_token is None:
-                raise Refused(trouble("invalid_grant", "there is no refresh token that could be read"))
+                raise Refused(trouble("invalid_grant", "there is no refresh token"))
             return login.by_refresh_token(connection.refresh_token)
         except NotSalesforce as error:
             raise Refused(trouble("not_salesforce", str(error))) from error
         except ValueError as error:
             raise Refused(trouble("unusable_key", str(error))) from error
+
+    def end(self, connection: Connection, issued: Issued) -> None:
+        """Tokens that nobody will hold."""
+        _revoked(self._app, connection.login_url, issued.refresh_token or issued.access_token)
 
     @property
     def database(self) -> Database:
@@ -148,13 +152,15 @@ class Connections:
         except OSError as error:
             raise ValueError(str(error)) from error
 
-    def _login_url_of(self, instance_url: str) -> str:
-        """Where a token of this instance is renewed: at the configured page, or, where that is Salesforce's general one,
-        at the org's own, which takes the tokens of sandboxes too."""
+    def _checked(self, instance_url: str) -> str:
         try:
-            own = checked_host(instance_url, self._app)
+            return checked_host(instance_url, self._app)
         except NotSalesforce as error:
             raise NotConnected(trouble("not_salesforce", str(error))) from error
+
+    def _login_url_of(self, own: str) -> str:
+        """Where a token of this instance is renewed: at the configured page, or, where that is Salesforce's general one,
+        at the org's own, which takes the tokens of sandboxes too."""
         return own if self._app.login_url == SALESFORCE_LOGIN else self._app.login_url
 
     def _connect(
@@ -164,24 +170,29 @@ class Connections:
         try:
             login = Login(self._app, login_url)
             issued = ask(login)
-            who = login.who_is(issued)
         except NotSalesforce as error:
             raise NotConnected(trouble("not_salesforce", str(error))) from error
         except ValueError as error:
             raise NotConnected(trouble("unusable_key", str(error))) from error
         except (Refused, Unavailable) as error:
             raise NotConnected(error.trouble) from error
+        is_ours = way is Way.SIGN_IN and user_id is None  # what the operator gave us is not ours to end
+        with self._database.reading() as session:
+            replaced = stored.connection(session, account.id)
         try:
-            self._keep(account, issued, who, login, way=way, login_url=login_url, actor=actor,
+            who = _who_is(login, issued)
+            self._keep(account, issued, who, way=way, login_url=login_url, actor=actor,
                        user_id=user_id, username=username)  # fmt: skip
         except (Refusal, DatabaseUnavailable):
-            if way is Way.SIGN_IN and user_id is None:  # what the operator gave us is not ours to end
-                _revoke(login, issued)
+            if is_ours:
+                _revoked(self._app, login_url, issued.refresh_token or issued.access_token)
             raise
+        if is_ours and replaced is not None and replaced.refresh_token is not None:
+            _revoked(self._app, replaced.login_url, replaced.refresh_token)
         return who
 
     def _keep(  # noqa: PLR0913
-        self, account: Account, issued: Issued, who: Identity, login: Login, *, way: Way, login_url: str,
+        self, account: Account, issued: Issued, who: Identity, *, way: Way, login_url: str,
         actor: str | None, user_id: str | None, username: str | None,
     ) -> None:  # fmt: skip
         """Raises NotConnected, SomebodyElses, DatabaseUnavailable."""
@@ -244,15 +255,19 @@ class _Hand:
                 return opening
 
     def _renewed(self, connection: Connection) -> Connection:
+        """What cannot be had by this token is dead; what cannot be had by the team's key can be again tomorrow."""
         try:
             issued = self._connections.issued_anew(connection)
-        except (Refused, Unavailable) as error:
-            is_dead = isinstance(error, Refused) and error.trouble.kind is Kind.CONNECTION
+        except Refused as refused:
             with self._database.writing() as session:
-                if is_dead:
-                    stored.broken(session, connection.person_id, connection.generation, error.trouble)
+                if refused.trouble.kind is Kind.CONNECTION and connection.way is Way.SIGN_IN:
+                    stored.broken(session, connection.person_id, connection.generation, refused.trouble)
                 else:
-                    stored.give_turn_back(session, connection.person_id, self._asker)
+                    stored.give_turn_back(session, connection.person_id, self._asker, refused.trouble)
+            raise
+        except BaseException:
+            with self._database.writing() as session:
+                stored.give_turn_back(session, connection.person_id, self._asker)
             raise
         return self._stored(connection, issued)
 
@@ -261,7 +276,9 @@ class _Hand:
         for left in reversed(range(_TRIES_TO_STORE)):
             try:
                 with self._database.writing() as session:
-                    renewed = stored.renewed(session, connection.person_id, self._asker, _tokens(issued))
+                    renewed = stored.renewed(
+                        session, connection.person_id, connection.generation, _tokens(issued)
+                    )
             except DatabaseUnavailable:
                 if not left:
                     raise
@@ -269,6 +286,7 @@ class _Hand:
             else:
                 break
         if renewed is None:
+            self._connections.end(connection, issued)
             raise Refused(trouble("EXPIRED_ACCESS", "the connection was ended, or made anew, meanwhile"))
         return renewed
 
@@ -289,13 +307,26 @@ def _tokens(issued: Issued) -> Tokens:
     return Tokens(issued.access_token, issued.refresh_token, issued.instance_url)
 
 
-def _with_refresh_token(issued: Issued, given: str) -> Issued:
-    """Where the org does not rotate, the one that was given stays good."""
-    return Issued(issued.access_token, issued.refresh_token or given, issued.instance_url, issued.user_id)
+def _with_what_was_given(issued: Issued, refresh_token: str, instance_url: str) -> Issued:
+    """Where the org does not rotate, the token that was given stays good."""
+    return Issued(
+        issued.access_token, issued.refresh_token or refresh_token, issued.instance_url or instance_url
+    )
 
 
-def _revoke(login: Login, issued: Issued) -> None:
+def _who_is(login: Login, issued: Issued) -> Identity:
     try:
-        login.revoke(issued.refresh_token or issued.access_token)
-    except (Refused, Unavailable):
-        return  # nobody holds it any more
+        return login.who_is(issued)
+    except (Refused, Unavailable) as error:
+        raise NotConnected(error.trouble) from error
+
+
+def _revoked(app: SalesforceApp, login_url: str, token: str) -> bool:
+    """Whether Salesforce knows that the token is worth nothing any more."""
+    try:
+        Login(app, login_url).revoke(token)
+    except Refused as refused:
+        return refused.trouble.code in _DEAD_ALREADY
+    except (Unavailable, NotSalesforce):
+        return False
+    return True

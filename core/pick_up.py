@@ -3,9 +3,9 @@
 from core.connections import Connections
 from core.salesforce.email_to_salesforce import Outcome, look_up
 from core.salesforce.login import Refused, Unavailable
-from core.salesforce.troubles import Trouble
+from core.salesforce.troubles import Kind, Trouble
 from core.storage import pick_ups
-from core.storage.connections import Connection
+from core.storage.connections import Connection, lost_api
 from core.storage.people import Account
 
 
@@ -18,7 +18,11 @@ def pick_up(
     except (Refused, Unavailable) as error:
         with connections.database.writing() as session:
             pick_ups.tried(session, account.id)
+            if error.trouble.kind is Kind.NO_API:
+                lost_api(session, account.id, error.trouble)
         return error.trouble
     with connections.database.writing() as session:
-        pick_ups.keep(session, account, found, takes_over=takes_over, actor=actor)
+        pick_ups.keep(
+            session, account, found, user_id=connection.identity.user_id, takes_over=takes_over, actor=actor
+        )
     return found.outcome

@@ -3,7 +3,7 @@
 Each finding is a line of its own: green, yellow (it works, and could do more) or red."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -186,11 +186,14 @@ def _asked(client: Client, person: Person, connection: Connection, reserve: int)
     yield Finding(Light.GREEN, "API access", "Salesforce answers")
     yield _clock(client.offset)
     yield _calls(client, reserve)
-    yield from _address(client, person, connection.identity.user_id)
+    yield from _unless_refused(
+        "Email to Salesforce", lambda: list(_address(client, person, connection.identity.user_id))
+    )
     task = client.fields("Task") if "Task" in kinds else {}
     email = client.fields("EmailMessage") if "EmailMessage" in kinds else {}
     yield _rights("Task", "Activity", task, _TASK_FIELDS)
-    yield from _statuses_and_types(client, task)
+    yield from _unless_refused("Task statuses", lambda: [_statuses(client)])
+    yield _types(task)
     if "EmailMessageRelation" in kinds:
         yield _rights("EmailMessage", "Email Message", email, _EMAIL_FIELDS)
         yield Finding(Light.GREEN, "Enhanced Email", "on: mails are logged as e-mails")
@@ -201,6 +204,14 @@ def _asked(client: Client, person: Person, connection: Connection, reserve: int)
         )  # fmt: skip
     yield _shared_activities(task)
     yield _key(task, email if "EmailMessageRelation" in kinds else None)
+
+
+def _unless_refused(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """One thing that is refused does not hide the others."""
+    try:
+        return look()
+    except RefusedBySalesforce as refused:
+        return [_trouble(what, refused.trouble, "")]
 
 
 def _clock(offset: timedelta | None) -> Finding:
@@ -275,30 +286,31 @@ def _rights(name: str, label: str, fields: Mapping[str, Record], wanted: tuple[s
     return Finding(Light.GREEN, what, "all that is written may be written")
 
 
-def _statuses_and_types(client: Client, task: Mapping[str, Record]) -> Iterator[Finding]:
+def _statuses(client: Client) -> Finding:
     statuses = client.query("SELECT ApiName, IsClosed FROM TaskStatus ORDER BY SortOrder")
     closed = [str(one["ApiName"]) for one in statuses if one["IsClosed"]]
     still_open = [str(one["ApiName"]) for one in statuses if not one["IsClosed"]]
     if closed and still_open:
-        yield Finding(
+        return Finding(
             Light.GREEN, "Task statuses", "open: %(open)s; closed: %(closed)s",
             {"open": ", ".join(still_open), "closed": ", ".join(closed)},
         )  # fmt: skip
-    else:
-        yield Finding(
-            Light.RED, "Task statuses", "there must be one that is open, and one that is closed",
-            remedy="Add the one that is lacking", path=_STATUSES,
-        )  # fmt: skip
+    return Finding(
+        Light.RED, "Task statuses", "there must be one that is open, and one that is closed",
+        remedy="Add the one that is lacking", path=_STATUSES,
+    )  # fmt: skip
+
+
+def _types(task: Mapping[str, Record]) -> Finding:
     types = [
         one.get("value") for one in task.get("Type", {}).get("picklistValues", ()) if one.get("active", True)
     ]
     if "Email" in types:
-        yield Finding(Light.GREEN, "Task types", "“Email” is one")
-    else:
-        yield Finding(
-            Light.YELLOW, "Task types", "“Email” (written so) is none: logged mails get no type",
-            remedy="Add the value “Email”", path=_TYPES,
-        )  # fmt: skip
+        return Finding(Light.GREEN, "Task types", "“Email” is one")
+    return Finding(
+        Light.YELLOW, "Task types", "“Email” (written so) is none: logged mails get no type",
+        remedy="Add the value “Email”", path=_TYPES,
+    )  # fmt: skip
 
 
 def _shared_activities(task: Mapping[str, Record]) -> Finding:

@@ -1,5 +1,7 @@
 """The Email to Salesforce addresses that are to be looked up."""
 
+import threading
+
 from core import logs
 from core.connections import Connections
 from core.pick_up import pick_up
@@ -11,11 +13,11 @@ from core.storage.people import Account
 from sync.hands import at_once
 
 
-def look_up_addresses(connections: Connections, *, everything: bool) -> bool:
+def look_up_addresses(connections: Connections, stop: threading.Event, *, everything: bool) -> bool:
     """Look up those that are due; whether none is left that must be tried again."""
     with connections.database.reading() as session:
         due = pick_ups.due(session, everybody=everything)
-    return all(at_once(lambda one: _look_up(connections, *one), due))
+    return all(at_once(lambda one: _look_up(connections, *one), due, stop))
 
 
 def _look_up(connections: Connections, account: Account, connection: Connection) -> bool:

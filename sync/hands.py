@@ -1,5 +1,6 @@
 """Several persons' work at once, so that one whose Salesforce does not answer keeps nobody waiting."""
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,7 +11,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """What the work gives for each, in their order; the first error is raised when all have come to their end."""
+def at_once(
+    work: Callable[[Item], Result], items: Iterable[Item], stop: threading.Event | None = None
+) -> list[Result]:
+    """What the work gives for each that was begun, in their order; the first error is raised when all have come to their
+    end. Once `stop` is set nothing more is begun."""
+
+    def unless_stopped(item: Item) -> list[Result]:
+        return [] if stop is not None and stop.is_set() else [work(item)]
+
     with ThreadPoolExecutor(_HANDS, thread_name_prefix="hand") as pool:
-        return list(pool.map(work, items))
+        return [result for results in pool.map(unless_stopped, items) for result in results]

@@ -28,6 +28,7 @@ class Worker:
         )
         self._process_id = str(uuid.uuid4())
         self._started_at = datetime.now(UTC)
+        self._stop = threading.Event()
 
     def once(self) -> bool:
         """One cycle in which everything is due; whether nothing is left to be retried."""
@@ -35,6 +36,7 @@ class Worker:
 
     def go_on(self, stop: threading.Event) -> None:
         """Cycle after cycle until the event is set; what is under way then comes to its end."""
+        self._stop = stop
         logs.worker_started()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
         beating.start()
@@ -50,7 +52,7 @@ class Worker:
         self._database.migrate()
         if self._connections is None:
             return True
-        return look_up_addresses(self._connections, everything=everything)
+        return look_up_addresses(self._connections, self._stop, everything=everything)
 
     def _beat_until(self, stop: threading.Event) -> None:
         while not stop.is_set():

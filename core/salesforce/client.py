@@ -215,7 +215,7 @@ def _translated(error: SalesforceError) -> Unavailable | Refused:
         content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
     )
     found = trouble(str(first.get("errorCode", "")), str(first.get("message", "")), status)
-    if status >= 500 or not first:
+    if status >= 500 or (not first and status != 401):
         return Unavailable(f"the answer is {status}", found if first else None)
     return Refused(found)
 

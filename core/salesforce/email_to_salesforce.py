@@ -7,8 +7,8 @@ from enum import StrEnum
 from core.addresses import AddressError, address_key, checked_bcc_address, domain_of
 from core.salesforce.client import Client
 from core.salesforce.login import Refused
-from core.salesforce.troubles import Kind
 
+_NO_RIGHT = ("INVALID_TYPE", "INVALID_FIELD", "INSUFFICIENT_ACCESS", "NOT_FOUND")
 _FUNCTION = "EmailToSalesforce"
 _SEPARATORS = re.compile(r"[\s,;]+")
 
@@ -53,7 +53,7 @@ def look_up(client: Client, user_id: str) -> Found:
             _FUNCTION,
         )
     except Refused as refused:
-        if refused.trouble.kind is not Kind.PERMANENT:
+        if not refused.trouble.code.startswith(_NO_RIGHT):
             raise
         return Found(Outcome.NO_RIGHT)
     return Found(Outcome.ADDRESS_MISSING if anybody else Outcome.FEATURE_OFF)

@@ -6,6 +6,7 @@ RFC 6749, RFC 7636, RFC 7523; what Salesforce adds is in its help under "OAuth A
 import base64
 import hashlib
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import requests
+import urllib3
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
@@ -23,6 +26,7 @@ from core.salesforce.troubles import Trouble, trouble
 
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5, 20
 _SALESFORCE_DOMAINS = (".salesforce.com", ".force.com")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SECONDS_OF_AN_ASSERTION = 180
 _LONGEST_ANSWER = 256 * 1024
@@ -60,7 +64,7 @@ class Issued:
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
     instance_url: str
-    user_id: str
+    """"" where a renewal did not say it again."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,6 @@ class Identity:
     user_id: str
     organisation_id: str
     username: str
-    name: str
-    email: str
 
 
 @dataclass(frozen=True)
@@ -93,27 +95,40 @@ def new_challenge() -> Challenge:
 
 def checked_host(url: str, app: SalesforceApp) -> str:
     """The address without its path, if secrets may go there. Raises NotSalesforce."""
-    parts, login = urlsplit(url), urlsplit(app.login_url)
-    host = (parts.hostname or "").lower().rstrip(".")
-    is_ours = host == (login.hostname or "").lower() or host.endswith(_SALESFORCE_DOMAINS)
+    try:
+        parts, login = urlsplit(url), urlsplit(app.login_url)
+        host, port = (parts.hostname or "").lower().rstrip("."), parts.port
+    except ValueError:
+        host, port, parts, login = "", None, urlsplit(""), urlsplit("")
+    # of what is no plain host name two readers make two hosts: `evil.example\\.salesforce.com`
+    is_salesforce = _HOST.fullmatch(host) is not None and host.endswith(_SALESFORCE_DOMAINS)
+    is_ours = bool(host) and (is_salesforce or host == (login.hostname or "").lower())
     if parts.scheme != "https" or not is_ours or parts.username is not None:
         raise NotSalesforce(
             f"{host or url!r} is no Salesforce host; a My Domain looks like acme.my.salesforce.com"
         )
-    return f"https://{parts.netloc}"
+    name = f"[{host}]" if ":" in host else host
+    return f"https://{name}" if port is None else f"https://{name}:{port}"
 
 
 def read_in_time(answer: requests.Response) -> None:
-    """Read the whole answer, or as much as comes in time. Raises requests.Timeout, requests.RequestException."""
+    """Read the whole answer, or as much as comes in time. Raises requests.RequestException."""
     deadline = time.monotonic() + _SECONDS_FOR_ALL
-    parts = []
-    for part in answer.iter_content(65_536):
+    parts: list[bytes] = []
+    try:
+        _read(answer, parts, deadline)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(type(error).__name__) from error
+    answer._content = b"".join(parts)  # noqa: SLF001  where requests keeps what it has read
+    answer._content_consumed = True  # noqa: SLF001
+
+
+def _read(answer: requests.Response, parts: list[bytes], deadline: float) -> None:
+    while part := answer.raw.read1(65_536, decode_content=True):  # as much as has come, however little
         parts.append(part)
         if time.monotonic() > deadline:
             answer.close()
             raise requests.Timeout
-    answer._content = b"".join(parts)  # noqa: SLF001  where requests keeps what it has read
-    answer._content_consumed = True  # noqa: SLF001
 
 
 def clock_offset(answer: requests.Response) -> timedelta | None:
@@ -157,14 +172,16 @@ class Login:
 
     def by_code(self, code: str, challenge: Challenge) -> Issued:
         """Tokens for the code that the person came back with."""
-        return self._issued(
-            grant_type="authorization_code", code=code, redirect_uri=self._app.callback_url,
-            code_verifier=challenge.verifier, **self._secret(),
-        )  # fmt: skip
+        fields = {
+            "grant_type": "authorization_code", "code": code, "redirect_uri": self._app.callback_url,
+            "code_verifier": challenge.verifier,
+        }  # fmt: skip
+        return self._issued(fields | self._secret())
 
     def by_refresh_token(self, refresh_token: str) -> Issued:
         """A new session. A new refresh token must be stored before the access token is used: the old one is dead."""
-        return self._issued(grant_type="refresh_token", refresh_token=refresh_token, **self._secret())
+        fields = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        return self._issued(fields | self._secret(), is_renewal=True)
 
     def by_assertion(self, username: str, private_key_pem: bytes) -> Issued:
         """A session of a person who needs no click, as the admin has let everybody in. Raises ValueError for a key
@@ -177,7 +194,7 @@ class Login:
             "exp": now + _SECONDS_OF_AN_ASSERTION,
         }
         try:
-            return self._issued(grant_type=_JWT_BEARER, assertion=_signed(claims, private_key_pem))
+            return self._issued({"grant_type": _JWT_BEARER, "assertion": _signed(claims, private_key_pem)})
         except Refused as refused:
             offset = refused.offset
             if offset is None or abs(offset) < _CLOCKS_MAY_DIFFER:
@@ -193,15 +210,23 @@ class Login:
 
     def who_is(self, issued: Issued) -> Identity:
         """Whom the tokens belong to."""
-        url = f"{checked_host(issued.instance_url, self._app)}/services/oauth2/userinfo"
-        found = _asked(self._app, "GET", url, headers={"Authorization": f"Bearer {issued.access_token}"})
+        own = checked_host(issued.instance_url, self._app)
+        try:
+            found = self._userinfo(own, issued)
+        except (Refused, Unavailable):
+            if own == self._base:
+                raise
+            found = self._userinfo(self._base, issued)
         try:
             return Identity(
                 str(found["user_id"]), str(found["organization_id"]), str(found["preferred_username"]),
-                str(found["name"]), str(found["email"]),
             )  # fmt: skip
         except KeyError as error:
             raise Unavailable("the answer names nobody") from error
+
+    def _userinfo(self, host: str, issued: Issued) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {issued.access_token}"}
+        return _asked(self._app, "GET", f"{host}/services/oauth2/userinfo", headers=headers)
 
     def _secret(self) -> dict[str, str]:
         """An app may be registered without one; then PKCE stands alone."""
@@ -215,17 +240,19 @@ class Login:
         is_sandbox = host == "test.salesforce.com" or ".sandbox." in host
         return "https://test.salesforce.com" if is_sandbox else "https://login.salesforce.com"
 
-    def _issued(self, **fields: str) -> Issued:
+    def _issued(self, fields: dict[str, str], *, is_renewal: bool = False) -> Issued:
+        """A renewal has used a token up: whatever else its answer lacks, the new ones are not thrown away."""
         found = self._post("token", {"client_id": self._app.client_id} | fields)
+        if not found.get("access_token"):
+            raise Unavailable("the answer holds no token")
         try:
-            return Issued(
-                access_token=str(found["access_token"]),
-                refresh_token=found.get("refresh_token"),
-                instance_url=checked_host(str(found["instance_url"]), self._app),
-                user_id=str(found["id"]).rpartition("/")[2],
-            )
-        except KeyError as error:
-            raise Unavailable("the answer holds no token") from error
+            instance_url = checked_host(str(found.get("instance_url", "")), self._app)
+        except NotSalesforce:
+            if not is_renewal:
+                raise
+            instance_url = ""
+        refresh_token = found.get("refresh_token")
+        return Issued(str(found["access_token"]), str(refresh_token) if refresh_token else None, instance_url)
 
     def _post(self, what: str, fields: dict[str, str]) -> dict[str, Any]:
         return _asked(self._app, "POST", f"{self._base}/services/oauth2/{what}", data=fields)
@@ -259,7 +286,10 @@ def _asked(app: SalesforceApp, method: str, url: str, **more: Any) -> dict[str, 
 
 def _signed(claims: dict[str, object], private_key_pem: bytes) -> str:
     """RS256 (RFC 7515). Raises ValueError for a key that is none."""
-    key = serialization.load_pem_private_key(private_key_pem, password=None)
+    try:
+        key = serialization.load_pem_private_key(private_key_pem, password=None)
+    except (TypeError, UnsupportedAlgorithm) as error:  # encrypted, or of another kind
+        raise ValueError(str(error)) from error
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("not an RSA key")  # noqa: TRY004  of what the file holds, as for a key that cannot be read
     signed = f"{_part({'alg': 'RS256'})}.{_part(claims)}"

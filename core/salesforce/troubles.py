@@ -133,6 +133,10 @@ _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
         _P, _ADMIN, "The Salesforce user is not let in for the app's key.",
         "Pre-authorise the user's profile or permission set in Setup, External Client App Manager, Policies.",
     ),
+    "unreadable_tokens": (
+        _P, _OPERATOR, "The tokens are encrypted with a key that this process does not have.",
+        "Give every process the key again, in BLINDCOPY_SECRET_KEY.",
+    ),
     "unusable_key": (
         _P, _OPERATOR, "The private key cannot be used.",
         "Name a PEM file with an RSA key in BLINDCOPY_SALESFORCE_JWT_KEY_FILE.",

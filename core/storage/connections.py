@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.refusal import Refusal
@@ -17,6 +17,7 @@ from core.storage.audit import Change, note, settings_changed
 from core.storage.beats import database_now
 from core.storage.models import ConnectionRow, PersonRow
 from core.storage.people import Account, account_of
+from core.storage.rows import there
 
 TURN = timedelta(seconds=120)
 """Longer than the longest call that a renewal makes."""
@@ -79,6 +80,8 @@ class Connection:
     trouble: Trouble | None
     access_token: str | None = field(repr=False)
     refresh_token: str | None = field(repr=False)
+    is_unreadable: bool
+    """Tokens are there which no key of this process opens."""
 
     @property
     def is_usable(self) -> bool:
@@ -135,6 +138,9 @@ def note_no_api(
     session: Session, account: Account, who: Identity, found: Trouble, *, login_url: str, actor: str | None
 ) -> None:
     """This person is that Salesforce user, who may not use the API: that is known, and no token."""
+    known = session.get(ConnectionRow, account.id)
+    if known is not None and known.standing == Standing.CONNECTED:
+        return  # what works is not given up for what does not
     row = _row(session, account, who, way=Way.SIGN_IN, login_url=login_url)
     row.standing = Standing.NO_API.value
     row.instance_url, row.access_token, row.refresh_token = "", None, None
@@ -168,28 +174,36 @@ def take_turn(session: Session, person_id: int, generation: int, asker: str) -> 
     return Turn(_connection(session, row), is_mine)
 
 
-def renewed(session: Session, person_id: int, asker: str, tokens: Tokens) -> Connection | None:
-    """Store what was issued, before anybody uses it; None where the turn is the asker's no longer."""
+def renewed(session: Session, person_id: int, generation: int, tokens: Tokens) -> Connection | None:
+    """Store what was issued in place of that generation, before anybody uses it; None where the connection was ended, or
+    made or renewed anew, meanwhile. A turn that is over does not matter: these tokens are the only good ones."""
     row = session.get(ConnectionRow, person_id, with_for_update=True, populate_existing=True)
-    if row is None or row.turn_of != asker:
+    if row is None or row.generation != generation or row.standing != Standing.CONNECTED:
         return None
     row.access_token = sealed.closed(session, tokens.access_token)
     if tokens.refresh_token is not None:
         row.refresh_token = sealed.closed(session, tokens.refresh_token)
     row.instance_url = tokens.instance_url or row.instance_url
     row.generation += 1
-    row.turn_of = row.turn_until = row.trouble_code = row.trouble_detail = None
+    row.turn_of = row.turn_until = None
+    if row.trouble_code is not None and trouble(row.trouble_code).kind is not Kind.NO_API:
+        row.trouble_code = row.trouble_detail = (
+            None  # that one is known to be over only when the API has answered
+        )
     row.last_used_at = database_now(session)
     session.flush()
     return _connection(session, row)
 
 
-def give_turn_back(session: Session, person_id: int, asker: str) -> None:
-    """Nothing was issued; somebody may try again."""
+def give_turn_back(session: Session, person_id: int, asker: str, found: Trouble | None = None) -> None:
+    """Nothing was issued; somebody may try again. `found`: why it was refused."""
+    values: dict[str, str | None] = {"turn_of": None, "turn_until": None}
+    if found is not None:
+        values |= {"trouble_code": found.code, "trouble_detail": found.detail}
     session.execute(
         update(ConnectionRow)
         .where(ConnectionRow.person_id == person_id, ConnectionRow.turn_of == asker)
-        .values(turn_of=None, turn_until=None)
+        .values(**values)
     )
 
 
@@ -236,15 +250,17 @@ def has_api(one: Connection | None) -> bool:
 
 def _row(session: Session, account: Account, who: Identity, *, way: Way, login_url: str) -> ConnectionRow:
     now = database_now(session)
-    row = session.get(ConnectionRow, account.id, with_for_update=True, populate_existing=True)
-    if row is None:
-        row = ConnectionRow(person_id=account.id, generation=0)
+    values = {
+        "standing": Standing.CONNECTED.value, "way": way.value, "login_url": login_url, "instance_url": "",
+        "organisation_id": who.organisation_id, "user_id": who.user_id, "username": who.username, "generation": 0,
+        "connected_at": now,
+    }  # fmt: skip
+    row: ConnectionRow = there(session, ConnectionRow, {"person_id": account.id}, values)
     row.standing, row.instance_url = Standing.CONNECTED.value, ""
     row.way, row.login_url, row.connected_at = way.value, login_url, now
     row.organisation_id, row.user_id, row.username = who.organisation_id, who.user_id, who.username
     row.generation += 1
     row.turn_of = row.turn_until = row.trouble_code = row.trouble_detail = None
-    session.add(row)
     return row
 
 
@@ -252,8 +268,8 @@ def _refuse_somebody_elses(session: Session, account: Account, who: Identity) ->
     query = select(PersonRow.email).join(ConnectionRow, ConnectionRow.person_id == PersonRow.id)
     other = session.scalar(
         query.where(
-            ConnectionRow.organisation_id == who.organisation_id,
-            ConnectionRow.user_id == who.user_id,
+            func.substr(ConnectionRow.organisation_id, 1, 15) == who.organisation_id[:15],
+            func.substr(ConnectionRow.user_id, 1, 15) == who.user_id[:15],  # the other three are a checksum
             ConnectionRow.standing == Standing.CONNECTED.value,
             ConnectionRow.person_id != account.id,
         )
@@ -270,11 +286,13 @@ def _connection(session: Session, row: ConnectionRow) -> Connection:
         return None if text is None else sealed.opened_or_lost(session, text, f"connection {row.person_id}")
 
     found = None if row.trouble_code is None else trouble(row.trouble_code, row.trouble_detail or "")
+    access_token, refresh_token = opened(row.access_token), opened(row.refresh_token)
     return Connection(
         person_id=row.person_id, standing=Standing(row.standing), way=Way(row.way), login_url=row.login_url,
         instance_url=row.instance_url, identity=Identity(row.organisation_id, row.user_id, row.username),
         generation=row.generation, connected_at=row.connected_at, last_used_at=row.last_used_at, trouble=found,
-        access_token=opened(row.access_token), refresh_token=opened(row.refresh_token),
+        access_token=access_token, refresh_token=refresh_token,
+        is_unreadable=(access_token is None) != (row.access_token is None) or (refresh_token is None) != (row.refresh_token is None),
     )  # fmt: skip
 
 

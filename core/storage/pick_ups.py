@@ -12,6 +12,7 @@ from core.storage.beats import database_now
 from core.storage.connections import Connection
 from core.storage.models import PickUpRow
 from core.storage.people import Account
+from core.storage.rows import there
 
 _AGAIN_AFTER = {Outcome.LOOKING: timedelta(minutes=1), Outcome.FOUND: timedelta(days=1)}
 _AGAIN_AFTER_ELSE = timedelta(hours=1)
@@ -41,14 +42,18 @@ def ask(session: Session, person_id: int) -> None:
     _row(session, person_id).outcome = Outcome.LOOKING.value
 
 
-def keep(session: Session, account: Account, found: Found, *, takes_over: bool, actor: str | None) -> None:
-    """What was found; the address is taken where there is none, or where `takes_over` says so."""
+def keep(
+    session: Session, account: Account, found: Found, *, user_id: str, takes_over: bool, actor: str | None
+) -> None:
+    """What was found of this Salesforce user; the address is taken where there is none, where the one in use was found
+    for another user, or where `takes_over` says so."""
     row = _row(session, account.id)
     known = settings.preference(session, account.id).get(Name.BCC_ADDRESS)
-    if found.address is not None and (takes_over or not known):
+    was_anothers = row.user_id is not None and row.user_id != user_id
+    if found.address is not None and (takes_over or was_anothers or not known):
         settings.set_preference(session, account, Name.BCC_ADDRESS, found.address, actor=actor)
         known = found.address
-    row.outcome = found.outcome.value
+    row.outcome, row.user_id = found.outcome.value, user_id
     row.looked_at = database_now(session)
     row.senders = None if found.senders is None else list(found.senders)
     row.is_another = found.address is not None and found.address != known
@@ -56,7 +61,10 @@ def keep(session: Session, account: Account, found: Found, *, takes_over: bool, 
 
 def tried(session: Session, person_id: int) -> None:
     """Salesforce did not answer; another try comes later."""
-    _row(session, person_id).looked_at = database_now(session)
+    row = _row(session, person_id)
+    row.looked_at = database_now(session)
+    if not settings.preference(session, person_id).get(Name.BCC_ADDRESS):
+        row.outcome = Outcome.LOOKING.value
 
 
 def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Connection]]:
@@ -78,17 +86,14 @@ def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Con
             or row.looked_at is None
             or row.looked_at + _AGAIN_AFTER.get(outcome, _AGAIN_AFTER_ELSE) <= now
         )
-        has_lost_it = outcome is Outcome.FOUND and not chosen[Name.BCC_ADDRESS]
+        is_anothers = row is not None and row.user_id not in {None, connection.identity.user_id}
+        has_lost_it = is_anothers or (outcome is Outcome.FOUND and not chosen[Name.BCC_ADDRESS])
         if everybody or is_due or has_lost_it:
             found.append((account, connection))
     return found
 
 
 def _row(session: Session, person_id: int) -> PickUpRow:
-    row = session.get(PickUpRow, person_id)
-    if row is None:
-        row = PickUpRow(
-            person_id=person_id, outcome=Outcome.LOOKING.value, looked_at=None, is_another=False, senders=None
-        )
-        session.add(row)
+    values = {"outcome": Outcome.LOOKING.value, "is_another": False}
+    row: PickUpRow = there(session, PickUpRow, {"person_id": person_id}, values)
     return row

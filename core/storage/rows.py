@@ -6,7 +6,7 @@ statement that is its own transaction takes two thirds of the time of begin, a s
 Writing is idempotent and only moves forward."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,15 +18,18 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Table, bindparam, literal_column, or_, select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.orm import Session
 from sqlalchemy.sql import ClauseElement
 
-from core.mail import OPEN_STATES, Row, State
+from core.mail import KEEPS_TEXT, OPEN_STATES, Row, State
+from core.secrets import Box
 from core.storage.database import Database
 from core.storage.models import ADDRESS_LENGTH, MailRow
 
 LONGEST_TEXT = 2000
 _TABLE = cast("Table", MailRow.__table__)
-_COLUMNS = tuple(column.name for column in _TABLE.columns)
+_WORKERS_OWN = frozenset({"claimed_by", "claim", "attempts"})
+_COLUMNS = tuple(column.name for column in _TABLE.columns if column.name not in _WORKERS_OWN)
 _NEVER_CHANGED = frozenset({"id", "time", "process", "person_id", "fingerprint"})
 """A fingerprint is noted by itself, when it turns out that a reply was lost."""
 _NAMED_PARAMETER = re.compile(r"%\(\w+\)s")
@@ -50,17 +53,49 @@ class _Statements:
 class Rows:
     """The logbook's rows over one connection."""
 
-    def __init__(self, cursor: DBAPICursor, dialect: Dialect) -> None:
+    def __init__(self, cursor: DBAPICursor, dialect: Dialect, box: Box | None) -> None:
         self._cursor = cursor
         self._statements = _statements(dialect)
+        self._is_sqlite = dialect.name == "sqlite"
+        self._box = box
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         """Insert rows, or move rows that are there forward: an open state gives way, a final one stays.
 
-        Of several rows of one id in one call the last counts."""
-        values = [_values(row, self._statements) for row in {row.id: row for row in rows}.values()]
+        Of several rows of one id in one call the last counts. Texts are kept, or erased, in the same transaction."""
+        last = {row.id: row for row in rows}
+        texts = {
+            row.id: row.text for row in rows if row.text is not None and last[row.id].state in KEEPS_TEXT
+        }
+        erased = [row.id for row in last.values() if row.decision.may_log and row.state not in KEEPS_TEXT]
+        if (texts or erased) and self._is_sqlite:
+            self._cursor.execute("BEGIN IMMEDIATE")  # else each statement is a transaction of its own
+        values = [_values(row, self._statements) for row in last.values()]
         if values:
             self._cursor.execute(self._statements.writing(len(values)), tuple(chain.from_iterable(values)))
+        if texts:
+            self._keep(texts)
+        if erased:
+            self._erase(erased)
+
+    def _keep(self, texts: Mapping[str, bytes]) -> None:
+        """A text that is there already is the same."""
+        if self._box is None:
+            raise ValueError("texts are kept encrypted, and there is no key")
+        mark = "?" if self._is_sqlite else "%s"
+        one = f"({mark}, {mark})"
+        values = [value for mail_id, text in texts.items() for value in (mail_id, self._box.closed(text))]
+        self._cursor.execute(
+            f"INSERT INTO mail_text (mail_id, content) VALUES {', '.join([one] * len(texts))} ON CONFLICT DO NOTHING",  # noqa: S608  marks only
+            tuple(values),
+        )
+
+    def _erase(self, ids: list[str]) -> None:
+        mark = "?" if self._is_sqlite else "%s"
+        self._cursor.execute(
+            f"DELETE FROM mail_text WHERE mail_id IN ({', '.join([mark] * len(ids))})",  # noqa: S608
+            tuple(ids),
+        )
 
     def lost_replies(self, since: datetime) -> Mapping[bytes, tuple[str, str]]:
         """Mails accepted since then without the client hearing it: fingerprint -> (row id, reply)."""
@@ -78,12 +113,20 @@ def _written_out(write: tuple[str, str, str], number: int) -> str:
 def writing(database: Database) -> Iterator[Rows]:
     """Look, then write, once; on disk when the block ends. Raises DatabaseUnavailable."""
     with database.driving() as (cursor, dialect):
-        yield Rows(cursor, dialect)
+        yield Rows(cursor, dialect, database.box)
 
 
 def insert(dialect: Dialect, table: Any) -> Any:
     """The dialect's own INSERT, which knows ON CONFLICT; the other dialect is not read (2 MB of memory)."""
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
+
+
+def there(session: Session, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    """The row of this key, locked; made with these values where there is none, whoever else makes it just now."""
+    session.execute(
+        insert(session.get_bind().dialect, table).values(**key, **values).on_conflict_do_nothing()
+    )
+    return session.get(table, tuple(key.values()), with_for_update=True, populate_existing=True)
 
 
 def fit(text: str | None, length: int = LONGEST_TEXT) -> str | None:
@@ -154,4 +197,5 @@ def _values(row: Row, into: _Statements) -> tuple[Any, ...]:
         fit(row.bcc_reply),
         row.fingerprint,
         row.copy_refusal,
+        None if row.due_at is None else into.time(row.due_at),
     )

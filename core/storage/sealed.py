@@ -25,12 +25,12 @@ def set_box(session: Session, box: Box | None) -> None:
 
 def closed(session: Session, plain: str) -> str:
     """The text encrypted. Raises ConfigurationError."""
-    return _box(session).closed(plain.encode()).decode("ascii")
+    return box(session).closed(plain.encode()).decode("ascii")
 
 
 def opened(session: Session, text: str) -> str:
     """The plain text. Raises ConfigurationError, Undecryptable."""
-    return _box(session).opened(text.encode()).decode()
+    return box(session).opened(text.encode()).decode()
 
 
 def opened_or_lost(session: Session, text: str, what: str) -> str | None:
@@ -49,7 +49,7 @@ def has_old(session: Session) -> bool:
 
 def renew(session: Session) -> None:
     """Bring everything under the first key, so that older ones can be taken away."""
-    for one in _all(session):
+    for one in list(_all(session)):
         if (text := _renewed(session, one)) is not None:
             setattr(one.row, one.attribute.key, text)
 
@@ -72,7 +72,8 @@ def _all(session: Session) -> Iterator[_Secret]:
         (ConnectionRow, ConnectionRow.refresh_token, ConnectionRow.refresh_token.is_not(None)),
     ]
     for table, attribute, condition in columns:
-        for row in session.scalars(select(table).where(condition)):
+        query = select(table).where(condition).order_by(table.person_id).with_for_update()
+        for row in session.scalars(query, execution_options={"populate_existing": True}):
             yield _Secret(row, attribute)
 
 
@@ -81,16 +82,17 @@ def _renewed(session: Session, secret: _Secret) -> str | None:
     if "@" in secret.text:  # an address of before they were encrypted, which no encrypted text can look like
         return closed(session, secret.text)
     try:
-        renewed = _box(session).renewed(secret.text.encode())
+        renewed = box(session).renewed(secret.text.encode())
     except Undecryptable:
         return None
     return None if renewed is None else renewed.decode("ascii")
 
 
-def _box(session: Session) -> Box:
-    box: Box | None = session.info.get(_BOX)
-    if box is None:
+def box(session: Session) -> Box:
+    """The keys of this process. Raises ConfigurationError."""
+    found: Box | None = session.info.get(_BOX)
+    if found is None:
         raise ConfigurationError(
             ["BLINDCOPY_SECRET_KEY: is not set; this needs the key that opens what is encrypted"]
         )
-    return box
+    return found

@@ -18,8 +18,17 @@ from core.settings import (
 )
 from core.storage import sealed
 from core.storage.audit import Change, note, settings_changed, settings_revision
-from core.storage.models import AddressRow, AppPasswordRow, PolicyRow, PreferenceRow
+from core.storage.connections import Standing
+from core.storage.models import (
+    AddressRow,
+    AppPasswordRow,
+    ConnectionRow,
+    OrganisationRow,
+    PolicyRow,
+    PreferenceRow,
+)
 from core.storage.people import Account, active_rows
+from core.storage.rows import there
 
 _HIDDEN = "(not shown)"
 
@@ -51,17 +60,18 @@ def set_preference(session: Session, account: Account, name: Name, text: str, *,
     if policy(session).get(name, PolicyEntry()).locked:
         raise LockedSetting("“%(name)s” is fixed by the organisation's policy", name=name)
     value = checked(name, text) if text.strip() else ""
-    row = session.get(PreferenceRow, (account.id, name))
+    row = session.get(PreferenceRow, (account.id, name), with_for_update=True)
     before = _opened(session, row) if row is not None else None
     if before == (value or None) and not (before is None and row is not None):
         return
-    if row is not None:
-        session.delete(row)
-        session.flush()
     is_secret = KINDS[name].is_secret
     if value:
         kept = sealed.closed(session, value) if is_secret else value
-        session.add(PreferenceRow(person_id=account.id, name=name, value=kept))
+        there(
+            session, PreferenceRow, {"person_id": account.id, "name": name.value}, {"value": kept}
+        ).value = kept
+    elif row is not None:
+        session.delete(row)
     was, now = (_HIDDEN if text and is_secret else text for text in (before, value or None))
     note(session, Change(actor=actor, person=account.email, what=name, before=was, after=now))
     settings_changed(session)
@@ -77,6 +87,13 @@ def people(session: Session) -> People:
     for entry in session.scalars(select(AppPasswordRow)):
         passwords[entry.person_id].append(AppPassword(entry.id, entry.digest, entry.expires_at))
     chosen = _preferences(session)
+    scarce = dict(
+        session.execute(
+            select(ConnectionRow.person_id, OrganisationRow.is_scarce)
+            .join(OrganisationRow, OrganisationRow.id == ConnectionRow.organisation_id, isouter=True)
+            .where(ConnectionRow.standing != Standing.NO_API.value)
+        ).all()
+    )
     return People(
         revision=settings_revision(session),
         policy=policy_settings(in_policy),
@@ -84,6 +101,7 @@ def people(session: Session) -> People:
             Person(
                 id=row.id, email=row.email, addresses=frozenset(addresses[row.id]),
                 app_passwords=tuple(passwords[row.id]), settings=person_settings(in_policy, chosen.get(row.id, {})),
+                is_connected=row.id in scarce, calls_are_scarce=bool(scarce.get(row.id)),
             )
             for row in active_rows(session)
         ),

@@ -1,5 +1,6 @@
 """The pages of the connection, of the prerequisites and of Check set-up, as a browser without JavaScript uses them."""
 
+import html
 import re
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -52,7 +53,11 @@ def go(browser, where="here", my_domain=""):
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', browser.page).group(1)
     answer = browser.client.post(PAGE, data={"csrf_token": token, "where": where, "my_domain": my_domain})
     browser.page = answer.get_data(as_text=True)
-    return answer.headers.get("Location")
+    assert "Location" not in answer.headers, (
+        "a form's answer that leads on is blocked by form-action on its way"
+    )
+    page = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', browser.page)
+    return html.unescape(page.group(1)) if page else None
 
 
 def answer(org, page, choice="allow"):
@@ -88,13 +93,28 @@ class TestConnecting:
             ("my-domain", "acme.lightning.force.com", "acme.my.salesforce.com"),
             ("my-domain", "acme--box.sandbox.my.salesforce.com", "acme--box.sandbox.my.salesforce.com"),
             ("my-domain", "acme", "acme.my.salesforce.com"),
+            ("my-domain", "http://acme.my.salesforce.com", "acme.my.salesforce.com"),
         ],
     )
     def test_goes_where_the_person_signs_in(self, anna, where, my_domain, host):
         assert urlsplit(go(anna, where, my_domain)).netloc == host
 
     @pytest.mark.parametrize(
-        "my_domain", ["evil.example", "salesforce.com.evil.example", "x@evil.example", "", "a b.c"]
+        "my_domain",
+        [
+            "evil.example",
+            "salesforce.com.evil.example",
+            "x@evil.example",
+            "",
+            "a b.c",
+            "evil.example\\.salesforce.com",
+            "[",
+            "acme]",
+            "ac／me.my.salesforce.com",
+            "acme.my.salesforce.com:abc",
+            "evil.example#.salesforce.com",
+            "evil.example?.salesforce.com",
+        ],
     )
     def test_goes_nowhere_else(self, anna, my_domain):
         assert go(anna, "my-domain", my_domain) is None

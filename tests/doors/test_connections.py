@@ -382,7 +382,7 @@ def test_a_new_first_key_is_taken_over_and_the_old_one_can_go(
     newest.close()
 
 
-def test_without_its_key_a_connection_is_to_be_made_anew_and_mail_goes_on(
+def test_without_its_key_a_connection_waits_for_the_key_and_mail_goes_on(
     connections, org, app, anna, database_url
 ):
     connected(connections, org, app, anna)
@@ -394,9 +394,12 @@ def test_without_its_key_a_connection_is_to_be_made_anew_and_mail_goes_on(
     with other.reading() as session:
         [found] = settings.people(session).persons
         assert found.settings.bcc_address is None
-    with pytest.raises(Refused):
+    org.tokens.expire_sessions()
+    with pytest.raises(Refused) as caught:
         works(Connections(other, app), anna)
+    assert "BLINDCOPY_SECRET_KEY" in caught.value.trouble.remedy
     other.close()
+    assert works(connections, anna) == [], "nothing was erased: with the key everything is as it was"
 
 
 def test_an_address_of_before_encryption_is_read_and_encrypted(database, database_url):
@@ -414,3 +417,111 @@ def test_an_address_of_before_encryption_is_read_and_encrypted(database, databas
         assert settings.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
     again.close()
     assert "@" not in value
+
+
+class TestStrangerOrgs:
+    def test_one_that_says_401_in_a_word_is_renewed_all_the_same(self, connections, org, app, anna, database):
+        first = connected(connections, org, app, anna)
+        org.faults.order(Fault.BARE_401, "query")
+        assert works(connections, anna) == []
+        assert kept(database, anna).generation == first.generation + 1
+
+    def test_one_whose_answer_drips_is_given_up(self, connections, org, app, anna, monkeypatch):
+        monkeypatch.setattr("core.salesforce.login._SECONDS_FOR_ALL", 0.5)
+        connected(connections, org, app, anna)
+        org.faults.order(Fault.DRIP, "query", seconds=5)
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            works(connections, anna)
+        assert time.monotonic() - began < 4
+
+    def test_one_that_renews_without_saying_where_keeps_the_new_token(
+        self, connections, org, app, anna, monkeypatch
+    ):
+        connected(connections, org, app, anna)
+        org.tokens.expire_sessions()
+        monkeypatch.setattr("tests.sandbox.org.oauth.jsonify", lambda *fields, **more: __import__("flask").jsonify(
+            {name: value for name, value in (fields[0] if fields else more).items() if name not in {"id", "instance_url"}}
+        ))  # fmt: skip
+        assert works(connections, anna) == []
+
+
+class TestByKeyLater:
+    def test_a_key_that_is_refused_for_a_while_breaks_nothing(self, org, key_app, anna, database):
+        connections = Connections(database, key_app)
+        connections.by_key(anna, "anna@acme.test", actor=None)
+        org.tokens.expire_sessions()
+        org.tokens.client.pre_authorised.clear()
+        with pytest.raises(Refused):
+            works(connections, anna)
+        one = kept(database, anna)
+        assert (one.is_usable, one.trouble.code) == (True, "not_approved")
+        org.tokens.client.pre_authorised.add(org.anna)
+        assert works(connections, anna) == []
+        assert kept(database, anna).trouble is None
+
+    def test_a_key_with_a_password_is_no_key_and_leaves_no_turn(self, org, key_app, anna, database):
+        connections = Connections(database, key_app)
+        connections.by_key(anna, "anna@acme.test", actor=None)
+        org.tokens.expire_sessions()
+        good = key_app.jwt_key_file.read_bytes()
+        key = serialization.load_pem_private_key(good, None)
+        key_app.jwt_key_file.write_bytes(key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+        ))  # fmt: skip
+        with pytest.raises(Refused, match="unusable_key"):
+            works(connections, anna)
+        key_app.jwt_key_file.write_bytes(good)
+        assert works(connections, anna) == []
+
+
+def test_tokens_that_come_after_their_turn_is_over_are_kept(connections, org, app, anna, database):
+    one = connected(connections, org, app, anna)
+    with database.writing() as session:
+        stored.take_turn(session, anna.id, one.generation, "first")
+    end_the_lease(database)
+    with database.writing() as session:
+        assert stored.take_turn(session, anna.id, one.generation, "second").is_mine
+        renewed = stored.renewed(session, anna.id, one.generation, stored.Tokens("a", "r", org.url))
+    assert renewed.refresh_token == "r"
+    with database.writing() as session:
+        assert stored.renewed(session, anna.id, one.generation, stored.Tokens("b", "s", org.url)) is None
+
+
+def test_connecting_anew_revokes_what_it_replaces_and_no_api_replaces_nothing(
+    connections, org, app, anna, database
+):
+    connected(connections, org, app, anna)
+    second = connected(connections, org, app, anna)
+    assert list(org.tokens.refresh) == [second.refresh_token]
+    org.app.extensions["has_api"] = False
+    with pytest.raises(NotConnected):
+        connected(connections, org, app, anna)
+    assert kept(database, anna).refresh_token == second.refresh_token
+
+
+def test_a_renewal_that_commits_while_keys_are_taken_over_is_not_undone(
+    connections, org, app, anna, database, database_url
+):
+    """The rows are locked while they are looked at, so what is written back is never older than what is there."""
+    from core.storage import sealed
+
+    one = connected(connections, org, app, anna)
+    rotated = Database(database_url, Box(["f" * 16, "0123456789abcdef"]))
+    done = threading.Event()
+
+    def renew():
+        with database.writing() as session:
+            stored.renewed(session, anna.id, one.generation, stored.Tokens("a", "rotated", org.url))
+        done.set()
+
+    with rotated.writing() as session:
+        secrets = list(sealed._all(session))
+        other = threading.Thread(target=renew)
+        other.start()
+        assert not done.wait(0.5)
+        assert secrets
+        sealed.renew(session)
+    other.join()
+    assert kept(rotated, anna).refresh_token == "rotated"
+    rotated.close()

@@ -57,9 +57,9 @@ def client(org, app):
 class TestSigningIn:
     def test_by_code_says_who_it_is(self, org, app):
         issued = signed_in(org, app)
-        assert (issued.user_id, issued.instance_url) == (org.anna, org.url)
+        assert issued.instance_url == org.url
         who = Login(app).who_is(issued)
-        assert (who.user_id, who.username, who.email) == (org.anna, "anna@acme.test", "a@acme.test")
+        assert (who.user_id, who.username) == (org.anna, "anna@acme.test")
 
     def test_denied_comes_back_without_a_code(self, org, app):
         _, back = come_back(org, app, "deny")
@@ -100,7 +100,8 @@ class TestSigningIn:
             Login(app).by_assertion("anna@acme.test", pem)
         org.tokens.client.pre_authorised.add(org.anna)
         issued = Login(app).by_assertion("anna@acme.test", pem)
-        assert (issued.user_id, issued.refresh_token) == (org.anna, None)
+        assert issued.refresh_token is None
+        assert Login(app).who_is(issued).user_id == org.anna
 
     def test_with_a_wrong_secret_is_for_the_operator_to_mend(self, org, app):
         issued = signed_in(org, app)
@@ -135,6 +136,10 @@ class TestSigningIn:
         ("https://user@acme.my.salesforce.com", False),
         ("https://evil.example/.salesforce.com", False),
         ("acme.my.salesforce.com", False),
+        ("https://evil.example\\.salesforce.com", False),
+        ("https://evil.example\\@acme.my.salesforce.com", False),
+        ("https://acme.my.salesforce.com:x", False),
+        ("https://[", False),
         ("", False),
     ],
 )
@@ -245,8 +250,6 @@ def test_what_the_environment_says_of_proxies_and_passwords_is_not_heard(org, ap
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/dev/null")
     session = ways.session(app)
-    issued = Issued(
-        org.tokens.issue(org.anna, "f", with_refresh=False)["access_token"], None, org.url, org.anna
-    )
+    issued = Issued(org.tokens.issue(org.anna, "f", with_refresh=False)["access_token"], None, org.url)
     assert Login(app).who_is(issued).user_id == org.anna
     assert not session.trust_env

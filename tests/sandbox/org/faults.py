@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +23,8 @@ class Fault(StrEnum):
     LOCKED = "rows locked"
     """Every second item of a collection."""
     GARBAGE = "200 with garbage"
+    BARE_401 = "401 with a word"
+    DRIP = "an answer that drips"
 
 
 @dataclass
@@ -65,6 +68,15 @@ class Faults:
             return Response("<html><body>Down for maintenance</body></html>", 503, content_type="text/html")
         if struck.fault is Fault.GARBAGE:
             return Response("{nonsense", 200, content_type="application/json")
+        if struck.fault is Fault.BARE_401:
+            return Response("Unauthorized", 401, content_type="text/plain")
+        if struck.fault is Fault.DRIP:
+            return Response(
+                _dripping(struck.seconds),
+                200,
+                content_type="application/json",
+                headers={"Content-Length": "1000000"},
+            )
         if struck.fault is Fault.SLOW:
             time.sleep(struck.seconds)
         return None
@@ -95,6 +107,13 @@ class Faults:
                         self._ordered.remove(ordered)
                     return ordered
         return None
+
+
+def _dripping(seconds: float) -> Iterator[bytes]:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        yield b" "
+        time.sleep(0.05)
 
 
 def _error(status: int, code: str, message: str) -> Response:
