@@ -17,6 +17,11 @@ class State(StrEnum):
     NOT_LOGGED = "not-logged"
     COPIED = "copied"
     COPY_REFUSED = "copy-refused"
+    CONFIRMED = "confirmed"
+    WAITING = "waiting"
+    LOGGED = "logged"
+    UNMATCHED = "unmatched"
+    FAILED = "failed"
     DISMISSED = "dismissed"
 
 
@@ -25,6 +30,18 @@ class Decision(StrEnum):
 
     NONE = "none"
     COPY = "copy"
+    API = "api"
+    COPY_AND_API = "copy+api"
+
+    @property
+    def copies(self) -> bool:
+        """Whether a blind copy goes out."""
+        return self in {Decision.COPY, Decision.COPY_AND_API}
+
+    @property
+    def may_log(self) -> bool:
+        """Whether the worker may have to log the mail."""
+        return self in {Decision.API, Decision.COPY_AND_API}
 
 
 class Copy(StrEnum):
@@ -50,8 +67,10 @@ class Reason(StrEnum):
     INTERNAL_ONLY = "internal-only"
     ALREADY_COPIED = "already-copied"
     NO_BCC_ADDRESS = "no-bcc-address"
+    NOT_CONNECTED = "not-connected"
     TOO_LARGE_TO_COPY = "too-large-to-copy"
     COPY = "copy"
+    API = "api"
 
 
 NEVER_MEANT_TO_BE_LOGGED = frozenset(
@@ -72,8 +91,13 @@ NEVER_MEANT_TO_BE_LOGGED = frozenset(
 OPEN_STATES = frozenset({State.PENDING, State.ABORTED, State.UNKNOWN})
 """States that a verdict which comes to light later replaces; all others are final for the relay."""
 
-DISMISSIBLE = frozenset({State.UNKNOWN, State.COPY_REFUSED})
+DISMISSIBLE = frozenset({State.UNKNOWN, State.COPY_REFUSED, State.FAILED, State.UNMATCHED})
 """States that ask for a person, who may say that nothing is to be done."""
+
+KEEPS_TEXT = frozenset(
+    {State.PENDING, State.UNKNOWN, State.WAITING, State.COPIED, State.COPY_REFUSED, State.FAILED}
+)
+"""States in which a mail may still be logged with its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +126,7 @@ class Row:
     bcc_reply: str | None = None
     fingerprint: bytes | None = field(default=None, repr=False)
     copy_refusal: bytes | None = field(default=None, repr=False)
+    due_at: datetime | None = None
+    """When the worker is to see to it."""
+    text: bytes | None = field(default=None, repr=False)
+    """The header and the beginning of the body as they came, dot-stuffed, of a mail that may be logged through the API."""

@@ -30,6 +30,10 @@ class Person:
     addresses: frozenset[str]
     app_passwords: tuple[AppPassword, ...]
     settings: PersonSettings
+    is_connected: bool = False
+    """Whether this person has ever connected Salesforce, and has not ended that."""
+    calls_are_scarce: bool = False
+    """Whether the person's organisation has no more API calls left than are kept in reserve."""
 
 
 @dataclass(frozen=True)

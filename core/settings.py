@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from core.addresses import AddressError, checked_bcc_address, checked_domain_pattern, checked_pattern
 from core.refusal import Refusal
+from core.subject import DEFAULT_TEMPLATE, TemplateError, checked_template
 
 
 class Name(StrEnum):
@@ -19,11 +20,24 @@ class Name(StrEnum):
 
     LOGGING = "logging"
     BCC_ADDRESS = "bcc-address"
+    LOG_ON = "log-on"
+    FIRST = "first"
+    DUPLICATES = "duplicates"
+    OPPORTUNITY = "opportunity"
+    NO_MATCH = "no-match"
+    KEEP = "keep"
+    BLIND_COPIED = "blind-copied"
+    RECORD = "record"
+    SUBJECT_TEMPLATE = "subject-template"
     TIME_ZONE = "time-zone"
     OWN_DOMAINS = "own-domains"
     NEVER_LOG = "never-log"
+    API_RESERVE = "api-reserve"
+    RECEIPT_AFTER = "receipt-after"
     MAILS_PER_MINUTE = "mails-per-minute"
     SHOW_SUBJECTS = "show-subjects-to-admins"
+    RETENTION_DAYS = "retention-days"
+    UNMATCHED_DAYS = "unmatched-days"
 
 
 class Logging(StrEnum):
@@ -31,11 +45,70 @@ class Logging(StrEnum):
 
     OFF = "off"
     BCC = "bcc"
+    API = "api"
+    BCC_WITH_RECEIPT = "bcc+receipt"
 
     @property
     def copies(self) -> bool:
         """Whether mail is logged by blind copy."""
-        return self is Logging.BCC
+        return self in {Logging.BCC, Logging.BCC_WITH_RECEIPT}
+
+
+class LogOn(StrEnum):
+    """The kinds of record that a mail is logged on."""
+
+    CONTACTS = "contacts"
+    LEADS = "leads"
+    ACCOUNTS = "accounts"
+    OPPORTUNITIES = "opportunities"
+
+
+class First(StrEnum):
+    """Who counts where an address is a contact's and a lead's."""
+
+    CONTACT = "contact"
+    LEAD = "lead"
+
+
+class Duplicates(StrEnum):
+    """Which of several contacts, or leads, of one address."""
+
+    OLDEST = "oldest"
+    ALL = "all"
+    MOST_RECENT_ACTIVITY = "most-recent-activity"
+
+
+class Opportunity(StrEnum):
+    """Which of a contact's open opportunities."""
+
+    ONLY_OPEN = "only-open"
+    NONE = "none"
+    MOST_RECENT_OPEN = "most-recent-open"
+    ALL_OPEN = "all-open"
+
+
+class NoMatch(StrEnum):
+    """What becomes of a mail on which nobody is found."""
+
+    UNMATCHED = "unmatched"
+    NOTHING = "nothing"
+    TASK = "task"
+
+
+class Keep(StrEnum):
+    """How much of a mail goes to Salesforce."""
+
+    TEXT = "text"
+    SUBJECT = "subject"
+    ENVELOPE = "envelope"
+
+
+class Record(StrEnum):
+    """As what a mail is logged."""
+
+    AUTO = "auto"
+    TASK = "task"
+    EMAIL_MESSAGE = "email-message"
 
 
 class Source(StrEnum):
@@ -94,6 +167,22 @@ class PersonSettings:
 
     logging: Logging
     bcc_address: str | None
+    keeps_text: bool = True
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How one person's mail is logged through the API."""
+
+    log_on: frozenset[LogOn]
+    first: First
+    duplicates: Duplicates
+    opportunity: Opportunity
+    no_match: NoMatch
+    keep: Keep
+    blind_copied: bool
+    record: Record
+    subject_template: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +193,10 @@ class PolicySettings:
     never_log: tuple[str, ...] = ()
     mails_per_minute: int = 60
     show_subjects_to_admins: bool = False
+    api_reserve: int = 10
+    receipt_after: int = 5
+    retention_days: int = 90
+    unmatched_days: int = 30
 
 
 def _one_of(*values: str) -> Callable[[str], str]:
@@ -118,13 +211,44 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return check
 
 
-def _number(text: str) -> str:
-    value = text.strip()
-    if not value.isdecimal() or not 0 < int(value) <= _LARGEST_NUMBER:
-        raise SettingError(
-            "“%(text)s” is not a whole number from 1 to %(most)s", text=value, most=_LARGEST_NUMBER
-        )
-    return str(int(value))
+def _some_of(*values: str) -> Callable[[str], str]:
+    """Any combination, in their own order; none at all would log nothing and is `logging off`."""
+
+    def check(text: str) -> str:
+        chosen = {entry.strip().lower() for entry in text.split(",") if entry.strip()}
+        if not chosen or not chosen <= set(values):
+            raise SettingError(
+                "“%(text)s” is no combination of: %(choices)s", text=text.strip(), choices=", ".join(values)
+            )
+        return ",".join(value for value in values if value in chosen)
+
+    return check
+
+
+def _number(least: int = 1, most: int = 1_000_000) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        value = text.strip()
+        if (
+            not (value.isascii() and value.isdecimal())
+            or not least <= int(value[:9]) <= most
+            or len(value) > 9
+        ):
+            raise SettingError(
+                "“%(text)s” is not a whole number from %(least)s to %(most)s",
+                text=value,
+                least=least,
+                most=most,
+            )
+        return str(int(value))
+
+    return check
+
+
+def _template(text: str) -> str:
+    try:
+        return checked_template(text)
+    except TemplateError as error:
+        raise SettingError(error.sentence, **error.parts) from error
 
 
 def _list_of(check_entry: Callable[[str], str]) -> Callable[[str], str]:
@@ -153,16 +277,27 @@ def _translated(check: Callable[[str], str], text: str) -> str:
         raise SettingError(error.sentence, **error.parts) from error
 
 
-_LARGEST_NUMBER = 1_000_000
-
 KINDS: Mapping[Name, Kind] = {
     Name.LOGGING: Kind(Logging.OFF, _one_of(*Logging), for_persons=True, for_policy=True),
     Name.BCC_ADDRESS: Kind("", _bcc_address, for_persons=True, for_policy=False, is_secret=True),
+    Name.LOG_ON: Kind(",".join(LogOn), _some_of(*LogOn), for_persons=True, for_policy=True),
+    Name.FIRST: Kind(First.CONTACT, _one_of(*First), for_persons=True, for_policy=True),
+    Name.DUPLICATES: Kind(Duplicates.OLDEST, _one_of(*Duplicates), for_persons=True, for_policy=True),
+    Name.OPPORTUNITY: Kind(Opportunity.ONLY_OPEN, _one_of(*Opportunity), for_persons=True, for_policy=True),
+    Name.NO_MATCH: Kind(NoMatch.UNMATCHED, _one_of(*NoMatch), for_persons=True, for_policy=True),
+    Name.KEEP: Kind(Keep.TEXT, _one_of(*Keep), for_persons=True, for_policy=True),
+    Name.BLIND_COPIED: Kind("no", _one_of("no", "yes"), for_persons=True, for_policy=True),
+    Name.RECORD: Kind(Record.AUTO, _one_of(*Record), for_persons=True, for_policy=True),
+    Name.SUBJECT_TEMPLATE: Kind(DEFAULT_TEMPLATE, _template, for_persons=True, for_policy=True),
     Name.TIME_ZONE: Kind("", _time_zone, for_persons=True, for_policy=True),
     Name.OWN_DOMAINS: Kind("", _list_of(checked_domain_pattern), for_persons=False, for_policy=True),
     Name.NEVER_LOG: Kind("", _list_of(checked_pattern), for_persons=False, for_policy=True),
-    Name.MAILS_PER_MINUTE: Kind("60", _number, for_persons=False, for_policy=True),
+    Name.API_RESERVE: Kind("10", _number(0, 100), for_persons=False, for_policy=True),
+    Name.RECEIPT_AFTER: Kind("5", _number(0), for_persons=False, for_policy=True),
+    Name.MAILS_PER_MINUTE: Kind("60", _number(), for_persons=False, for_policy=True),
     Name.SHOW_SUBJECTS: Kind("no", _one_of("no", "yes"), for_persons=False, for_policy=True),
+    Name.RETENTION_DAYS: Kind("90", _number(1, 36_500), for_persons=False, for_policy=True),
+    Name.UNMATCHED_DAYS: Kind("30", _number(0, 36_500), for_persons=False, for_policy=True),
 }
 
 
@@ -197,7 +332,22 @@ def in_force(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name, str])
 def person_settings(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name, str]) -> PersonSettings:
     """What applies to this person's mail."""
     values = {setting.name: setting.value for setting in in_force(policy, preference)}
-    return PersonSettings(logging=Logging(values[Name.LOGGING]), bcc_address=values[Name.BCC_ADDRESS] or None)
+    return PersonSettings(
+        logging=Logging(values[Name.LOGGING]), bcc_address=values[Name.BCC_ADDRESS] or None,
+        keeps_text=values[Name.KEEP] == Keep.TEXT,
+    )  # fmt: skip
+
+
+def rules(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name, str]) -> Rules:
+    """How this person's mail is logged through the API."""
+    values = {setting.name: setting.value for setting in in_force(policy, preference)}
+    return Rules(
+        log_on=frozenset(LogOn(one) for one in entries(values[Name.LOG_ON])), first=First(values[Name.FIRST]),
+        duplicates=Duplicates(values[Name.DUPLICATES]), opportunity=Opportunity(values[Name.OPPORTUNITY]),
+        no_match=NoMatch(values[Name.NO_MATCH]), keep=Keep(values[Name.KEEP]),
+        blind_copied=values[Name.BLIND_COPIED] == "yes", record=Record(values[Name.RECORD]),
+        subject_template=values[Name.SUBJECT_TEMPLATE],
+    )  # fmt: skip
 
 
 def policy_settings(policy: Mapping[Name, PolicyEntry]) -> PolicySettings:
@@ -208,6 +358,10 @@ def policy_settings(policy: Mapping[Name, PolicyEntry]) -> PolicySettings:
         never_log=entries(values[Name.NEVER_LOG]),
         mails_per_minute=int(values[Name.MAILS_PER_MINUTE]),
         show_subjects_to_admins=values[Name.SHOW_SUBJECTS] == "yes",
+        api_reserve=int(values[Name.API_RESERVE]),
+        receipt_after=int(values[Name.RECEIPT_AFTER]),
+        retention_days=int(values[Name.RETENTION_DAYS]),
+        unmatched_days=int(values[Name.UNMATCHED_DAYS]),
     )
 
 

@@ -40,7 +40,12 @@ def decide(message: Message, envelope: Envelope, person: Person, policy: PolicyS
     reason = _reason_to_leave_alone(message, envelope, person, policy)
     if reason is not None:
         return Plan(Decision.NONE, reason)
-    return Plan(Decision.COPY, Reason.COPY, bcc=person.settings.bcc_address)
+    bcc = person.settings.bcc_address
+    if person.settings.logging is Logging.API and not _falls_back(envelope, person):
+        return Plan(Decision.API, Reason.API)
+    if person.settings.logging is Logging.BCC_WITH_RECEIPT and person.is_connected:
+        return Plan(Decision.COPY_AND_API, Reason.COPY, bcc=bcc)
+    return Plan(Decision.COPY, Reason.COPY, bcc=bcc)
 
 
 def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
@@ -65,18 +70,27 @@ def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
         return Reason.OPTED_OUT
     if all(_is_internal(recipient, policy) for recipient in envelope.recipients):
         return Reason.INTERNAL_ONLY
-    return _reason_not_to_copy(envelope, person)
+    return _reason_not_to_log(envelope, person)
 
 
-def _reason_not_to_copy(envelope: Envelope, person: Person) -> Reason | None:
+def _reason_not_to_log(envelope: Envelope, person: Person) -> Reason | None:
     bcc = person.settings.bcc_address
+    if bcc is not None and address_key(bcc) in envelope.recipients:
+        return Reason.ALREADY_COPIED
+    if person.settings.logging is Logging.API and not _falls_back(envelope, person):
+        return None if person.is_connected else Reason.NOT_CONNECTED
     if bcc is None:
         return Reason.NO_BCC_ADDRESS
-    if address_key(bcc) in envelope.recipients:
-        return Reason.ALREADY_COPIED
-    if envelope.declared_size is not None and envelope.declared_size > LARGEST_COPY:
-        return Reason.TOO_LARGE_TO_COPY
-    return None
+    return Reason.TOO_LARGE_TO_COPY if _is_too_large(envelope) else None
+
+
+def _falls_back(envelope: Envelope, person: Person) -> bool:
+    """Calls are scarce, and a copy can do what the API would."""
+    return person.calls_are_scarce and person.settings.bcc_address is not None and not _is_too_large(envelope)
+
+
+def _is_too_large(envelope: Envelope) -> bool:
+    return envelope.declared_size is not None and envelope.declared_size > LARGEST_COPY
 
 
 def _is_internal(recipient: str, policy: PolicySettings) -> bool:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from core import logs
@@ -32,6 +32,8 @@ from relay.upstream import DataBegun, DotNotSent, Transaction
 Awaited = TypeVar("Awaited")
 _SECONDS_AN_ANSWER_IS_NEW = 0.1
 """A row that was handed over longer ago is handed over again before the dot: its client may have tried twice meanwhile."""
+MOST_OF_A_BODY = 256 * 1024
+"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference, EmailMessage)."""
 MOST_HOPS = 100
 """A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
 
@@ -115,9 +117,12 @@ class Delivery:
         self._begun = DataBegun(None)
         self._is_retry_without_copy = False
         self._beginning = b""
+        self._header_length = 0
         self._subject: str | None = None
         self._recipients: tuple[str, ...] = ()
         self._copy_reply: str | None = None
+        self._text = bytearray()
+        self._room_for_text = 0
         self._fingerprint = b""
         self._opened: HandedOver | None = None
         self._opened_at = 0.0
@@ -165,6 +170,7 @@ class Delivery:
             peek.feed(piece)
             pieces.append(piece)
         self._message = read_message(bytes(peek.block))
+        self._header_length = len(peek.block)
         self._beginning = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _next(self) -> bytes:
@@ -173,7 +179,14 @@ class Delivery:
             raise ClientGone
         piece = self._scanner.feed(chunk)
         self._digest.update(piece)
+        if self._room_for_text:
+            self._keep_text(piece)
         return piece
+
+    def _keep_text(self, piece: bytes) -> None:
+        kept = piece[: self._room_for_text]
+        self._text += kept
+        self._room_for_text -= len(kept)
 
     async def _read_to_the_end(self) -> None:
         """A client that sends on and on, though its mail is refused already, is not read for ever."""
@@ -200,8 +213,12 @@ class Delivery:
         recipients = [recipient_key(path.address) for path in self._transaction.accepted]
         envelope = Envelope(recipient_key(sender.address), recipients, sender.declared_size)
         self._plan = decide(self._message, envelope, self._person, self._sending.people.policy)
+        if self._plan.decision.may_log:
+            most = MOST_OF_A_BODY if self._person.settings.keeps_text else 0
+            self._room_for_text = self._header_length + most
+            self._keep_text(self._beginning)
         self._is_retry_without_copy = (
-            self._plan.decision is Decision.COPY
+            self._plan.decision.copies
             and self._relay.snapshot.knows_refused_copies
             and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
@@ -211,8 +228,9 @@ class Delivery:
         )
 
     def _row(
-        self, person: Person, state: State, upstream: str | None = None, copy_refusal: bytes | None = None
-    ) -> Row:
+        self, person: Person, state: State, upstream: str | None = None, copy_refusal: bytes | None = None,
+        *, with_text: bool = False,
+    ) -> Row:  # fmt: skip
         """The row as it stands now, with what may be kept of the mail: of one that was never meant to be logged
         neither names nor words."""
         plan = self._plan
@@ -228,7 +246,17 @@ class Delivery:
             bcc=Copy.REFUSED if self._is_retry_without_copy else self._begun.copy,
             bcc_reply=self._copy_reply,
             copy_refusal=copy_refusal,
+            due_at=self._due_at(state),
+            text=bytes(self._text) if with_text and plan.decision.may_log else None,
         )  # fmt: skip
+
+    def _due_at(self, state: State) -> datetime | None:
+        """When the worker is to see to a mail in this state: at once, or, for a copy's receipt, after a while."""
+        if state is State.WAITING:
+            return datetime.now(UTC)
+        if state is State.COPIED and self._plan.decision is Decision.COPY_AND_API:
+            return datetime.now(UTC) + timedelta(minutes=self._sending.people.policy.receipt_after)
+        return None
 
     def _copy_to(self) -> bytes | None:
         if self._plan.bcc is None or self._is_retry_without_copy:
@@ -316,7 +344,7 @@ class Delivery:
         recognised by its bytes at once, and is written down while the upstream says what it thinks of copy and data."""
         self._fingerprint = _digest_of([*self._envelope_parts(), self._digest.digest()])
         if self._person is not None:
-            pending = self._row(self._person, State.PENDING)
+            pending = self._row(self._person, State.PENDING, with_text=True)
             self._opened = self._relay.logbook.hand_over(pending, self._fingerprint)
             self._opened_at = time.monotonic()
 
@@ -330,7 +358,11 @@ class Delivery:
     def _state_when_accepted(self) -> State:
         if self._plan.decision is Decision.NONE:
             return State.NOT_LOGGED
-        return State.COPIED if self._begun.copy is Copy.ACCEPTED else State.COPY_REFUSED
+        if self._plan.decision is Decision.API:
+            return State.WAITING
+        if self._begun.copy is Copy.ACCEPTED:
+            return State.COPIED
+        return State.WAITING if self._plan.decision is Decision.COPY_AND_API else State.COPY_REFUSED
 
     # -- what is recorded and said
 
@@ -357,7 +389,9 @@ class Delivery:
         key = self._copy_refusal_key() if refused_with_copy or broken_by_copy else None
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
-        await self._relay.logbook.write(self._row(self._person, state, self._kept(verdict), key))
+        lacks_text = self._opened is None or not self._opened.is_in_database
+        row = self._row(self._person, state, self._kept(verdict), key, with_text=lacks_text)
+        await self._relay.logbook.write(row)
 
     async def _for_others(self, what: Awaitable[Awaited]) -> Awaited:
         """Wait for the client or the upstream: time that is not ours."""

@@ -210,8 +210,9 @@ def _row(fields: dict[str, Any]) -> Row:
     fields["reason"] = Reason(fields["reason"])
     fields["state"] = State(fields["state"])
     fields["bcc"] = Copy(fields["bcc"])
-    for digest in ("fingerprint", "copy_refusal"):
-        fields[digest] = None if fields[digest] is None else base64.b64decode(fields[digest])
+    fields["due_at"] = datetime.fromisoformat(fields["due_at"]) if fields.get("due_at") else None
+    for digest in ("fingerprint", "copy_refusal", "text"):
+        fields[digest] = None if fields.get(digest) is None else base64.b64decode(fields[digest])
     if fields["recipients"] is not None:
         fields["recipients"] = tuple(fields["recipients"])
     return Row(**fields)

@@ -63,12 +63,13 @@ class EarlierAnswer:
 FutureAnswer = asyncio.Future[EarlierAnswer | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandedOver:
-    """A row on its way to the database."""
+    """A row on its way to the database; whether it has come there is known when it was waited for."""
 
     row: Row
     answer: FutureAnswer | None
+    is_in_database: bool = False
 
 
 def _count_nothing(seen: CommitSeen) -> None:
@@ -105,7 +106,10 @@ class Logbook:
 
     async def written_unless_answered(self, handed_over: HandedOver) -> EarlierAnswer | None:
         """Wait for the end of what was begun."""
-        return await self._answer(handed_over.answer, handed_over.row)
+        earlier = await self._answer(handed_over.answer, handed_over.row)
+        answer = handed_over.answer
+        handed_over.is_in_database = answer is not None and answer.done() and answer.exception() is None
+        return earlier
 
     def note(self, entry: Entry) -> None:
         """The same, with nobody waiting."""

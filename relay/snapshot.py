@@ -151,6 +151,9 @@ def _plain(snapshot: People) -> dict[str, Any]:
                 "addresses": sorted(person.addresses),
                 "logging": person.settings.logging,
                 "bcc_address": person.settings.bcc_address,
+                "keeps_text": person.settings.keeps_text,
+                "is_connected": person.is_connected,
+                "calls_are_scarce": person.calls_are_scarce,
                 "app_passwords": [
                     [
                         known.id,
@@ -185,5 +188,7 @@ def _person(plain: dict[str, Any]) -> Person:
             AppPassword(key, base64.b64decode(digest), datetime.fromisoformat(expires) if expires else None)
             for key, digest, expires in plain["app_passwords"]
         ),
-        settings=PersonSettings(Logging(plain["logging"]), plain["bcc_address"]),
+        settings=PersonSettings(Logging(plain["logging"]), plain["bcc_address"], plain["keeps_text"]),
+        is_connected=plain["is_connected"],
+        calls_are_scarce=plain["calls_are_scarce"],
     )

@@ -136,6 +136,11 @@ class Database:
         self._engine.dispose()
 
     @property
+    def box(self) -> Box | None:
+        """For this package only: the keys of this process."""
+        return self._box
+
+    @property
     def engine(self) -> Engine:
         """For this package and its contract tests only."""
         return self._engine

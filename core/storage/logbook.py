@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.mail import DISMISSIBLE, Copy, Decision, Reason, Row, State
 from core.refusal import Refusal
 from core.storage.beats import alive
-from core.storage.models import ADDRESS_LENGTH, MailRow, PersonRow, UnknownSenderRow
+from core.storage.models import ADDRESS_LENGTH, MailRow, MailTextRow, PersonRow, UnknownSenderRow
 from core.storage.people import NotThere
 from core.storage.rows import fit, insert
 
@@ -75,7 +75,7 @@ def mails_of_others(session: Session, process: str, since: datetime) -> dict[int
     """How many mails other processes have had in hand since then: person -> number."""
     query = (
         select(MailRow.person_id, func.count())
-        .where(MailRow.id >= _first_id(since), MailRow.process != process)
+        .where(MailRow.id >= first_id(since), MailRow.process != process)
         .group_by(MailRow.person_id)
     )
     return {person: number for person, number in session.execute(query)}  # noqa: C416  rows are tuples to us only
@@ -83,7 +83,7 @@ def mails_of_others(session: Session, process: str, since: datetime) -> dict[int
 
 def mails_since(session: Session, since: datetime) -> int:
     """How many rows were made since then."""
-    return session.scalar(select(func.count()).where(MailRow.id >= _first_id(since))) or 0
+    return session.scalar(select(func.count()).where(MailRow.id >= first_id(since))) or 0
 
 
 def in_need_of_somebody(session: Session) -> dict[State, int]:
@@ -96,9 +96,9 @@ def in_need_of_somebody(session: Session) -> dict[State, int]:
     return {State(state): number for state, number in session.execute(query)}
 
 
-def _first_id(time: datetime) -> str:
+def first_id(time: datetime) -> str:
     """Ids are in the order of time (UUIDv7), so the primary key finds the few rows that it takes."""
-    first = f"{int(time.timestamp() * 1000):012x}"
+    first = f"{max(0, int(time.timestamp() * 1000)):012x}"
     return f"{first[:8]}-{first[8:]}"
 
 
@@ -139,7 +139,7 @@ def close_orphans(session: Session, now: datetime) -> int:
 def entries(session: Session, which: Filter, limit: int) -> list[Entry]:
     """Rows, newest first."""
     query = _joined().where(*_conditions(which)).order_by(MailRow.id.desc()).limit(limit)
-    return [Entry(_row(mail), email) for mail, email in session.execute(query)]
+    return [Entry(row_of(mail), email) for mail, email in session.execute(query)]
 
 
 def entry(session: Session, mail_id: str) -> Entry:
@@ -147,7 +147,7 @@ def entry(session: Session, mail_id: str) -> Entry:
     found = session.execute(_joined().where(MailRow.id == mail_id)).first()
     if found is None:
         raise NotThere("There is no mail %(id)s in the logbook", id=mail_id)
-    return Entry(_row(found[0]), found[1])
+    return Entry(row_of(found[0]), found[1])
 
 
 def dismiss(session: Session, mail_id: str) -> None:
@@ -157,7 +157,12 @@ def dismiss(session: Session, mail_id: str) -> None:
         raise NotDismissible(
             "A mail that is “%(state)s” needs nobody; there is nothing to dismiss", state=found.row.state
         )
-    session.execute(update(MailRow).where(MailRow.id == mail_id).values(state=State.DISMISSED.value))
+    session.execute(
+        update(MailRow)
+        .where(MailRow.id == mail_id)
+        .values(state=State.DISMISSED.value, due_at=None, claimed_by=None, claim=MailRow.claim + 1)
+    )
+    session.execute(delete(MailTextRow).where(MailTextRow.mail_id == mail_id))
 
 
 def _joined() -> Select[MailRow, str]:
@@ -175,7 +180,8 @@ def _conditions(which: Filter) -> Sequence[ColumnElement[bool]]:
     return conditions
 
 
-def _row(mail: MailRow) -> Row:
+def row_of(mail: MailRow) -> Row:
+    """For the modules of this package."""
     return Row(
         id=mail.id, time=mail.time, process=mail.process, person=mail.person_id, sender=mail.sender,
         recipient_count=mail.recipient_count,
@@ -183,5 +189,5 @@ def _row(mail: MailRow) -> Row:
         subject=mail.subject, message_id=mail.message_id, mode=mail.mode,
         decision=Decision(mail.decision), reason=Reason(mail.reason), state=State(mail.state),
         upstream=mail.upstream, bcc=Copy(mail.bcc), bcc_reply=mail.bcc_reply,
-        fingerprint=mail.fingerprint, copy_refusal=mail.copy_refusal,
+        fingerprint=mail.fingerprint, copy_refusal=mail.copy_refusal, due_at=mail.due_at,
     )  # fmt: skip

@@ -136,8 +136,18 @@ class MailRow(Base):
     bcc_reply: Mapped[str | None] = mapped_column(Text)
     fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     copy_refusal: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    due_at: Mapped[datetime | None]
+    claimed_by: Mapped[str | None] = mapped_column(String(36))
+    claim: Mapped[int] = mapped_column(server_default="0")
+    attempts: Mapped[int] = mapped_column(server_default="0")
 
     __table_args__ = (
+        Index(
+            "mail_due",
+            "due_at",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
         Index("mail_of_person", "person_id", "id"),
         Index("mail_of_state", "state", "id"),
         Index(
@@ -153,6 +163,50 @@ class MailRow(Base):
             postgresql_where=text("copy_refusal IS NOT NULL"),
         ),
     )
+
+
+class MailTextRow(Base):
+    """The header and the beginning of the body of a mail that may be logged, encrypted; gone when the mail is settled."""
+
+    __tablename__ = "mail_text"
+    mail_id: Mapped[str] = mapped_column(ForeignKey("mail.id", ondelete="CASCADE"), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class MailLogRow(Base):
+    """What the worker did with a mail: what it means to write, what it has written, and what stood in the way.
+
+    `targets` are the records to write, each with what became of it; `not_before`: an uncertain write may still show."""
+
+    __tablename__ = "mail_log"
+    mail_id: Mapped[str] = mapped_column(ForeignKey("mail.id", ondelete="CASCADE"), primary_key=True)
+    targets: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    trace: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    not_before: Mapped[datetime | None]
+    trouble_code: Mapped[str | None] = mapped_column(String(80))
+    trouble_detail: Mapped[str | None] = mapped_column(Text)
+
+
+class IgnoredRow(Base):
+    """An address or domain whose mails a person never wants to be asked about."""
+
+    __tablename__ = "ignored"
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    pattern: Mapped[str] = mapped_column(String(ADDRESS_LENGTH), primary_key=True)
+
+
+class OrganisationRow(Base):
+    """A Salesforce organisation: the calls of its last 24 hours, and until when everything waits."""
+
+    __tablename__ = "salesforce_organisation"
+    id: Mapped[str] = mapped_column(String(18), primary_key=True)
+    calls_used: Mapped[int]
+    calls_total: Mapped[int]
+    seen_at: Mapped[datetime]
+    is_scarce: Mapped[bool]
+    paused_until: Mapped[datetime | None]
+    pause_code: Mapped[str | None] = mapped_column(String(80))
+    pauses: Mapped[int]
 
 
 class UnknownSenderRow(Base):
@@ -216,4 +270,5 @@ class PickUpRow(Base):
     outcome: Mapped[str] = mapped_column(String(20))
     looked_at: Mapped[datetime | None]
     is_another: Mapped[bool]
+    user_id: Mapped[str | None] = mapped_column(String(18))
     senders: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))

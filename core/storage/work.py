@@ -1,0 +1,267 @@
+"""The worker's side of the logbook: which mails are due, whose they are for the moment, and how they end.
+
+A claim is a lease: it holds while its worker beats. Settling needs the claim's number, so who was thought dead and
+comes back settles nothing."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from core import logs
+from core.mail import KEEPS_TEXT, Row, State
+from core.mail_log import MailLog, Target, from_json, to_json
+from core.refusal import Refusal
+from core.secrets import Undecryptable
+from core.storage import sealed
+from core.storage.beats import alive, database_now
+from core.storage.logbook import entry, first_id, row_of
+from core.storage.models import IgnoredRow, MailLogRow, MailRow, MailTextRow
+from core.storage.rows import fit
+
+_FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
+_LONGEST_DETAIL = 500
+_AT_ONCE = 1_000
+
+
+class NothingToLogBy(Refusal):
+    """There is no way by which this mail could be logged."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A mail that this worker has claimed."""
+
+    row: Row
+    claim: int
+    attempts: int
+    log: MailLog
+    was_taken_over: bool
+    """Another worker had it, and was lost: what that began is uncertain."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job ends, for now: the state, what is known, and when it is due again (None: never by itself)."""
+
+    job: Job
+    state: State
+    log: MailLog
+    due_at: datetime | None = None
+    attempts: int | None = None
+
+
+def claim(
+    session: Session, worker: str, *, most: int, without: Collection[int] = (), everything: bool = False
+) -> dict[int, list[Job]]:
+    """Take up to `most` mails that are due, the longest waiting first; `without`: persons who cannot be helped now;
+    `everything`: mails that wait are due whatever their time."""
+    now = database_now(session)
+    is_due = MailRow.due_at <= now
+    if everything:
+        is_due = or_(is_due, and_(MailRow.due_at.is_not(None), MailRow.state.in_(_FOR_THE_WORKER)))
+    query = (
+        select(MailRow)
+        .where(is_due, or_(MailRow.claimed_by.is_(None), MailRow.claimed_by.not_in(alive(now))))
+        .order_by(MailRow.due_at)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    if without:
+        query = query.where(MailRow.person_id.not_in(without))
+    rows = session.scalars(query).all()
+    logs_of = _logs(session, [row.id for row in rows])
+    found: dict[int, list[Job]] = {}
+    for row in rows:
+        was_taken_over = row.claimed_by is not None
+        row.claimed_by, row.claim = worker, row.claim + 1
+        job = Job(row_of(row), row.claim, row.attempts, logs_of.get(row.id, MailLog()), was_taken_over)
+        found.setdefault(row.person_id, []).append(job)
+    return found
+
+
+def text(session: Session, mail_id: str) -> bytes | None:
+    """What is kept of a mail's bytes; None where nothing is, or no key fits."""
+    row = session.get(MailTextRow, mail_id)
+    if row is None:
+        return None
+    try:
+        return sealed.box(session).opened(row.content)
+    except Undecryptable:
+        logs.undecryptable("a mail's text")
+        return None
+
+
+def intend(session: Session, intentions: Sequence[tuple[Job, MailLog]]) -> frozenset[str]:
+    """Note what is about to be written; the ids of the mails that are still this worker's to write."""
+    ours = _still_ours(session, [job for job, _ in intentions])
+    for job, log in intentions:
+        if job.row.id in ours:
+            _keep(session, job.row.id, log)
+    return ours
+
+
+def settle(session: Session, ends: Sequence[End]) -> None:
+    """How the jobs end; what was claimed by another meanwhile is left alone. A text goes with the last state that
+    could need it."""
+    ours = _still_ours(session, [end.job for end in ends])
+    for end in ends:
+        if end.job.row.id not in ours:
+            continue
+        _keep(session, end.job.row.id, end.log)
+        values: dict[str, object] = {"state": end.state.value, "due_at": end.due_at, "claimed_by": None}
+        if end.attempts is not None:
+            values["attempts"] = end.attempts
+        session.execute(update(MailRow).where(MailRow.id == end.job.row.id).values(**values))
+        if end.state not in KEEPS_TEXT:
+            session.execute(delete(MailTextRow).where(MailTextRow.mail_id == end.job.row.id))
+
+
+def release(session: Session, jobs: Sequence[Job]) -> None:
+    """Let go of jobs that could not be begun; they are due as before."""
+    for job in jobs:
+        session.execute(
+            update(MailRow)
+            .where(MailRow.id == job.row.id, MailRow.claim == job.claim)
+            .values(claimed_by=None)
+        )
+
+
+def is_anything_waiting(session: Session) -> bool:
+    """Whether a mail waits for the worker."""
+    query = (
+        select(MailRow.id).where(MailRow.state == State.WAITING.value, MailRow.due_at.is_not(None)).limit(1)
+    )
+    return session.scalar(query) is not None
+
+
+def log_of(session: Session, mail_id: str) -> MailLog:
+    """What the worker did with a mail."""
+    return _logs(session, [mail_id]).get(mail_id, MailLog())
+
+
+def logs_of(session: Session, ids: Sequence[str]) -> dict[str, MailLog]:
+    """The same of several."""
+    return _logs(session, ids)
+
+
+def log_again(session: Session, mail_id: str, targets: tuple[Target, ...] | None = None) -> None:
+    """Have the worker try once more, with these targets if a person chose them. Raises NotThere, NothingToLogBy."""
+    found = entry(session, mail_id)
+    row = found.row
+    is_unconfirmed = row.state is State.COPIED and row.decision.may_log and row.due_at is None
+    can = row.state in {State.FAILED, State.UNKNOWN, State.COPY_REFUSED, State.UNMATCHED} or is_unconfirmed
+    if not (can and row.decision.may_log):
+        raise NothingToLogBy(
+            "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged again; send it once more",
+            state=row.state,
+        )
+    known = log_of(session, mail_id)
+    kept = known.targets if targets is None else (*known.written, *targets)
+    _keep(session, mail_id, MailLog(kept, known.trace, known.not_before))
+    session.execute(
+        update(MailRow)
+        .where(MailRow.id == mail_id)
+        .values(
+            state=State.WAITING.value,
+            due_at=database_now(session),
+            attempts=0,
+            claimed_by=None,
+            claim=MailRow.claim + 1,
+        )
+    )
+
+
+def ids_in_trouble(session: Session, person_id: int | None, code: str) -> list[str]:
+    """The failed mails of one kind of trouble."""
+    query = (
+        select(MailRow.id)
+        .join(MailLogRow, MailLogRow.mail_id == MailRow.id)
+        .where(MailRow.state == State.FAILED.value, MailLogRow.trouble_code == code)
+    )
+    if person_id is not None:
+        query = query.where(MailRow.person_id == person_id)
+    return list(session.scalars(query))
+
+
+def ignored(session: Session, person_id: int) -> frozenset[str]:
+    """The addresses and domains whose mails this person does not want to be asked about."""
+    return frozenset(session.scalars(select(IgnoredRow.pattern).where(IgnoredRow.person_id == person_id)))
+
+
+def ignore(session: Session, person_id: int, pattern: str) -> None:
+    """From now on; mails that wait for a match are looked at again."""
+    if session.get(IgnoredRow, (person_id, pattern)) is None:
+        session.add(IgnoredRow(person_id=person_id, pattern=pattern))
+    session.execute(
+        update(MailRow)
+        .where(MailRow.person_id == person_id, MailRow.state == State.UNMATCHED.value)
+        .values(due_at=database_now(session))
+    )
+
+
+def stop_ignoring(session: Session, person_id: int, pattern: str) -> None:
+    session.execute(
+        delete(IgnoredRow).where(IgnoredRow.person_id == person_id, IgnoredRow.pattern == pattern)
+    )
+
+
+def tidy(session: Session, retention: timedelta, unmatched: timedelta) -> None:
+    """What is kept long enough goes: old rows, what unmatched mails wait for, and texts that nobody needs any more."""
+    now = database_now(session)
+    oldest = first_id(now - retention)
+    old = select(MailRow.id).where(MailRow.id < oldest).limit(_AT_ONCE)
+    ids = list(session.scalars(old))
+    if ids:
+        for table in (MailTextRow, MailLogRow):
+            session.execute(delete(table).where(table.mail_id.in_(ids)))
+        session.execute(delete(MailRow).where(MailRow.id.in_(ids)))
+    session.execute(
+        update(MailRow)
+        .where(
+            MailRow.state == State.UNMATCHED.value,
+            MailRow.id < first_id(now - unmatched),
+            MailRow.due_at.is_not(None),
+        )
+        .values(due_at=None)
+    )
+    needless = select(MailRow.id).where(MailRow.state.not_in([state.value for state in KEEPS_TEXT]))
+    session.execute(delete(MailTextRow).where(MailTextRow.mail_id.in_(needless)))
+
+
+def _still_ours(session: Session, jobs: Sequence[Job]) -> frozenset[str]:
+    query = (
+        select(MailRow.id, MailRow.claim)
+        .where(MailRow.id.in_([job.row.id for job in jobs]), MailRow.claimed_by.is_not(None))
+        .with_for_update()
+    )
+    claims = {mail_id: number for mail_id, number in session.execute(query)}  # noqa: C416  rows are tuples to us only
+    return frozenset(job.row.id for job in jobs if claims.get(job.row.id) == job.claim)
+
+
+def _logs(session: Session, ids: Sequence[str]) -> dict[str, MailLog]:
+    found = session.scalars(select(MailLogRow).where(MailLogRow.mail_id.in_(ids)))
+    return {
+        row.mail_id: MailLog(
+            from_json(row.targets),
+            row.trace or {},
+            row.not_before,
+            row.trouble_code,
+            row.trouble_detail or "",
+        )
+        for row in found
+    }
+
+
+def _keep(session: Session, mail_id: str, log: MailLog) -> None:
+    row = session.get(MailLogRow, mail_id)
+    if row is None:
+        row = MailLogRow(mail_id=mail_id)
+        session.add(row)
+    row.targets = to_json(log.targets)
+    row.trace = dict(log.trace)
+    row.not_before = log.not_before
+    row.trouble_code = log.trouble_code
+    row.trouble_detail = fit(log.trouble_detail, _LONGEST_DETAIL)

@@ -1,0 +1,1 @@
+"""Mails into Salesforce: whom they are logged on, as what, and written once."""

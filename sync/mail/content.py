@@ -1,0 +1,188 @@
+"""What of a mail's bytes goes to Salesforce: who stands in its header, and its text.
+
+Pure: bytes as they came over SMTP in, a value out; never raises, whatever the bytes."""
+
+import re
+from dataclasses import dataclass
+from email import policy
+from email.message import EmailMessage, Message
+from email.parser import BytesParser
+from email.utils import getaddresses
+from html.parser import HTMLParser
+
+from core.addresses import address_key
+
+_ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
+_ARMOUR = "-----BEGIN PGP MESSAGE-----"
+_DEEPEST = 30
+_LONGEST_HEADER = 64 * 1024
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_BLOCKS = frozenset(
+    {
+        "p",
+        "div",
+        "br",
+        "tr",
+        "li",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "table",
+        "ul",
+        "ol",
+        "blockquote",
+        "pre",
+        "hr",
+    }
+)
+_SILENT = frozenset({"script", "style", "head", "title"})
+
+
+@dataclass(frozen=True)
+class Content:
+    """`to`, `cc`: keys of the addresses in the header; `name`: the author's; `text`, `html`: None where there is none."""
+
+    to: tuple[str, ...] = ()
+    cc: tuple[str, ...] = ()
+    name: str = ""
+    text: str | None = None
+    html: str | None = None
+    is_encrypted: bool = False
+
+
+def read_content(raw: bytes) -> Content:
+    """The view of a mail, or of its beginning: dots stuffed (RFC 5321 section 4.5.2), CRLF line ends."""
+    try:
+        mail = BytesParser(policy=policy.compat32).parsebytes(_unstuffed(raw))
+        plain, html, is_encrypted = _texts(mail)
+    except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
+        return Content()
+    return Content(
+        to=_keys(mail, "to"), cc=_keys(mail, "cc"), name=_name(mail),
+        text=plain if plain is not None or html is None else readable(html), html=html, is_encrypted=is_encrypted,
+    )  # fmt: skip
+
+
+def readable(html: str) -> str:
+    """The words of a page, a line for each block."""
+    words = _Words()
+    try:
+        words.feed(html)
+        words.close()
+    except (AssertionError, ValueError):
+        return words.text()
+    return words.text()
+
+
+def fitting(text: str, most: int) -> str:
+    """The text cut to so many bytes of UTF-8, which is never more characters: Salesforce may count either."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= most:
+        return text
+    return encoded[: max(0, most)].decode("utf-8", "ignore")
+
+
+class _Words(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._parts: list[str] = []
+        self._silent = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _SILENT:
+            self._silent += 1
+        elif tag in _BLOCKS:
+            self._parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _SILENT:
+            self._silent = max(0, self._silent - 1)
+        elif tag in _BLOCKS:
+            self._parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self._parts.append(re.sub(r"\s+", " ", data))
+
+    def text(self) -> str:
+        lines = [line.strip() for line in "".join(self._parts).split("\n")]
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _unstuffed(raw: bytes) -> bytes:
+    text = raw.replace(b"\r\n..", b"\r\n.")
+    return text[1:] if text.startswith(b"..") else text
+
+
+def _texts(mail: Message) -> tuple[str | None, str | None, bool]:
+    """The first plain text and the first page that are no attachments; and whether the mail is encrypted."""
+    plain: str | None = None
+    html: str | None = None
+    for part in _parts(mail, 0):
+        kind = part.get_content_type()
+        if kind in _ENCRYPTED:
+            return None, None, True
+        if part.is_multipart() or _is_attachment(part):
+            continue
+        if kind == "text/plain" and plain is None:
+            plain = _decoded(part)
+            if _ARMOUR in plain:
+                return None, None, True
+        elif kind == "text/html" and html is None:
+            html = _decoded(part)
+    return plain, html, False
+
+
+def _parts(mail: Message, depth: int) -> list[Message]:
+    """A mail within the mail is an attachment, and a nesting that never ends is not followed."""
+    if depth > _DEEPEST:
+        return []
+    found = [mail]
+    payload = mail.get_payload()
+    if mail.get_content_maintype() == "multipart" and isinstance(payload, list):
+        for part in payload:
+            if isinstance(part, Message):
+                found += _parts(part, depth + 1)
+    return found
+
+
+def _is_attachment(part: Message) -> bool:
+    disposition = str(part.get("content-disposition") or "").strip().lower()
+    return disposition.startswith("attachment") or "filename" in disposition
+
+
+def _decoded(part: Message) -> str:
+    payload = part.get_payload(decode=True)
+    data = payload if isinstance(payload, bytes) else str(part.get_payload()).encode("utf-8", "replace")
+    charset = str(part.get_content_charset() or "utf-8")
+    try:
+        text = data.decode(charset, "replace")
+    except (LookupError, ValueError):
+        text = data.decode("utf-8", "replace")
+    return clean(text).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def clean(text: str) -> str:
+    """Without what no database and no JSON reader takes."""
+    return _CONTROLS.sub("", text)
+
+
+def _keys(mail: Message, name: str) -> tuple[str, ...]:
+    values = [str(value)[:_LONGEST_HEADER] for value in mail.get_all(name) or ()]
+    return tuple(
+        dict.fromkeys(address_key(address) for _name, address in getaddresses(values) if "@" in address)
+    )
+
+
+def _name(mail: Message) -> str:
+    """The author's name, decoded."""
+    header = EmailMessage(policy=policy.default)
+    try:
+        header["From"] = " ".join(str(mail.get("from") or "")[:2000].split())
+        addresses = header["From"].addresses
+    except Exception:  # noqa: BLE001  see above
+        return ""
+    return clean(addresses[0].display_name)[:200] if addresses else ""
