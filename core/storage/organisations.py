@@ -54,7 +54,7 @@ def note_usage(session: Session, organisation_id: str, usage: Usage | None, rese
         settings_changed(session)  # the relays fall back to the copy, or stop doing so
     if is_scarce:
         pause(session, organisation_id, "REQUEST_LIMIT_EXCEEDED")
-    elif row.paused_until is not None and usage is not None:
+    elif row.paused_until is not None and row.paused_until <= database_now(session) and usage is not None:
         row.paused_until, row.pause_code, row.pauses = None, None, 0
     return not is_scarce
 

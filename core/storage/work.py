@@ -4,7 +4,7 @@ A claim is a lease: it holds while its worker beats. Settling needs the claim's 
 comes back settles nothing."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, or_, select, update
@@ -54,23 +54,25 @@ class End:
 
 
 def claim(
-    session: Session, worker: str, *, most: int, without: Collection[int] = (), everything: bool = False
+    session: Session, worker: str, *, most: int, only: Collection[int], everything: bool = False
 ) -> dict[int, list[Job]]:
-    """Take up to `most` mails that are due, the longest waiting first; `without`: persons who cannot be helped now;
-    `everything`: mails that wait are due whatever their time."""
+    """Take up to `most` mails of these persons that are due, the longest waiting first; `everything`: mails that wait are
+    due whatever their time."""
     now = database_now(session)
     is_due = MailRow.due_at <= now
     if everything:
         is_due = or_(is_due, and_(MailRow.due_at.is_not(None), MailRow.state.in_(_FOR_THE_WORKER)))
     query = (
         select(MailRow)
-        .where(is_due, or_(MailRow.claimed_by.is_(None), MailRow.claimed_by.not_in(alive(now))))
+        .where(
+            is_due,
+            MailRow.person_id.in_(only),
+            or_(MailRow.claimed_by.is_(None), MailRow.claimed_by.not_in(alive(now))),
+        )
         .order_by(MailRow.due_at)
         .limit(most)
         .with_for_update(skip_locked=True)
     )
-    if without:
-        query = query.where(MailRow.person_id.not_in(without))
     rows = session.scalars(query).all()
     logs_of = _logs(session, [row.id for row in rows])
     found: dict[int, list[Job]] = {}
@@ -129,6 +131,16 @@ def release(session: Session, jobs: Sequence[Job]) -> None:
         )
 
 
+def put_off(session: Session, jobs: Sequence[Job], due_at: datetime) -> None:
+    """Let go of jobs that came to no end, until later."""
+    for job in jobs:
+        session.execute(
+            update(MailRow)
+            .where(MailRow.id == job.row.id, MailRow.claim == job.claim, MailRow.claimed_by.is_not(None))
+            .values(claimed_by=None, due_at=due_at)
+        )
+
+
 def is_anything_waiting(session: Session) -> bool:
     """Whether a mail waits for the worker."""
     query = (
@@ -172,6 +184,13 @@ def log_again(session: Session, mail_id: str, targets: tuple[Target, ...] | None
             claim=MailRow.claim + 1,
         )
     )
+
+
+def pick(session: Session, mail_id: str, ids: Sequence[str]) -> None:
+    """Log this mail on the records that a person chose. Raises NotThere, NothingToLogBy."""
+    known = log_of(session, mail_id)
+    log_again(session, mail_id)
+    _keep(session, mail_id, replace(known, targets=None, trace={**known.trace, "picked": list(ids)}))
 
 
 def ids_in_trouble(session: Session, person_id: int | None, code: str) -> list[str]:

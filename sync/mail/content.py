@@ -51,6 +51,8 @@ class Content:
     text: str | None = None
     html: str | None = None
     is_encrypted: bool = False
+    is_there: bool = True
+    """False: the bytes are gone."""
 
 
 def read_content(raw: bytes) -> Content:

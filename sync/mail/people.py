@@ -86,6 +86,13 @@ class Choice:
     def is_empty(self) -> bool:
         return not (self.contacts or self.leads or self.related)
 
+    def without(self, ids: Collection[str]) -> "Choice":
+        """The same without these records, on which the mail stands already."""
+        return Choice(
+            tuple(one for one in self.contacts if one.id not in ids), tuple(one for one in self.leads if one.id not in ids),
+            tuple(one for one in self.related if one.id not in ids), self.open_deals,
+        )  # fmt: skip
+
 
 def people_to_look_for(
     recipients: Iterable[str], to: Collection[str], cc: Collection[str], *,

@@ -1,0 +1,60 @@
+"""Whether Salesforce has a mail whose blind copy was sent."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from core.mail import Row
+from core.salesforce.client import Client
+from core.salesforce.login import Refused
+from core.subject import LONGEST_TASK_SUBJECT
+from sync.mail.activity import identifier
+
+_AT_ONCE = 50
+_BEFORE = timedelta(minutes=1)
+_PREFIXES = ("", "Email: ")
+"""Before the mail's subject, as Email to Salesforce writes it."""
+
+
+def confirmed(client: Client, user_id: str, rows: Sequence[Row]) -> frozenset[str]:
+    """The ids of those that are there: by message identifier, or as exactly one e-mail task of that owner with that
+    subject since then. Raises Unavailable, Refused."""
+    found = set()
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        there = _identifiers(client, [identifier(row) for row in some])
+        found |= {row.id for row in some if identifier(row) in there}
+    left = [row for row in rows if row.id not in found and row.subject]
+    return frozenset(found | _by_subject(client, user_id, left)) if left else frozenset(found)
+
+
+def _identifiers(client: Client, identifiers: list[str]) -> set[str]:
+    try:
+        found = client.query(
+            "SELECT MessageIdentifier FROM EmailMessage WHERE MessageIdentifier IN {}", identifiers
+        )
+    except Refused as refused:
+        if refused.trouble.code == "INVALID_TYPE":
+            return set()  # an organisation without e-mail messages
+        raise
+    return {str(one["MessageIdentifier"]) for one in found}
+
+
+def _by_subject(client: Client, user_id: str, rows: Sequence[Row]) -> set[str]:
+    since = min(row.time for row in rows) - _BEFORE
+    tasks = client.query(
+        "SELECT Subject, CreatedDate FROM Task WHERE OwnerId = {} AND TaskSubtype = 'Email' AND CreatedDate >= {}",
+        user_id, since,
+    )  # fmt: skip
+    found = set()
+    for row in rows:
+        names = {(prefix + (row.subject or ""))[:LONGEST_TASK_SUBJECT].strip() for prefix in _PREFIXES}
+        earliest = (row.time - _BEFORE).isoformat()[:19]
+        if (
+            sum(
+                str(one["Subject"]).strip() in names and str(one["CreatedDate"])[:19] >= earliest
+                for one in tasks
+            )
+            == 1
+        ):
+            found.add(row.id)
+    return found
