@@ -1,21 +1,33 @@
-"""What happened to each mail, and why."""
+"""What happened to each mail, and why; and what a person can still do about it."""
+
+import re
+from collections.abc import Callable
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_babel import gettext as _
+from flask_babel import ngettext
 from flask_login import login_required
 from werkzeug.wrappers import Response
 
 from admin import words
 from admin.access import database, me
 from admin.refusals import flash_refusal
+from admin.trace import Trace, trace_of
+from core.addresses import AddressError, checked_pattern
 from core.mail import DISMISSIBLE, State
+from core.mail_log import MailLog
+from core.refusal import Refusal
+from core.salesforce.troubles import trouble
 from core.settings import policy_settings
-from core.storage import logbook, settings
-from core.storage.logbook import Entry, Filter, NotDismissible
+from core.storage import logbook, settings, work
+from core.storage.connections import connections
+from core.storage.database import Session
+from core.storage.logbook import Entry, Filter
 from core.storage.people import NotThere, all_persons
 
 pages = Blueprint("activity", __name__)
 _ROWS = 50
+_IDS = re.compile(r"\b(?:003|00Q|001|006)[A-Za-z0-9]{12}(?:[A-Za-z0-9]{3})?\b")
 
 
 @pages.get("/activity")
@@ -30,6 +42,13 @@ def activity() -> str:
         person_id = (chosen.id if chosen else None) if account.is_admin else account.id
         entries = logbook.entries(session, Filter(person_id, state, before), _ROWS + 1)
         shows_subjects = policy_settings(settings.policy(session)).show_subjects_to_admins
+        logs = work.logs_of(session, [entry.row.id for entry in entries])
+        urls = {one.id: connection.instance_url for one, connection in connections(session)}
+        kinds = work.kinds_of_trouble(session, person_id)
+
+    def trace(entry: Entry) -> Trace:
+        return trace_of(entry.row, logs.get(entry.row.id, MailLog()), urls.get(entry.row.person))
+
     return render_template(
         "activity.html",
         entries=entries[:_ROWS],
@@ -41,6 +60,9 @@ def activity() -> str:
         colours=words.COLOURS,
         why=words.why,
         dismissible=DISMISSIBLE,
+        trace=trace,
+        can_log_again=work.can_log_again,
+        kinds=[(code, number, trouble(code)) for code, number in kinds.items()],
         may_see_subject=lambda entry: entry.person == account.email or shows_subjects,
     )
 
@@ -48,14 +70,76 @@ def activity() -> str:
 @pages.post("/activity/<mail_id>/dismiss")
 @login_required  # type: ignore[untyped-decorator]
 def dismiss(mail_id: str) -> Response:
+    return _do(mail_id, lambda session: logbook.dismiss(session, mail_id), _("Dismissed."))
+
+
+@pages.post("/activity/<mail_id>/log-again")
+@login_required  # type: ignore[untyped-decorator]
+def log_again(mail_id: str) -> Response:
+    return _do(
+        mail_id, lambda session: work.log_again(session, mail_id), _("It is tried again within seconds.")
+    )
+
+
+@pages.post("/activity/<mail_id>/pick")
+@login_required  # type: ignore[untyped-decorator]
+def pick(mail_id: str) -> Response:
+    """Log it on the records that the person names, by id or by the address of their page."""
+    ids = _IDS.findall(request.form.get("records", ""))
+    if not ids:
+        flash(
+            _(
+                "Name a contact, lead, account or opportunity by its id or by the address of its page in Salesforce."
+            ),
+            "danger",
+        )
+        return redirect(url_for("activity.activity", state=State.UNMATCHED))
+    return _do(
+        mail_id, lambda session: work.pick(session, mail_id, ids), _("It is logged there within seconds.")
+    )
+
+
+@pages.post("/activity/<mail_id>/ignore")
+@login_required  # type: ignore[untyped-decorator]
+def ignore(mail_id: str) -> Response:
+    """Mails to this address or domain are not asked about any more."""
+    try:
+        pattern = checked_pattern(request.form.get("pattern", ""))
+    except AddressError as refusal:
+        flash_refusal(refusal)
+        return redirect(url_for("activity.activity", state=State.UNMATCHED))
+
+    def done(session: Session) -> None:
+        work.ignore(session, logbook.entry(session, mail_id).row.person, pattern)
+
+    return _do(mail_id, done, _("Mails to %(pattern)s are not looked up for you any more.", pattern=pattern))
+
+
+@pages.post("/activity/all-of-a-kind")
+@login_required  # type: ignore[untyped-decorator]
+def all_of_a_kind() -> Response:
+    """Every failed mail of one kind of trouble, tried again or dismissed."""
+    account, code = me(), request.form.get("code", "")
+    with database().writing() as session:
+        ids = work.ids_in_trouble(session, None if account.is_admin else account.id, code)
+        for mail_id in ids:
+            if "dismiss" in request.form:
+                logbook.dismiss(session, mail_id)
+            else:
+                work.log_again(session, mail_id)
+    flash(ngettext("Done for %(num)d mail.", "Done for %(num)d mails.", len(ids)), "success")
+    return redirect(url_for("activity.activity"))
+
+
+def _do(mail_id: str, what: Callable[[Session], None], said: str) -> Response:
     try:
         with database().writing() as session:
             _refuse_others(logbook.entry(session, mail_id))
-            logbook.dismiss(session, mail_id)
-    except (NotThere, NotDismissible) as refusal:
+            what(session)
+    except Refusal as refusal:
         flash_refusal(refusal)
     else:
-        flash(_("Dismissed."), "success")
+        flash(said, "success")
     return redirect(url_for("activity.activity"))
 
 

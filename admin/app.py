@@ -17,6 +17,7 @@ from admin import (
     account,
     activity,
     addresses,
+    api,
     app_passwords,
     bcc,
     changes,
@@ -76,7 +77,7 @@ def build_app(config: Config | None = None) -> Flask:
     access.set_up(app, services)
     _set_up_libraries(app, config)
     for blueprint in (
-        sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
+        sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
         app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)

@@ -85,12 +85,20 @@ def _choose(form: BccForm) -> None:
         settings.set_preference(
             session, account, Name.BCC_ADDRESS, form.address.data or "", actor=account.email
         )
+        if form.with_receipt.data:
+            if (reason := salesforce.prerequisites(session).reason) is not None:
+                raise NeedsConnection("%(reason)s A receipt needs a connection", reason=reason)
+            settings.set_preference(
+                session, account, Name.LOGGING, Logging.BCC_WITH_RECEIPT, actor=account.email
+            )
         if form.activate.data:
             settings.set_preference(session, account, Name.LOGGING, Logging.BCC, actor=account.email)
 
 
 def _say_what_was_done(form: BccForm) -> None:
-    if form.activate.data:
+    if form.with_receipt.data:
+        flash(_("With receipt from now on: Blindcopy looks whether Salesforce has each mail."), "success")
+    elif form.activate.data:
         flash(_("Active: your sales mails are copied to Salesforce."), "success")
     elif form.deactivate.data:
         flash(_("Not active any more: your mails are passed on and not copied."), "success")

@@ -19,6 +19,11 @@ class PolicyForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
         choices=[
             SelectChoice(Logging.OFF.value, _l("Not at all")),
             SelectChoice(Logging.BCC.value, _l("By blind copy to the person's Email to Salesforce address")),
+            SelectChoice(
+                Logging.BCC_WITH_RECEIPT.value,
+                _l("By blind copy, and looked up in Salesforce afterwards (needs a connection)"),
+            ),
+            SelectChoice(Logging.API.value, _l("Through the Salesforce API (needs a connection)")),
         ],
     )
     logging_locked = BooleanField(_l("Persons may not choose differently"))

@@ -2,6 +2,8 @@
 
 The same page lies behind "Admin Settings" and "My Account"; an admin sees the organisation's policy on it too."""
 
+from typing import TYPE_CHECKING
+
 from flask import Blueprint, redirect, render_template, url_for
 from flask_login import login_required
 from werkzeug.wrappers import Response
@@ -21,6 +23,9 @@ from core.storage import connections as stored
 from core.storage import people, pick_ups, settings
 from core.storage.database import Session
 from core.storage.pick_ups import PickUp
+
+if TYPE_CHECKING:
+    from admin.api import ApiForm
 
 pages = Blueprint("salesforce", __name__, url_prefix="/settings")
 
@@ -47,8 +52,13 @@ def render(
     bcc_form: BccForm | None = None,
     add_form: AddAddressForm | None = None,
     policy_form: PolicyForm | None = None,
+    api_form: "ApiForm | None" = None,
+    policy_api_form: "ApiForm | None" = None,
+    tab: str = "bcc",
 ) -> str:
-    """The page, with the forms as they were filled in."""
+    """The page, with the forms as they were filled in; `tab`: `bcc` or `api`."""
+    from admin.api import FIELDS, filled, preview  # noqa: PLC0415  which draws itself by this page
+
     account = me()
     with database().reading() as session:
         policy = settings.policy(session)
@@ -62,8 +72,24 @@ def render(
     if policy_form is None and account.is_admin:
         policy_form = filled_policy_form(policy)
     senders = (picked_up and picked_up.senders) or ()
+    policy_in_force = {one.name: one for one in rules.policy_in_force(policy)}
+    if api_form is None:
+        api_form = filled(in_force)
+    if account.is_admin and policy_api_form is None:
+        policy_api_form = filled(policy_in_force)
     return render_template(
         "salesforce.html",
+        tab=tab,
+        api_form=api_form,
+        policy_api_form=policy_api_form,
+        fields=list(FIELDS.items()),
+        in_force=in_force,
+        policy_in_force=policy_in_force,
+        preview=preview(api_form.subject_template.data or ""),
+        choices=lambda field: [
+            (choice[0], choice[1]) if isinstance(choice, tuple) else (choice.value, choice.label)
+            for choice in field.choices
+        ],
         bcc_form=bcc_form,
         add_form=add_form or AddAddressForm(formdata=None),
         button=Button(formdata=None),
@@ -80,7 +106,9 @@ def render(
 
 
 def _bcc_state(logging: InForce, bcc_address: str, picked_up: PickUp | None, known: Prerequisites) -> str:
-    """`off`, `active`, `looking`, `address-missing`, `feature-off` or `no-right`."""
+    """`off`, `api`, `active`, `looking`, `address-missing`, `feature-off` or `no-right`."""
+    if logging.value == Logging.API:
+        return "api"
     if not Logging(logging.value).copies:
         return "off"
     if bcc_address:

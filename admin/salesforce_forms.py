@@ -21,6 +21,7 @@ class BccForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
     save = SubmitField(_l("Save address"))
     look = SubmitField(_l("Check again"))
     activate = SubmitField(_l("Activate"))
+    with_receipt = SubmitField(_l("With receipt"))
     deactivate = SubmitField(_l("Deactivate"))
 
 

@@ -12,6 +12,11 @@ STATES = {
     State.NOT_LOGGED: _l("Not logged"),
     State.COPIED: _l("Copied"),
     State.COPY_REFUSED: _l("Copy refused"),
+    State.CONFIRMED: _l("Confirmed"),
+    State.WAITING: _l("Waiting"),
+    State.LOGGED: _l("Logged"),
+    State.UNMATCHED: _l("Unmatched"),
+    State.FAILED: _l("Failed"),
     State.DISMISSED: _l("Dismissed"),
 }
 
@@ -23,6 +28,11 @@ COLOURS = {
     State.NOT_LOGGED: "secondary",
     State.COPIED: "success",
     State.COPY_REFUSED: "warning",
+    State.CONFIRMED: "success",
+    State.WAITING: "info",
+    State.LOGGED: "success",
+    State.UNMATCHED: "warning",
+    State.FAILED: "danger",
     State.DISMISSED: "secondary",
 }
 
@@ -44,6 +54,8 @@ _REASONS = {
         "The sender had put the Email to Salesforce address among the recipients, so Salesforce has it without our copy."
     ),
     Reason.NO_BCC_ADDRESS: _l("No Email to Salesforce address is known for this person."),
+    Reason.NOT_CONNECTED: _l("Mail is to be logged through the API, and Salesforce was never connected."),
+    Reason.API: _l("The mail was to be logged through the Salesforce API."),
     Reason.TOO_LARGE_TO_COPY: _l("The mail is larger than 25 MB, which Email to Salesforce does not take."),
     Reason.COPY: _l("A blind copy was to go to the Email to Salesforce address."),
 }
@@ -60,7 +72,12 @@ _OUTCOMES = {
     ),
     State.REFUSED: _l("The mail provider refused the mail, so there is nothing to log: %(reply)s"),
     State.COPIED: _l("A blind copy went to the Email to Salesforce address, and the mail provider took it."),
-    State.DISMISSED: _l("Somebody decided that nothing is to be done."),
+    State.CONFIRMED: _l("A blind copy was sent, and Salesforce has the mail."),
+    State.WAITING: _l("The mail was sent, and waits to be logged in Salesforce."),
+    State.LOGGED: _l("The mail is logged in Salesforce."),
+    State.UNMATCHED: _l("The mail was sent, and nobody in Salesforce has one of its addresses."),
+    State.FAILED: _l("The mail was sent, and Salesforce refuses to log it."),
+    State.DISMISSED: _l("Nothing is to be done about this mail."),
 }
 _ABORTED_BY_US = _l("Nothing was sent, and the mail client was told why: %(reply)s")
 _COPY_LEFT_OUT = _l(

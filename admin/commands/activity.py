@@ -3,16 +3,11 @@
 import click
 
 from admin.commands.printing import as_json, database, json_line, rfc3339
-from core.commands import troubles_as_exit_status
 from core.mail import Row, State
-from core.refusal import Refusal
-from core.storage import logbook
+from core.mail_log import MailLog
+from core.storage import logbook, work
 from core.storage.logbook import Entry, Filter
 from core.storage.people import person_by_email
-
-
-class NothingToLogBy(Refusal):
-    """There is no way left by which this mail could be logged."""
 
 
 @click.group(invoke_without_command=True, help="What happened to each mail, newest first.")
@@ -32,9 +27,10 @@ def activity(
         person_id = person_by_email(session, person).id if person is not None else None
         which = Filter(person_id=person_id, state=State(state) if state is not None else None)
         entries = logbook.entries(session, which, limit)
+        logs = work.logs_of(session, [entry.row.id for entry in entries])
     for entry in entries:
         if as_json:
-            json_line(_fields(entry))
+            json_line(_fields(entry, logs.get(entry.row.id, MailLog())))
         else:
             click.echo(_line(entry.row, entry.person))
 
@@ -49,13 +45,8 @@ def dismiss(mail_id: str) -> None:
 @activity.command("log-again", help="Try once more to log this mail.")
 @click.argument("mail_id", metavar="ID")
 def log_again(mail_id: str) -> None:
-    with database() as opened, opened.reading() as session:
-        entry = logbook.entry(session, mail_id)
-    with troubles_as_exit_status():
-        raise NothingToLogBy(
-            "This mail is “%(state)s” and its text was not kept, so it cannot be logged again; send it once more",
-            state=entry.row.state,
-        )
+    with database() as opened, opened.writing() as session:
+        work.log_again(session, mail_id)
 
 
 @click.command(help="Senders that nobody knows, those with most mails first.")
@@ -77,7 +68,7 @@ def senders(as_json: bool) -> None:
             click.echo(f"{sender.mails}  {sender.address}  {rfc3339(sender.last_seen)}")
 
 
-def _fields(entry: Entry) -> dict[str, object]:
+def _fields(entry: Entry, log: MailLog) -> dict[str, object]:
     """A line of `activity --json`; what a mail of this kind does not have is null."""
     row = entry.row
     return {
@@ -95,8 +86,8 @@ def _fields(entry: Entry) -> dict[str, object]:
         "bcc": row.bcc,
         "bcc_reply": row.bcc_reply,
         "state": row.state,
-        "records": [],
-        "attempts": 0,
+        "records": [{"type": one.kind, "id": one.id, "on": list(one.on)} for one in log.written],
+        "attempts": entry.attempts,
     }
 
 

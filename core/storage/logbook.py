@@ -44,6 +44,8 @@ class Entry:
 
     row: Row
     person: str
+    attempts: int = 0
+    """How often the worker had it in hand."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def close_orphans(session: Session, now: datetime) -> int:
 def entries(session: Session, which: Filter, limit: int) -> list[Entry]:
     """Rows, newest first."""
     query = _joined().where(*_conditions(which)).order_by(MailRow.id.desc()).limit(limit)
-    return [Entry(row_of(mail), email) for mail, email in session.execute(query)]
+    return [Entry(row_of(mail), email, mail.attempts) for mail, email in session.execute(query)]
 
 
 def entry(session: Session, mail_id: str) -> Entry:
@@ -147,7 +149,7 @@ def entry(session: Session, mail_id: str) -> Entry:
     found = session.execute(_joined().where(MailRow.id == mail_id)).first()
     if found is None:
         raise NotThere("There is no mail %(id)s in the logbook", id=mail_id)
-    return Entry(row_of(found[0]), found[1])
+    return Entry(row_of(found[0]), found[1], found[0].attempts)
 
 
 def dismiss(session: Session, mail_id: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import logs
 from core.mail import KEEPS_TEXT, Row, State
-from core.mail_log import MailLog, Target, from_json, to_json
+from core.mail_log import MailLog, from_json, to_json
 from core.refusal import Refusal
 from core.secrets import Undecryptable
 from core.storage import sealed
@@ -159,20 +159,23 @@ def logs_of(session: Session, ids: Sequence[str]) -> dict[str, MailLog]:
     return _logs(session, ids)
 
 
-def log_again(session: Session, mail_id: str, targets: tuple[Target, ...] | None = None) -> None:
-    """Have the worker try once more, with these targets if a person chose them. Raises NotThere, NothingToLogBy."""
-    found = entry(session, mail_id)
-    row = found.row
-    is_unconfirmed = row.state is State.COPIED and row.decision.may_log and row.due_at is None
-    can = row.state in {State.FAILED, State.UNKNOWN, State.COPY_REFUSED, State.UNMATCHED} or is_unconfirmed
-    if not (can and row.decision.may_log):
+def can_log_again(row: Row) -> bool:
+    """Whether the worker can try this mail once more: one that failed, or whose fate is unknown."""
+    is_unconfirmed = row.state is State.COPIED and row.due_at is None
+    is_open = row.state in {State.FAILED, State.UNKNOWN, State.COPY_REFUSED, State.UNMATCHED}
+    return row.decision.may_log and (is_open or is_unconfirmed)
+
+
+def log_again(session: Session, mail_id: str) -> None:
+    """Have the worker try once more. Raises NotThere, NothingToLogBy."""
+    row = entry(session, mail_id).row
+    if not can_log_again(row):
         raise NothingToLogBy(
             "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged again; send it once more",
             state=row.state,
         )
     known = log_of(session, mail_id)
-    kept = known.targets if targets is None else (*known.written, *targets)
-    _keep(session, mail_id, MailLog(kept, known.trace, known.not_before))
+    _keep(session, mail_id, MailLog(known.targets, known.trace, known.not_before))
     session.execute(
         update(MailRow)
         .where(MailRow.id == mail_id)
@@ -203,6 +206,20 @@ def ids_in_trouble(session: Session, person_id: int | None, code: str) -> list[s
     if person_id is not None:
         query = query.where(MailRow.person_id == person_id)
     return list(session.scalars(query))
+
+
+def kinds_of_trouble(session: Session, person_id: int | None) -> dict[str, int]:
+    """How many mails have failed for each kind of trouble; of everybody's for None."""
+    query = (
+        select(MailLogRow.trouble_code, func.count())
+        .join(MailRow, MailRow.id == MailLogRow.mail_id)
+        .where(MailRow.state == State.FAILED.value, MailLogRow.trouble_code.is_not(None))
+        .group_by(MailLogRow.trouble_code)
+        .order_by(func.count().desc())
+    )
+    if person_id is not None:
+        query = query.where(MailRow.person_id == person_id)
+    return {code: number for code, number in session.execute(query) if code is not None}
 
 
 def ignored(session: Session, person_id: int) -> frozenset[str]:

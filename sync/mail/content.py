@@ -2,6 +2,7 @@
 
 Pure: bytes as they came over SMTP in, a value out; never raises, whatever the bytes."""
 
+import base64
 import re
 from dataclasses import dataclass
 from email import policy
@@ -157,14 +158,25 @@ def _is_attachment(part: Message) -> bool:
 
 
 def _decoded(part: Message) -> str:
-    payload = part.get_payload(decode=True)
-    data = payload if isinstance(payload, bytes) else str(part.get_payload()).encode("utf-8", "replace")
+    if str(part.get("content-transfer-encoding") or "").strip().lower() == "base64":
+        data = _from_base64(str(part.get_payload()))
+    else:
+        payload = part.get_payload(decode=True)
+        data = payload if isinstance(payload, bytes) else str(part.get_payload()).encode("utf-8", "replace")
     charset = str(part.get_content_charset() or "utf-8")
     try:
         text = data.decode(charset, "replace")
     except (LookupError, ValueError):
         text = data.decode("utf-8", "replace")
     return clean(text).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _from_base64(text: str) -> bytes:
+    """As far as it goes: only the beginning of a large mail is kept."""
+    digits = re.sub(r"[^A-Za-z0-9+/]", "", text)
+    if len(digits) % 4 == 1:
+        digits = digits[:-1]
+    return base64.b64decode(digits + "=" * (-len(digits) % 4))
 
 
 def clean(text: str) -> str:

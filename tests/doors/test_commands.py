@@ -111,7 +111,11 @@ class TestAddress:
 class TestSettings:
     def test_preference(self, admin):
         ok(admin("user", "add", "anna@acme.test"))
-        assert ok(admin("preference", "anna@acme.test", "show")) == "logging off\nbcc-address\ntime-zone\n"
+        assert ok(admin("preference", "anna@acme.test", "show")).splitlines() == [
+            "logging off", "bcc-address", "log-on contacts,leads,accounts,opportunities", "first contact", "duplicates oldest",
+            "opportunity only-open", "no-match unmatched", "keep text", "blind-copied no", "record auto",
+            "subject-template {{activity_type}}: {{activity_subject}}", "time-zone",
+        ]  # fmt: skip
         ok(admin("preference", "anna@acme.test", "set", "bcc-address", BCC))
         ok(admin("preference", "anna@acme.test", "set", "logging", "bcc"))
         shown = lines(ok(admin("preference", "anna@acme.test", "show", "--json")))

@@ -27,6 +27,15 @@ OFF = replace(ANNA, settings=PersonSettings(Logging.OFF, BCC))
 NO_ADDRESS = replace(ANNA, settings=PersonSettings(Logging.BCC, None))
 
 
+API = replace(ANNA, settings=PersonSettings(Logging.API, BCC), is_connected=True)
+API_ONLY = replace(API, settings=PersonSettings(Logging.API, None))
+SCARCE = replace(API, calls_are_scarce=True)
+RECEIPT = replace(API, settings=PersonSettings(Logging.BCC_WITH_RECEIPT, BCC))
+BY_API = Plan(Decision.API, Reason.API)
+BY_COPY = Plan(Decision.COPY, Reason.COPY, BCC)
+BY_BOTH = Plan(Decision.COPY_AND_API, Reason.COPY, BCC)
+
+
 def to(*recipients, **fields):
     return replace(ENVELOPE, recipients=list(recipients), **fields)
 
@@ -69,8 +78,30 @@ def test_the_first_reason_that_applies_wins(message, envelope, person, reason):
     assert decide(message, envelope, person, POLICY) == expected
 
 
+@pytest.mark.parametrize(
+    ("envelope", "person", "plan"),
+    [
+        (ENVELOPE, API, BY_API),
+        (ENVELOPE, API_ONLY, BY_API),
+        (ENVELOPE, replace(API, is_connected=False), Plan(Decision.NONE, Reason.NOT_CONNECTED)),
+        (to("bob@client.test", BCC), replace(API, is_connected=False), Plan(Decision.NONE, Reason.ALREADY_COPIED)),
+        (to("b@c.test", declared_size=LARGEST_COPY + 1), API, BY_API),
+        (to("carl@acme.test"), API, Plan(Decision.NONE, Reason.INTERNAL_ONLY)),
+        (ENVELOPE, SCARCE, BY_COPY),
+        (to("b@c.test", declared_size=LARGEST_COPY + 1), SCARCE, BY_API),
+        (ENVELOPE, replace(API_ONLY, calls_are_scarce=True), BY_API),
+        (ENVELOPE, RECEIPT, BY_BOTH),
+        (ENVELOPE, replace(RECEIPT, is_connected=False), BY_COPY),
+        (ENVELOPE, replace(RECEIPT, settings=PersonSettings(Logging.BCC_WITH_RECEIPT, None)),
+         Plan(Decision.NONE, Reason.NO_BCC_ADDRESS)),
+    ],
+)  # fmt: skip
+def test_the_other_modes(envelope, person, plan):
+    assert decide(MAIL, envelope, person, POLICY) == plan
+
+
 def test_every_reason_has_a_row():
-    assert {row[4] for row in ROWS} == set(Reason)
+    assert {row[4] for row in ROWS} | {Reason.API, Reason.NOT_CONNECTED} == set(Reason)
 
 
 def test_without_own_domains_nothing_is_internal():
