@@ -9,9 +9,9 @@ import tempfile
 import time
 from datetime import UTC, datetime
 
-from tests.bench import latency, memory, speed, tls
+from tests.bench import api, latency, memory, speed, tls
 
-PARTS = ("speed", "commits", "latency", "memory", "tls")
+PARTS = ("speed", "commits", "latency", "memory", "tls", "api")
 _FSYNCS = 200
 
 
@@ -39,6 +39,8 @@ def main() -> None:
         _print("Memory", memory.measure())
     if "tls" in arguments.parts:
         _print("4 kB, 20 sessions, kept, own load (mails/s)", tls.measure())
+    if "api" in arguments.parts:
+        _print("Logging through the API", api.measure())
 
 
 def _print_rates(found, ours):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.load import SENDER
@@ -31,7 +31,12 @@ def directory() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def blindcopy(
-    upstream_port: int, *, program: tuple[str, ...] = ("relay",), kind: str = "gateway", **env: str
+    upstream_port: int,
+    *,
+    program: tuple[str, ...] = ("relay",),
+    kind: str = "gateway",
+    prepare: Callable[[Installation], None] | None = None,
+    **env: str,
 ) -> Iterator[Installation]:
     """One relay process behind a gateway listener, with the copy and the row of every mail; `relay` is the process."""
     with directory() as place:
@@ -42,6 +47,8 @@ def blindcopy(
             installation.command("admin", "preference", SENDER, "set", "logging", "bcc")
             installation.command("admin", "policy", "set", "own-domains", "acme.test")
             installation.command("admin", "policy", "set", "mails-per-minute", "100000")
+            if prepare is not None:
+                prepare(installation)
             listener = {"BLINDCOPY_LISTEN": "gateway://127.0.0.1:0", "BLINDCOPY_TRUSTED": "127.0.0.0/8"}
             installation.relay = installation.start_relay_raw(kind, program=program, **(listener | env))
             installation.port = installation.relay.port

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from core.storage.database import Database
 from relay.__main__ import main
-from relay.logbook import Logbook
+from relay.logbook import HandedOver, Logbook
 
 
 def _without_rows() -> None:
@@ -14,7 +14,7 @@ def _without_rows() -> None:
         return None
 
     Logbook.write = Logbook.written_unless_answered = nothing
-    Logbook.hand_over = lambda self, *_: ()
+    Logbook.hand_over = lambda self, row, *_: HandedOver(row, None)
 
 
 def _slow_commits(milliseconds: float) -> None:

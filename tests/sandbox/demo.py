@@ -23,6 +23,8 @@ from tests.sandbox.org.oauth import Client, allow
 CHECKOUT = Path(__file__).resolve().parents[2]
 EMAIL = "dana@acme.example"
 _SECONDS_TO_START = 30
+_SECONDS_TO_FOLLOW = 2
+"""A relay follows a setting within this."""
 
 
 class Demo:
@@ -83,7 +85,6 @@ class Demo:
         """The demo person's page password and app password, both new."""
         if EMAIL not in self._admin("user", "list"):
             self._admin("user", "add", EMAIL, "--name", "Dana Demo", "--admin")
-            self._admin("preference", EMAIL, "set", "logging", "bcc")
             self._admin("policy", "set", "own-domains", ".acme.example")
         self._connect()
         password = secrets.token_urlsafe(9)
@@ -98,15 +99,23 @@ class Demo:
         user, refresh_token = allow(
             self.org, self.ca_file, f"http://127.0.0.1:{self.admin_port}/salesforce/callback"
         )
+        self._admin("preference", EMAIL, "set", "logging", "bcc")
         self._admin("user", "connect", EMAIL, "--instance-url", self.org, "--salesforce-user", user,
                     "--refresh-token-stdin", stdin=refresh_token)  # fmt: skip
         self._command("sync", "--once")
 
-    def send_first_mail(self, app_password: str) -> None:
+    def send_first_mails(self, app_password: str) -> None:
+        """One that is logged by its blind copy, and one that is logged through the API, as it is from then on."""
+        self._send(app_password, "Our offer")
+        self._admin("preference", EMAIL, "set", "logging", "api")
+        time.sleep(_SECONDS_TO_FOLLOW)
+        self._send(app_password, "Our second offer")
+
+    def _send(self, app_password: str, subject: str) -> None:
         mail = EmailMessage()
         mail["From"] = f"Dana Demo <{EMAIL}>"
         mail["To"] = "Bob Buyer <bob@customer.example>"
-        mail["Subject"] = "Our offer"
+        mail["Subject"] = subject
         mail["Message-ID"] = f"<{secrets.token_hex(8)}@acme.example>"
         mail.set_content("Dear Bob,\n\nhere is the offer that we spoke about.\n\nDana\n")
         with smtplib.SMTP("127.0.0.1", self.relay_port, timeout=30) as client:
@@ -167,15 +176,15 @@ def _run(demo: Demo) -> None:
         demo.start_sandbox()
         password, app_password = demo.set_up_person()
         demo.start()
-        demo.send_first_mail(app_password)
+        demo.send_first_mails(app_password)
         print(
             f"""
-Blindcopy runs on this machine, and a first mail has gone through it.
+Blindcopy runs on this machine, and two mails have gone through it: one with a blind copy, one logged through the API.
 
   Admin        http://127.0.0.1:{demo.admin_port}   sign in as {EMAIL} with {password}
   Mail client  SMTP host 127.0.0.1, port {demo.relay_port}, no encryption, name {EMAIL}, password {app_password}
   Mail sink    http://127.0.0.1:{demo.page_port}   where the mail and its blind copy arrived
-  Salesforce   {demo.org}   the pretend org, where the blind copy was logged (its certificate is its own)
+  Salesforce   {demo.org}   the pretend org, where both are logged (its certificate is its own)
 
 Logs are in {demo.state.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
             flush=True,

@@ -61,6 +61,7 @@ def _enter() -> Response | None:
     if usage["used"] >= usage["total"]:
         raise Answered(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
     usage["used"] += 1
+    usage["users"].append(user)
     usage["calls"].append(f"{request.method} {request.path.split('/', 4)[-1]}")
     return _faults().before(request)
 

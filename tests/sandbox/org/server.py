@@ -74,7 +74,7 @@ class PretendOrg:
         self.app.url_map.strict_slashes = False
         self.app.extensions |= {
             "org": self.org, "tokens": self.tokens, "faults": self.faults, "has_api": True, "cursors": {},
-            "usage": {"used": 0, "total": 15_000, "calls": []}, "skew": timedelta(0), "hidden_fields": {},
+            "usage": {"used": 0, "total": 15_000, "calls": [], "users": []}, "skew": timedelta(0), "hidden_fields": {},
             "audiences": {"https://login.salesforce.com", "https://test.salesforce.com"},
         }  # fmt: skip
         self.app.register_blueprint(oauth.pages)
