@@ -23,7 +23,7 @@ from core.storage import logbook, settings, work
 from core.storage.connections import connections
 from core.storage.database import Session
 from core.storage.logbook import Entry, Filter
-from core.storage.people import NotThere, all_persons
+from core.storage.people import NotThere, all_persons, person_by_email
 
 pages = Blueprint("activity", __name__)
 _ROWS = 50
@@ -118,17 +118,20 @@ def ignore(mail_id: str) -> Response:
 @pages.post("/activity/all-of-a-kind")
 @login_required  # type: ignore[untyped-decorator]
 def all_of_a_kind() -> Response:
-    """Every failed mail of one kind of trouble, tried again or dismissed."""
+    """Every failed mail of one kind of trouble, of whom the page showed, tried again or dismissed."""
     account, code = me(), request.form.get("code", "")
-    with database().writing() as session:
-        ids = work.ids_in_trouble(session, None if account.is_admin else account.id, code)
-        for mail_id in ids:
-            if "dismiss" in request.form:
-                logbook.dismiss(session, mail_id)
-            else:
-                work.log_again(session, mail_id)
-    flash(ngettext("Done for %(num)d mail.", "Done for %(num)d mails.", len(ids)), "success")
-    return redirect(url_for("activity.activity"))
+    chosen = request.form.get("person", "") if account.is_admin else account.email
+    try:
+        with database().reading() as session:
+            person_id = person_by_email(session, chosen).id if chosen else None
+            ids = work.ids_in_trouble(session, person_id, code)
+    except Refusal as refusal:
+        flash_refusal(refusal)
+        return redirect(url_for("activity.activity"))
+    done = logbook.dismiss if "dismiss" in request.form else work.log_again
+    number = work.each(database(), ids, done)
+    flash(ngettext("Done for %(num)d mail.", "Done for %(num)d mails.", number), "success")
+    return redirect(url_for("activity.activity", person=chosen if account.is_admin else None))
 
 
 def _do(mail_id: str, what: Callable[[Session], None], said: str) -> Response:

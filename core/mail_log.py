@@ -15,7 +15,8 @@ TASK, EMAIL_MESSAGE = "Task", "EmailMessage"
 class Target:
     """One record of a mail: on whom (`who`: ids of contacts or of one lead) and on what it is.
 
-    `id`: the record, once it is written. `is_tried`: a write was begun whose end nobody may know. `cuts`: how often its
+    `id`: the record, once it is written. `is_tried`: a write was begun whose end nobody may know;
+    `is_sought`: it is looked for, whatever the organisation knows. `cuts`: how often its
     text was halved; `is_asked_anew`: what the org has was asked for again after it refused a field."""
 
     kind: str
@@ -23,6 +24,7 @@ class Target:
     what: str | None
     id: str | None = None
     is_tried: bool = False
+    is_sought: bool = False
     cuts: int = 0
     is_asked_anew: bool = False
 
@@ -49,6 +51,10 @@ class MailLog:
     @property
     def written(self) -> tuple[Target, ...]:
         return tuple(target for target in self.targets or () if target.id is not None)
+
+    @property
+    def uncertain(self) -> tuple[Target, ...]:
+        return tuple(target for target in self.missing if target.is_tried)
 
     @property
     def missing(self) -> tuple[Target, ...]:

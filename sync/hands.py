@@ -21,4 +21,5 @@ def at_once(
         return [] if stop is not None and stop.is_set() else [work(item)]
 
     with ThreadPoolExecutor(_HANDS, thread_name_prefix="hand") as pool:
-        return [result for results in pool.map(unless_stopped, items) for result in results]
+        begun = [pool.submit(unless_stopped, item) for item in items]
+    return [result for future in begun for result in future.result()]

@@ -2,21 +2,23 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from core import logs
+from core.mail import State
 from core.settings import Name, in_force, policy_settings, rules
 from core.storage import organisations, settings, work
 from core.storage.connections import Connection, connections, has_api
-from core.storage.database import Database, Session
+from core.storage.database import Database, DatabaseUnavailable, Session
 from core.storage.people import Account
-from core.storage.work import Job
+from core.storage.work import End, Job
 from sync.hands import at_once
 from sync.mail.record import Person, Recorder
 
 _AT_ONCE = 1_000
 _OF_ONE_PERSON = 200
-_MOST_TIMES_AT_ONCE = 6
+_MOST_UNFORESEEN = 5
 
 
 class Mails:
@@ -29,23 +31,16 @@ class Mails:
 
     def log_due(self, stop: threading.Event) -> None:
         """All that is due now."""
-        while not stop.is_set() and (work_found := self._claim(everything=False)):
-            at_once(lambda one: self._record(*one), work_found, stop)
+        self._let_go()
+        while not stop.is_set() and (found := self._claim(datetime.now(UTC))):
+            at_once(lambda one: self._record(*one), found, stop)
 
     def log_everything(self, stop: threading.Event) -> bool:
-        """All that waits, each once, and again where that can help at once; whether nothing waits any more."""
-        times: dict[str, int] = {}
-        while not stop.is_set():
-            found = []
-            for person, jobs in self._claim(everything=True):
-                new = [job for job in jobs if _is_to_be_tried(job, times)]
-                self._release([job for job in jobs if job not in new])
-                for job in new:
-                    times[job.row.id] = times.get(job.row.id, 0) + 1
-                if new:
-                    found.append((person, new))
-            if not found:
-                break
+        """All that waits, whenever it is due; whether nothing waits any more."""
+        self._let_go()
+        with self._database.writing() as session:
+            start = work.make_due(session)
+        while not stop.is_set() and (found := self._claim(start)):
             at_once(lambda one: self._record(*one), found, stop)
         with self._database.reading() as session:
             return not work.is_anything_waiting(session)
@@ -56,47 +51,54 @@ class Mails:
             policy = policy_settings(settings.policy(session))
             work.tidy(session, timedelta(days=policy.retention_days), timedelta(days=policy.unmatched_days))
 
-    def _claim(self, *, everything: bool) -> list[tuple[Person, list[Job]]]:
-        """What this worker takes on, by person, so many at once."""
+    def _let_go(self) -> None:
+        """What this worker claimed in an earlier cycle and could not settle, because the database was away just then."""
+        with self._database.writing() as session:
+            work.let_go(session, self._worker)
+
+    def _claim(self, due_by: datetime) -> list[tuple[Person, list[Job]]]:
+        """What this worker takes on, by person."""
         with self._database.writing() as session:
             persons = _persons_who_can_be_helped(session)
             if not persons:
                 return []
-            claimed = work.claim(
-                session, self._worker, most=_AT_ONCE, only=list(persons), everything=everything
-            )
-            if not claimed:
-                return []
-            return [
-                (_person(session, *persons[person_id]), some)
-                for person_id, jobs in claimed.items() for some in _slices(jobs)
-            ]  # fmt: skip
+            claimed = work.claim(session, self._worker, most=_AT_ONCE, only=list(persons), due_by=due_by)
+            return [(_person(session, *persons[person_id]), jobs) for person_id, jobs in claimed.items()]
 
     def _record(self, person: Person, jobs: list[Job]) -> None:
+        """One person's mails, so many at once; never raises: what one person's mails meet keeps nobody else's waiting."""
+        for some in _slices(jobs):
+            self._record_some(person, some)
+
+    def _record_some(self, person: Person, jobs: list[Job]) -> None:
         if self._recorder is None:
             return
         try:
             self._recorder.record(person, jobs)
-        except Exception:  # noqa: BLE001  the edge of a batch: what one person's mails meet keeps nobody else's waiting
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(
+                str(error)
+            )  # what is claimed is let go of, and taken up, in the next cycle
+        except Exception:  # noqa: BLE001  the edge of a batch
             logs.failed_unexpectedly("logging mails")
-            self._put_off(jobs)
+            if len(jobs) > 1:
+                for job in jobs:  # the one that nobody foresaw does not hold up the others
+                    self._record_some(person, [job])
+            else:
+                self._put_off(jobs[0])
 
-    def _put_off(self, jobs: list[Job]) -> None:
-        """Something that nobody foresaw must not be met again and again at full speed."""
-        due_at = datetime.now(UTC) + timedelta(minutes=1)
-        with self._database.writing() as session:
-            work.put_off(session, jobs, due_at)
-
-    def _release(self, jobs: list[Job]) -> None:
-        if jobs:
+    def _put_off(self, job: Job) -> None:
+        """What nobody foresaw is not met again and again at full speed, and not for ever."""
+        pause = timedelta(seconds=60 * 2 ** min(job.attempts, _MOST_UNFORESEEN))
+        try:
             with self._database.writing() as session:
-                work.release(session, jobs)
-
-
-def _is_to_be_tried(job: Job, times: dict[str, int]) -> bool:
-    tried = times.get(job.row.id, 0)
-    is_due = job.row.due_at is not None and job.row.due_at <= datetime.now(UTC)
-    return tried == 0 or (is_due and tried < _MOST_TIMES_AT_ONCE)
+                if job.attempts >= _MOST_UNFORESEEN:
+                    log = replace(job.log, trouble_code="unforeseen", trouble_detail="")
+                    work.settle(session, [End(job, State.FAILED, log)])
+                else:
+                    work.put_off(session, job, datetime.now(UTC) + pause)
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))
 
 
 def _persons_who_can_be_helped(session: Session) -> dict[int, tuple[Account, Connection]]:

@@ -1,11 +1,14 @@
 """`activity …` and `senders`"""
 
+from collections.abc import Callable
+
 import click
 
 from admin.commands.printing import as_json, database, json_line, rfc3339
 from core.mail import Row, State
 from core.mail_log import MailLog
 from core.storage import logbook, work
+from core.storage.database import Session
 from core.storage.logbook import Entry, Filter
 from core.storage.people import person_by_email
 
@@ -35,18 +38,43 @@ def activity(
             click.echo(_line(entry.row, entry.person))
 
 
+_all_of = click.option(
+    "--all-of", metavar="CODE", help="All failed mails of this kind of trouble instead of one."
+)
+_of_person = click.option("--of", "email", metavar="EMAIL", help="Only this person's, with --all-of.")
+
+
 @activity.command("dismiss", help="Nothing is to be done about this mail.")
-@click.argument("mail_id", metavar="ID")
-def dismiss(mail_id: str) -> None:
-    with database() as opened, opened.writing() as session:
-        logbook.dismiss(session, mail_id)
+@click.argument("mail_id", metavar="ID", required=False)
+@_all_of
+@_of_person
+def dismiss(mail_id: str | None, all_of: str | None, email: str | None) -> None:
+    _do(mail_id, all_of, email, logbook.dismiss)
 
 
 @activity.command("log-again", help="Try once more to log this mail.")
-@click.argument("mail_id", metavar="ID")
-def log_again(mail_id: str) -> None:
-    with database() as opened, opened.writing() as session:
-        work.log_again(session, mail_id)
+@click.argument("mail_id", metavar="ID", required=False)
+@_all_of
+@_of_person
+def log_again(mail_id: str | None, all_of: str | None, email: str | None) -> None:
+    _do(mail_id, all_of, email, work.log_again)
+
+
+def _do(
+    mail_id: str | None, code: str | None, email: str | None, what: Callable[[Session, str], None]
+) -> None:
+    """With the one mail, or with all of a kind of trouble, whose number is printed."""
+    if (mail_id is None) == (code is None):
+        raise click.UsageError("Name either an ID or --all-of CODE")
+    with database() as opened:
+        if mail_id is not None:
+            with opened.writing() as session:
+                what(session, mail_id)
+            return
+        with opened.reading() as session:
+            person_id = person_by_email(session, email).id if email is not None else None
+            ids = work.ids_in_trouble(session, person_id, str(code))
+        click.echo(str(work.each(opened, ids, what)))
 
 
 @click.command(help="Senders that nobody knows, those with most mails first.")

@@ -133,6 +133,10 @@ _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
         _P, _ADMIN, "The Salesforce user is not let in for the app's key.",
         "Pre-authorise the user's profile or permission set in Setup, External Client App Manager, Policies.",
     ),
+    "unforeseen": (
+        _P, _OPERATOR, "Blindcopy met something in this mail that nobody foresaw.",
+        "Look at the worker's log, and report it; then log the mail again, or dismiss it.",
+    ),
     "lost_text": (
         _P, _OPERATOR, "What was kept of the mail cannot be read, so nobody can say who stood in its header.",
         "Give the worker the key that the relay had, in BLINDCOPY_SECRET_KEY, then log the mail again; or dismiss it.",

@@ -15,7 +15,7 @@ from core.salesforce.troubles import Kind, Trouble, trouble
 from core.storage import sealed
 from core.storage.audit import Change, note, settings_changed
 from core.storage.beats import database_now
-from core.storage.models import ConnectionRow, PersonRow
+from core.storage.models import ConnectionRow, MailRow, PersonRow
 from core.storage.people import Account, account_of
 from core.storage.rows import there
 
@@ -130,6 +130,11 @@ def connect(
     row.access_token = sealed.closed(session, tokens.access_token)
     row.refresh_token = None if tokens.refresh_token is None else sealed.closed(session, tokens.refresh_token)
     row.last_used_at = row.connected_at
+    session.execute(  # what waited for this waits no longer
+        update(MailRow)
+        .where(MailRow.person_id == account.id, MailRow.due_at > row.connected_at, MailRow.state == "waiting")
+        .values(due_at=row.connected_at)
+    )
     note(session, _change(actor, account, None, f"connected as {who.username}"))
     settings_changed(session)
 

@@ -8,9 +8,10 @@ from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.mail import DISMISSIBLE, Copy, Decision, Reason, Row, State
+from core.mail_log import from_json
 from core.refusal import Refusal
 from core.storage.beats import alive
-from core.storage.models import ADDRESS_LENGTH, MailRow, MailTextRow, PersonRow, UnknownSenderRow
+from core.storage.models import ADDRESS_LENGTH, MailLogRow, MailRow, MailTextRow, PersonRow, UnknownSenderRow
 from core.storage.people import NotThere
 from core.storage.rows import fit, insert
 
@@ -154,8 +155,9 @@ def entry(session: Session, mail_id: str) -> Entry:
 
 def dismiss(session: Session, mail_id: str) -> None:
     """A person says that nothing is to be done. Raises NotThere, NotDismissible."""
+    session.get(MailRow, mail_id, with_for_update=True, populate_existing=True)
     found = entry(session, mail_id)
-    if found.row.state not in DISMISSIBLE:
+    if found.row.state not in DISMISSIBLE or _is_being_written(session, mail_id):
         raise NotDismissible(
             "A mail that is “%(state)s” needs nobody; there is nothing to dismiss", state=found.row.state
         )
@@ -165,6 +167,13 @@ def dismiss(session: Session, mail_id: str) -> None:
         .values(state=State.DISMISSED.value, due_at=None, claimed_by=None, claim=MailRow.claim + 1)
     )
     session.execute(delete(MailTextRow).where(MailTextRow.mail_id == mail_id))
+
+
+def _is_being_written(session: Session, mail_id: str) -> bool:
+    """Whether the worker has begun to write a record of it, and does not know yet what came of it."""
+    log = session.get(MailLogRow, mail_id)
+    targets = from_json(None if log is None else log.targets) or ()
+    return any(target.is_tried and target.id is None for target in targets)
 
 
 def _joined() -> Select[MailRow, str]:

@@ -79,15 +79,15 @@ class Rows:
             self._erase(erased)
 
     def _keep(self, texts: Mapping[str, bytes]) -> None:
-        """A text that is there already is the same."""
+        """Of a mail that may still be logged; a text that is there already is the same."""
         if self._box is None:
             raise ValueError("texts are kept encrypted, and there is no key")
         mark = "?" if self._is_sqlite else "%s"
-        one = f"({mark}, {mark})"
-        values = [value for mail_id, text in texts.items() for value in (mail_id, self._box.closed(text))]
-        self._cursor.execute(
-            f"INSERT INTO mail_text (mail_id, content) VALUES {', '.join([one] * len(texts))} ON CONFLICT DO NOTHING",  # noqa: S608  marks only
-            tuple(values),
+        states = ", ".join(f"'{state.value}'" for state in sorted(KEEPS_TEXT))
+        self._cursor.executemany(
+            f"INSERT INTO mail_text (mail_id, content) SELECT id, {mark} FROM mail "  # noqa: S608  marks and words of ours
+            f"WHERE id = {mark} AND state IN ({states}) ON CONFLICT DO NOTHING",
+            [(self._box.closed(text), mail_id) for mail_id, text in texts.items()],
         )
 
     def _erase(self, ids: list[str]) -> None:

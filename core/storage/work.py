@@ -3,7 +3,8 @@
 A claim is a lease: it holds while its worker beats. Settling needs the claim's number, so who was thought dead and
 comes back settles nothing."""
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -17,6 +18,7 @@ from core.refusal import Refusal
 from core.secrets import Undecryptable
 from core.storage import sealed
 from core.storage.beats import alive, database_now
+from core.storage.database import Database
 from core.storage.logbook import entry, first_id, row_of
 from core.storage.models import IgnoredRow, MailLogRow, MailRow, MailTextRow
 from core.storage.rows import fit
@@ -24,6 +26,8 @@ from core.storage.rows import fit
 _FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
 _LONGEST_DETAIL = 500
 _AT_ONCE = 1_000
+_PORTIONS = 5
+_A_FEW = 100
 
 
 class NothingToLogBy(Refusal):
@@ -53,34 +57,51 @@ class End:
     attempts: int | None = None
 
 
-def claim(
-    session: Session, worker: str, *, most: int, only: Collection[int], everything: bool = False
-) -> dict[int, list[Job]]:
-    """Take up to `most` mails of these persons that are due, the longest waiting first; `everything`: mails that wait are
-    due whatever their time."""
+def make_due(session: Session) -> datetime:
+    """Whatever waits is due now; the moment by which it is."""
     now = database_now(session)
-    is_due = MailRow.due_at <= now
-    if everything:
-        is_due = or_(is_due, and_(MailRow.due_at.is_not(None), MailRow.state.in_(_FOR_THE_WORKER)))
-    query = (
-        select(MailRow)
-        .where(
-            is_due,
-            MailRow.person_id.in_(only),
-            or_(MailRow.claimed_by.is_(None), MailRow.claimed_by.not_in(alive(now))),
-        )
-        .order_by(MailRow.due_at)
-        .limit(most)
-        .with_for_update(skip_locked=True)
+    session.execute(
+        update(MailRow)
+        .where(MailRow.due_at > now, MailRow.state.in_(_FOR_THE_WORKER), MailRow.claimed_by.is_(None))
+        .values(due_at=now)
     )
-    rows = session.scalars(query).all()
-    logs_of = _logs(session, [row.id for row in rows])
+    return now
+
+
+def let_go(session: Session, worker: str) -> None:
+    """Claims of this worker that it does not know of any more."""
+    session.execute(update(MailRow).where(MailRow.claimed_by == worker).values(claimed_by=None))
+
+
+def claim(
+    session: Session, worker: str, *, most: int, only: Collection[int], due_by: datetime | None = None
+) -> dict[int, list[Job]]:
+    """Take up to `most` mails of these persons that are due, the longest waiting first, yet of nobody so many that the
+    others get none."""
+    now = database_now(session)
     found: dict[int, list[Job]] = {}
-    for row in rows:
-        was_taken_over = row.claimed_by is not None
-        row.claimed_by, row.claim = worker, row.claim + 1
-        job = Job(row_of(row), row.claim, row.attempts, logs_of.get(row.id, MailLog()), was_taken_over)
-        found.setdefault(row.person_id, []).append(job)
+    for _ in range(_PORTIONS):
+        full = [person for person, jobs in found.items() if len(jobs) >= most // _PORTIONS]
+        query = (
+            select(MailRow)
+            .where(
+                MailRow.due_at <= (due_by or now), MailRow.person_id.in_(only), MailRow.person_id.not_in(full),
+                or_(MailRow.claimed_by.is_(None), and_(MailRow.claimed_by != worker, MailRow.claimed_by.not_in(alive(now)))),
+            )
+            .order_by(MailRow.due_at)
+            .limit(most // _PORTIONS)
+            .with_for_update(skip_locked=True)
+        )  # fmt: skip
+        rows = session.scalars(query).all()
+        logs_of = _logs(session, [row.id for row in rows])
+        for row in rows:
+            was_taken_over = row.claimed_by is not None
+            row.claimed_by, row.claim = worker, row.claim + 1
+            job = Job(row_of(row), row.claim, row.attempts, logs_of.get(row.id, MailLog()), was_taken_over)
+            found.setdefault(row.person_id, []).append(job)
+        if len(rows) < most // _PORTIONS:
+            break
+        session.flush()
     return found
 
 
@@ -121,24 +142,13 @@ def settle(session: Session, ends: Sequence[End]) -> None:
             session.execute(delete(MailTextRow).where(MailTextRow.mail_id == end.job.row.id))
 
 
-def release(session: Session, jobs: Sequence[Job]) -> None:
-    """Let go of jobs that could not be begun; they are due as before."""
-    for job in jobs:
-        session.execute(
-            update(MailRow)
-            .where(MailRow.id == job.row.id, MailRow.claim == job.claim)
-            .values(claimed_by=None)
-        )
-
-
-def put_off(session: Session, jobs: Sequence[Job], due_at: datetime) -> None:
-    """Let go of jobs that came to no end, until later."""
-    for job in jobs:
-        session.execute(
-            update(MailRow)
-            .where(MailRow.id == job.row.id, MailRow.claim == job.claim, MailRow.claimed_by.is_not(None))
-            .values(claimed_by=None, due_at=due_at)
-        )
+def put_off(session: Session, job: Job, due_at: datetime) -> None:
+    """Let go of a job that came to no end, until later."""
+    session.execute(
+        update(MailRow)
+        .where(MailRow.id == job.row.id, MailRow.claim == job.claim, MailRow.claimed_by.is_not(None))
+        .values(claimed_by=None, due_at=due_at, attempts=MailRow.attempts + 1)
+    )
 
 
 def is_anything_waiting(session: Session) -> bool:
@@ -168,6 +178,7 @@ def can_log_again(row: Row) -> bool:
 
 def log_again(session: Session, mail_id: str) -> None:
     """Have the worker try once more. Raises NotThere, NothingToLogBy."""
+    _lock(session, mail_id)
     row = entry(session, mail_id).row
     if not can_log_again(row):
         raise NothingToLogBy(
@@ -190,10 +201,34 @@ def log_again(session: Session, mail_id: str) -> None:
 
 
 def pick(session: Session, mail_id: str, ids: Sequence[str]) -> None:
-    """Log this mail on the records that a person chose. Raises NotThere, NothingToLogBy."""
-    known = log_of(session, mail_id)
+    """Log this unmatched mail on the records that a person chose; what it stands on already stays.
+
+    Raises NotThere, NothingToLogBy."""
+    _lock(session, mail_id)
+    row = entry(session, mail_id).row
+    if row.state is not State.UNMATCHED:
+        raise NothingToLogBy("This mail is “%(state)s”, so no record can be chosen for it", state=row.state)
     log_again(session, mail_id)
-    _keep(session, mail_id, replace(known, targets=None, trace={**known.trace, "picked": list(ids)}))
+    known = log_of(session, mail_id)
+    chosen = list({one[:15]: one for one in ids}.values())
+    _keep(session, mail_id, replace(known, trace={**known.trace, "picked": chosen, "needs_match": True}))
+
+
+def _lock(session: Session, mail_id: str) -> None:
+    """A person and a worker at one mail wait for each other."""
+    session.get(MailRow, mail_id, with_for_update=True, populate_existing=True)
+
+
+def each(database: Database, ids: Sequence[str], what: Callable[[Session, str], None]) -> int:
+    """Do something with each mail, a few at a time; those that are in another state by now are left alone. How many."""
+    done = 0
+    for start in range(0, len(ids), _A_FEW):
+        with database.writing() as session:
+            for mail_id in ids[start : start + _A_FEW]:
+                with contextlib.suppress(Refusal):
+                    what(session, mail_id)
+                    done += 1
+    return done
 
 
 def ids_in_trouble(session: Session, person_id: int | None, code: str) -> list[str]:

@@ -102,7 +102,9 @@ def fields(
 def identifier(row: Row) -> str:
     """By which the mail is found again: its Message-ID, or one made of our own id."""
     return (
-        row.message_id if row.message_id and len(row.message_id) <= 255 else f"<{row.id}@blindcopy.invalid>"
+        row.message_id
+        if row.message_id and len(row.message_id.encode("utf-8", "replace")) <= 255
+        else f"<{row.id}@blindcopy.invalid>"
     )
 
 
@@ -140,7 +142,14 @@ def _email_message(
         return [one for one in target.who if places.get(one, Where.TO) is where] or None
 
     def others(where: Where) -> str | None:
-        return "; ".join(one for one, place in places.items() if "@" in one and place is where) or None
+        """As many whole addresses as fit; the three fields have room for the same."""
+        text = ""
+        for one, place in places.items():
+            longer = f"{text}; {one}" if text else one
+            is_other = "@" in one and place is where
+            if is_other and len(longer.encode()) <= features.email_fields.get("ToAddress", 0) * _MARGIN:
+                text = longer
+        return text or None
 
     html = content.html if rules.keep is Keep.TEXT else None
     is_whole = (
@@ -157,6 +166,7 @@ def _email_message(
         "HtmlBody": html if is_whole and not target.cuts else None,
         "FromAddress": row.sender,
         "FromName": content.name or None,
+        "FromId": author.user_id,
         "ToIds": ids(Where.TO),
         "CcIds": ids(Where.CC),
         "BccIds": ids(Where.BCC),

@@ -9,7 +9,7 @@ from email import policy
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.utils import getaddresses
-from html.parser import HTMLParser
+from html import unescape
 
 from core.addresses import address_key
 
@@ -17,6 +17,9 @@ _ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "applic
 _ARMOUR = "-----BEGIN PGP MESSAGE-----"
 _DEEPEST = 30
 _LONGEST_HEADER = 64 * 1024
+_MOST_OF_A_PAGE = 131_072
+_MOST_OF_A_TEXT = 40_000
+"""Characters; Salesforce takes 32,000, and of a page 131,072 at most (facts: EmailMessage, sizes)."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _BLOCKS = frozenset(
     {
@@ -40,6 +43,10 @@ _BLOCKS = frozenset(
     }
 )
 _SILENT = frozenset({"script", "style", "head", "title"})
+_SPACES = re.compile(r"\s+")
+_TAG = re.compile(r"<!--.*?(?:-->|\Z)|<\s*(/?[A-Za-z][A-Za-z0-9]*)?[^>]*(?:>|\Z)", re.DOTALL)
+"""A comment or a tag; one that does not end goes to the end of the page, so that nothing is looked at twice."""
+_ADDRESS = re.compile(r"[^\s<>,;:\"()@\[\]]+@[^\s<>,;:\"()@]+")
 
 
 @dataclass(frozen=True)
@@ -63,21 +70,32 @@ def read_content(raw: bytes) -> Content:
         plain, html, is_encrypted = _texts(mail)
     except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
         return Content()
+    text = plain if plain is not None or html is None else readable(html[:_MOST_OF_A_PAGE])
     return Content(
-        to=_keys(mail, "to"), cc=_keys(mail, "cc"), name=_name(mail),
-        text=plain if plain is not None or html is None else readable(html), html=html, is_encrypted=is_encrypted,
+        to=_keys(mail, "to"), cc=_keys(mail, "cc"), name=_name(mail), text=None if text is None else text[:_MOST_OF_A_TEXT],
+        html=html if html is None or len(html) <= _MOST_OF_A_PAGE else None, is_encrypted=is_encrypted,
     )  # fmt: skip
 
 
 def readable(html: str) -> str:
-    """The words of a page, a line for each block."""
-    words = _Words()
-    try:
-        words.feed(html)
-        words.close()
-    except (AssertionError, ValueError):
-        return words.text()
-    return words.text()
+    """The words of a page, a line for each block; in one pass, whatever the page."""
+    parts: list[str] = []
+    position, silent = 0, ""
+    for found in _TAG.finditer(html):
+        if not silent:
+            parts.append(_SPACES.sub(" ", html[position : found.start()]))
+        position = found.end()
+        name = (found.group(1) or "").lower()
+        if silent:
+            silent = "" if name == f"/{silent}" else silent
+        elif name in _SILENT:
+            silent = name
+        elif name.lstrip("/") in _BLOCKS:
+            parts.append("\n")
+    if not silent:
+        parts.append(_SPACES.sub(" ", html[position:]))
+    lines = [line.strip() for line in unescape("".join(parts)).split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def fitting(text: str, most: int) -> str:
@@ -86,33 +104,6 @@ def fitting(text: str, most: int) -> str:
     if len(encoded) <= most:
         return text
     return encoded[: max(0, most)].decode("utf-8", "ignore")
-
-
-class _Words(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._parts: list[str] = []
-        self._silent = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _SILENT:
-            self._silent += 1
-        elif tag in _BLOCKS:
-            self._parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _SILENT:
-            self._silent = max(0, self._silent - 1)
-        elif tag in _BLOCKS:
-            self._parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self._parts.append(re.sub(r"\s+", " ", data))
-
-    def text(self) -> str:
-        lines = [line.strip() for line in "".join(self._parts).split("\n")]
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def _unstuffed(raw: bytes) -> bytes:
@@ -186,9 +177,11 @@ def clean(text: str) -> str:
 
 def _keys(mail: Message, name: str) -> tuple[str, ...]:
     values = [str(value)[:_LONGEST_HEADER] for value in mail.get_all(name) or ()]
-    return tuple(
-        dict.fromkeys(address_key(address) for _name, address in getaddresses(values) if "@" in address)
-    )
+    try:
+        found = [address for _name, address in getaddresses(values)]
+    except Exception:  # noqa: BLE001  RecursionError, for comments that never end
+        found = [address for value in values for address in _ADDRESS.findall(value)]
+    return tuple(dict.fromkeys(address_key(address) for address in found if "@" in address))
 
 
 def _name(mail: Message) -> str:

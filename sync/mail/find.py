@@ -15,6 +15,7 @@ from sync.mail.people import Deal, Found, Person
 MOST_ADDRESSES = 100
 _LONGEST_LIST = 12_000
 """Bytes of a list in the query's URL, which ends at 16,384 (REST guide, status 414)."""
+_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\'\""})
 _SECONDS_GOOD = 60.0
 _MOST_KNOWN = 20_000
 _NOT_TO_BE_SEEN = ("INVALID_TYPE", "INVALID_FIELD")
@@ -80,16 +81,19 @@ def _asked(
     now = time.monotonic()
     if len(known) > _MOST_KNOWN:
         known.clear()
-    asked = [one for one in addresses if one not in known or known[one][0] < now]
-    for some in _batches(asked, MOST_ADDRESSES):
+    fresh = {one: known[one] for one in addresses if one in known and known[one][0] >= now}
+    asked = [one for one in addresses if one not in fresh]
+    for some in in_batches(asked, MOST_ADDRESSES):
         found: dict[str, list[Person]] = {one: [] for one in some}
         soql = f"SELECT Id, Name, Email, CreatedDate, LastActivityDate, {more} FROM {sobject} WHERE Email IN {{}}"  # noqa: S608  our own words
         for row in _seen(client, soql, some):
             address = address_key(str(row["Email"] or ""))
             if address in found:
                 found[address].append(read(row, address))
-        known |= {address: (now + _SECONDS_GOOD, tuple(persons)) for address, persons in found.items()}
-    return {address: known[address][1] for address in addresses}
+        learnt = {address: (now + _SECONDS_GOOD, tuple(persons)) for address, persons in found.items()}
+        known.update(learnt)
+        fresh |= learnt
+    return {address: fresh[address][1] for address in addresses}
 
 
 def _seen(client: Client, soql: str, values: list[str]) -> list[Record]:
@@ -139,7 +143,7 @@ def _with_converted(
 def _deals(client: Client, contacts: Sequence[str]) -> tuple[Deal, ...]:
     """Open opportunities by contact role, the primary ones first (object reference, OpportunityContactRole)."""
     found = []
-    for some in _batches(list(dict.fromkeys(contacts)), 400):
+    for some in in_batches(list(dict.fromkeys(contacts)), 400):
         found += _seen(
             client,
             "SELECT OpportunityId, ContactId, IsPrimary, Opportunity.Name, Opportunity.AccountId, Opportunity.LastModifiedDate "
@@ -156,12 +160,12 @@ def _deals(client: Client, contacts: Sequence[str]) -> tuple[Deal, ...]:
     )  # fmt: skip
 
 
-def _batches(values: list[str], most: int) -> Iterator[list[str]]:
+def in_batches(values: Sequence[str], most: int) -> Iterator[list[str]]:
     """So many at once that the query's URL is not too long."""
     batch: list[str] = []
     length = 0
-    for value in values:
-        size = len(quote(value)) + 9  # quotes and comma, quoted
+    for value in dict.fromkeys(values):
+        size = len(quote(value.translate(_ESCAPED))) + 9  # quotes and comma, quoted
         if batch and (len(batch) >= most or length + size > _LONGEST_LIST):
             yield batch
             batch, length = [], 0

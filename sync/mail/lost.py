@@ -1,43 +1,60 @@
 """Records whose write was begun and whose end nobody knows: looked for in Salesforce."""
 
-from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from core.mail import Row
 from core.mail_log import EMAIL_MESSAGE, Target
 from core.salesforce.client import Client, Record
 from sync.mail.activity import identifier, iso, last_line
+from sync.mail.find import in_batches
 
 _AT_ONCE = 50
 _BEFORE = timedelta(minutes=5)
-"""Our clock may be behind Salesforce's by so much."""
+"""Our clock may be ahead of Salesforce's by so much."""
+_LONGEST = timedelta(minutes=20)
+"""More than lies between the beginning of a write and the time from which it may be repeated."""
 
-Sought = tuple[Row, Target]
+
+@dataclass(frozen=True)
+class Sought:
+    """A record that may be there. `not_before`: until when its write may still show; it was begun well before."""
+
+    row: Row
+    target: Target
+    not_before: datetime | None
+
+    @property
+    def begun(self) -> datetime:
+        """When the write can have been begun at the earliest."""
+        return self.row.time if self.not_before is None else max(self.row.time, self.not_before - _LONGEST)
 
 
 def look_for(client: Client, user_id: str, sought: Sequence[Sought]) -> list[str | None]:
     """The id of each record that is there, None for one that is not. Raises Unavailable, Refused."""
-    mails = [one for one in sought if one[1].kind == EMAIL_MESSAGE]
-    tasks = [one for one in sought if one[1].kind != EMAIL_MESSAGE]
+    mails = [one for one in sought if one.target.kind == EMAIL_MESSAGE]
+    tasks = [one for one in sought if one.target.kind != EMAIL_MESSAGE]
     found: dict[tuple[str, tuple[str, ...]], str] = {}
-    for some in _batches(mails):
-        found |= _email_messages(client, some)
+    if mails:
+        found |= _email_messages(client, mails)
     if tasks:
         found |= _tasks(client, user_id, tasks)
-    return [found.get((row.id, target.on)) for row, target in sought]
+    return [found.get((one.row.id, one.target.on)) for one in sought]
 
 
 def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str, tuple[str, ...]], str]:
     """By message identifier and time, and by all whom it stands on."""
-    identifiers = list(dict.fromkeys(identifier(row) for row, _ in sought))
-    there = client.query(
-        "SELECT Id, MessageIdentifier, MessageDate, RelatedToId FROM EmailMessage WHERE MessageIdentifier IN {}",
-        identifiers,
-    )
+    there: list[Record] = []
+    for some in in_batches([identifier(one.row) for one in sought], _AT_ONCE):
+        there += client.query(
+            "SELECT Id, MessageIdentifier, MessageDate, RelatedToId FROM EmailMessage WHERE MessageIdentifier IN {}",
+            some,
+        )
     if not there:
         return {}
     people: dict[str, set[str]] = {}
-    for some in _slices([str(one["Id"]) for one in there]):
+    for some in in_batches([str(one["Id"]) for one in there], 400):
         for relation in client.query(
             "SELECT EmailMessageId, RelationId, RelationType FROM EmailMessageRelation WHERE EmailMessageId IN {}",
             some,
@@ -47,7 +64,8 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
                     str(relation["RelationId"])[:15]
                 )
     found = {}
-    for row, target in sought:
+    for each in sought:
+        row, target = each.row, each.target
         for one in there:
             on = people.get(str(one["Id"]), set()) | (
                 {str(one["RelatedToId"])[:15]} if one["RelatedToId"] else set()
@@ -55,7 +73,7 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
             is_it = (
                 one["MessageIdentifier"] == identifier(row)
                 and str(one["MessageDate"])[:19] == iso(row.time)[:19]
-                and on == {each[:15] for each in target.on}
+                and on == {record[:15] for record in target.on}
             )
             if is_it:
                 found[row.id, target.on] = str(one["Id"])
@@ -63,10 +81,10 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
 
 
 def _tasks(client: Client, user_id: str, sought: Sequence[Sought]) -> dict[tuple[str, tuple[str, ...]], str]:
-    """By owner, subtype and time, and by the last line of the comments, which no query can ask for."""
-    since = min(row.time for row, _ in sought) - _BEFORE
+    """By owner and time, and by the last line of the comments, which no query can ask for."""
+    since = min(one.begun for one in sought) - _BEFORE
     there = client.query(
-        "SELECT Id, WhoId, WhatId, Description FROM Task WHERE OwnerId = {} AND TaskSubtype = 'Email' AND CreatedDate >= {}",
+        "SELECT Id, WhoId, WhatId, Description FROM Task WHERE OwnerId = {} AND IsClosed = true AND CreatedDate >= {}",
         user_id, since,
     )  # fmt: skip
     by_line: dict[str, list[Record]] = {}
@@ -74,21 +92,12 @@ def _tasks(client: Client, user_id: str, sought: Sequence[Sought]) -> dict[tuple
         lines = str(one["Description"] or "").rstrip().rsplit("\n", 1)
         by_line.setdefault(lines[-1].strip(), []).append(one)
     found = {}
-    for row, target in sought:
+    for each in sought:
+        row, target = each.row, each.target
         for one in by_line.get(last_line(row), ()):
             who = {str(one["WhoId"])[:15]} if one["WhoId"] else set()
             what = str(one["WhatId"])[:15] if one["WhatId"] else None
-            is_it = who <= {each[:15] for each in target.who} and bool(who) == bool(target.who)
+            is_it = who <= {record[:15] for record in target.who} and bool(who) == bool(target.who)
             if is_it and what == (target.what[:15] if target.what else None):
                 found[row.id, target.on] = str(one["Id"])
     return found
-
-
-def _batches(sought: Sequence[Sought]) -> Iterator[Sequence[Sought]]:
-    for start in range(0, len(sought), _AT_ONCE):
-        yield sought[start : start + _AT_ONCE]
-
-
-def _slices(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), 400):
-        yield ids[start : start + 400]

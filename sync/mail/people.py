@@ -87,10 +87,11 @@ class Choice:
         return not (self.contacts or self.leads or self.related)
 
     def without(self, ids: Collection[str]) -> "Choice":
-        """The same without these records, on which the mail stands already."""
+        """The same without these records, on which the mail stands already; the first fifteen characters say which."""
+        ids = {one[:15] for one in ids}
         return Choice(
-            tuple(one for one in self.contacts if one.id not in ids), tuple(one for one in self.leads if one.id not in ids),
-            tuple(one for one in self.related if one.id not in ids), self.open_deals,
+            tuple(one for one in self.contacts if one.id[:15] not in ids), tuple(one for one in self.leads if one.id[:15] not in ids),
+            tuple(one for one in self.related if one.id[:15] not in ids), self.open_deals,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from core.salesforce.client import Client
 from core.salesforce.login import Refused
 from core.subject import LONGEST_TASK_SUBJECT
 from sync.mail.activity import identifier
+from sync.mail.find import in_batches
 
 _AT_ONCE = 50
 _BEFORE = timedelta(minutes=1)
@@ -18,11 +19,10 @@ _PREFIXES = ("", "Email: ")
 def confirmed(client: Client, user_id: str, rows: Sequence[Row]) -> frozenset[str]:
     """The ids of those that are there: by message identifier, or as exactly one e-mail task of that owner with that
     subject since then. Raises Unavailable, Refused."""
-    found = set()
-    for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        there = _identifiers(client, [identifier(row) for row in some])
-        found |= {row.id for row in some if identifier(row) in there}
+    there: set[str] = set()
+    for some in in_batches([identifier(row) for row in rows], _AT_ONCE):
+        there |= _identifiers(client, some)
+    found = {row.id for row in rows if identifier(row) in there}
     left = [row for row in rows if row.id not in found and row.subject]
     return frozenset(found | _by_subject(client, user_id, left)) if left else frozenset(found)
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from core.addresses import matches
 from core.connections import Connections
 from core.mail import State
 from core.mail_log import TASK, MailLog, Target
@@ -29,7 +30,7 @@ from sync.mail.activity import Author, Features, fields, targets
 from sync.mail.content import Content, read_content
 from sync.mail.features import FeatureBook
 from sync.mail.find import Directory
-from sync.mail.lost import look_for
+from sync.mail.lost import Sought, look_for
 from sync.mail.people import (
     Choice,
     Found,
@@ -44,13 +45,19 @@ from sync.mail.receipts import confirmed
 
 A_LATE_COMMIT = timedelta(minutes=11)
 """A call may take ten minutes (limits, "API Request Limits"), and shows only then."""
+_A_RENEWAL = timedelta(minutes=3)
+"""Before the call goes out its session may have to be renewed."""
+_FRESH = timedelta(seconds=10)
+_LONGEST_LOOK_FOR_A_RECEIPT = timedelta(days=1)
+_MOST_CHARACTERS = 1_000_000
+"""Of the texts of one call, so that large mails need no more memory than small ones."""
 _FIRST_LOOK_FOR_A_MATCH = timedelta(minutes=10)
 _LAST_LOOK_FOR_A_MATCH = timedelta(hours=6)
 _LOOKS_FOR_A_RECEIPT = (1, 3, 12)
 """In terms of `receipt-after`."""
 _MOST_CUTS = 4
 _MOST_TRIES_TOLD = 10
-_SMALL = 64 * 1024
+_SMALL = 16 * 1024
 _STALE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "CANNOT_UPDATE_CONVERTED_LEAD"})
 _SCHEMA = frozenset(
     {
@@ -86,10 +93,7 @@ class _Mail:
     needs_match: bool = False
 
     def __post_init__(self) -> None:
-        trace = self.log.trace
-        self.needs_match = self.log.targets is None or bool(
-            trace.get("rematched") and not trace.get("matched_anew")
-        )
+        self.needs_match = self.log.targets is None or bool(self.log.trace.get("needs_match"))
 
     @property
     def is_copy(self) -> bool:
@@ -148,17 +152,33 @@ class _Batch:
 
     def work(self) -> None:
         """Raises Unavailable, Refused."""
-        self._client = client = self._recorder.connections.client(self._person.connection)
+        try:
+            self._client = client = self._recorder.connections.client(self._person.connection)
+        except Refused as refused:
+            self._put_off(refused.trouble)
+            return
         if not self._may_go_on(client):
             self._release()
             return
         self._look_for_receipts(client, [mail for mail in self._waiting.values() if mail.is_copy])
-        new = [mail for mail in self._waiting.values() if mail.needs_match]
-        self._match(client, new)
-        writing = [mail for mail in self._waiting.values() if mail.missing]
-        self._look_for_lost(client, writing)
-        self._write(client, [mail for mail in writing if mail.job.row.id in self._waiting])
+        self._look_for_lost(client, list(self._waiting.values()))
+        self._leave_out_whom_nobody_wants()
+        self._match(
+            client, [mail for mail in self._waiting.values() if mail.needs_match and not mail.log.uncertain]
+        )
+        self._write(
+            client, [mail for mail in self._waiting.values() if mail.missing and not mail.needs_match]
+        )
         self._finish()
+
+    def _leave_out_whom_nobody_wants(self) -> None:
+        """Somebody who came to the never-log list while the mail waited is not written to."""
+        policy = self._person.policy
+        unwanted = (*policy.own_domains, *policy.never_log, *self._person.ignored)
+        for mail in self._waiting.values():
+            is_open = bool(mail.missing) and not mail.log.uncertain
+            if is_open and any(matches(address, unwanted) for address in mail.log.trace.get("places", ())):
+                mail.needs_match = True
 
     def stop_for(self, trouble: Trouble) -> bool:
         """What is left comes back later: when the session, the limit, the person or time has mended it."""
@@ -168,15 +188,23 @@ class _Batch:
         if trouble.kind is Kind.LIMIT:
             with self._database.writing() as session:
                 organisations.pause(session, self._person.connection.identity.organisation_id, trouble.code)
-        if trouble.kind in {Kind.NO_API, Kind.LIMIT, Kind.CONNECTION}:
+        for mail in list(self._waiting.values()):
+            if mail.log.targets and not mail.missing and not mail.needs_match:
+                self._end(mail, State.LOGGED)
+        if trouble.kind in {Kind.NO_API, Kind.LIMIT}:
             self._release()
-            return trouble.kind is not Kind.LIMIT  # the others wait for a person
+            return False
         for mail in list(self._waiting.values()):
             if trouble.kind is Kind.PERMANENT and not mail.is_copy:
                 self._end(mail, State.FAILED, trouble)
             else:
                 self._later(mail, trouble)
         return trouble.kind is Kind.PERMANENT
+
+    def _put_off(self, trouble: Trouble) -> None:
+        """Salesforce cannot be opened for this person: nothing is wrong with the mails."""
+        for mail in list(self._waiting.values()):
+            self._later(mail, trouble)
 
     def note_usage(self) -> None:
         if self._client is not None:
@@ -211,7 +239,13 @@ class _Batch:
         """Copies that were sent: after a while, three times and twelve times that, Salesforce is asked whether it has them."""
         if not mails:
             return
-        found = confirmed(client, self._person.connection.identity.user_id, [mail.job.row for mail in mails])
+        try:
+            found = confirmed(
+                client, self._person.connection.identity.user_id, [mail.job.row for mail in mails]
+            )
+        except (Refused, Unavailable) as error:
+            self._no_receipts(mails, error.trouble)
+            return
         after = timedelta(minutes=self._person.policy.receipt_after)
         for mail in mails:
             looks = mail.job.attempts + 1
@@ -222,6 +256,14 @@ class _Batch:
             else:
                 mail.note(outcome="not-confirmed")
                 self._end(mail, State.COPIED)
+
+    def _no_receipts(self, mails: Sequence[_Mail], trouble: Trouble) -> None:
+        """That receipts cannot be had concerns the copies only; they are not looked for for ever."""
+        for mail in mails:
+            mail.note(outcome="not-confirmed")
+            is_old = _now() - mail.job.row.time > _LONGEST_LOOK_FOR_A_RECEIPT
+            due_at = None if is_old or trouble.kind is Kind.PERMANENT else _now() + _FIRST_LOOK_FOR_A_MATCH
+            self._end(mail, State.COPIED, trouble, due_at=due_at)
 
     # -- matching
 
@@ -273,8 +315,7 @@ class _Batch:
         rules = self._person.rules
         already = {one for target in mail.log.written for one in target.on}
         mail.needs_match = False
-        if mail.log.trace.get("rematched"):
-            mail.note(matched_anew=True)
+        mail.note(needs_match=False)
         if from_what is not None:
             mail.note(**_told(choice, *from_what))
         if choice.is_empty:
@@ -311,42 +352,53 @@ class _Batch:
     def _look_for_lost(self, client: Client, mails: Sequence[_Mail]) -> None:
         """Writes that were begun and whose end nobody knows."""
         lost = [
-            (mail, target) for mail in mails for target in mail.missing
-            if target.is_tried and not self._features_of(client, target).has_key(target.kind)
+            (mail, target) for mail in mails for target in mail.log.uncertain
+            if target.is_sought or mail.needs_match or not self._features_of(client, target).has_key(target.kind)
         ]  # fmt: skip
         if not lost:
             return
+        user_id = self._person.connection.identity.user_id
         found = look_for(
-            client, self._author(lost[0][0]).user_id, [(mail.job.row, target) for mail, target in lost]
+            client, user_id, [Sought(mail.job.row, target, mail.log.not_before) for mail, target in lost]
         )
         for (mail, target), record_id in zip(lost, found, strict=True):
             not_before = mail.log.not_before
             if record_id is not None:
                 mail.put(target, replace(target, id=record_id))
-            elif not_before is not None and _now() < not_before and mail.job.row.id in self._waiting:
+            elif not_before is None or _now() >= not_before:
+                mail.put(
+                    target, replace(target, is_tried=False, is_sought=False)
+                )  # nothing can come any more
+            elif mail.job.row.id in self._waiting:
                 self._wait(mail, min(not_before, _now() + self._pause(mail)))
 
     def _write(self, client: Client, mails: Sequence[_Mail]) -> None:
         wanted = [(mail, target) for mail in mails for target in mail.missing]
         wanted.sort(key=lambda pair: pair[1].kind)
-        start = 0
-        while start < len(wanted):
-            kind = wanted[start][1].kind
-            some = [pair for pair in wanted[start : start + MOST_RECORDS] if pair[1].kind == kind]
-            start += len(some)
-            self._write_some(client, kind, some)
+        some: list[tuple[_Mail, Target]] = []
+        records: list[dict[str, Any]] = []
+        size = 0
+        for mail, target in wanted:
+            made = self._fields(client, mail, target)
+            is_full = len(some) == MOST_RECORDS or size > _MOST_CHARACTERS
+            if some and (is_full or some[0][1].kind != target.kind):
+                self._write_some(client, some[0][1].kind, some, records)
+                some, records, size = [], [], 0
+            some.append((mail, target))
+            records.append(made)
+            size += sum(len(value) for value in made.values() if isinstance(value, str))
+        if some:
+            self._write_some(client, some[0][1].kind, some, records)
 
-    def _write_some(self, client: Client, kind: str, pairs: list[tuple[_Mail, Target]]) -> None:
+    def _write_some(
+        self, client: Client, kind: str, pairs: list[tuple[_Mail, Target]], records: list[dict[str, Any]]
+    ) -> None:
         """One call: what is meant is noted, then done, then what came of it is taken in."""
-        records = [self._fields(client, mail, target) for mail, target in pairs]
         begun = [(mail, replace(target, is_tried=True)) for mail, target in pairs]
+        were_tried = [target.is_tried for _, target in pairs]
         for (mail, old), (_, new) in zip(pairs, begun, strict=True):
             mail.put(old, new)
-        not_before = _now() + A_LATE_COMMIT
-        for mail in {mail.job.row.id: mail for mail, _ in begun}.values():
-            mail.log = replace(mail.log, not_before=not_before)
-        with self._database.writing() as session:
-            ours = work.intend(session, [(mail.job, mail.log) for mail, _ in begun])
+        ours = self._noted(begun)
         for mail, _ in begun:
             if mail.job.row.id not in ours:
                 self._waiting.pop(
@@ -356,14 +408,31 @@ class _Batch:
         try:
             answers = client.create(kind, [records[number] for number in still])
         except Refused:
-            for mail, target in begun:
-                mail.put(target, replace(target, is_tried=False))
+            for (mail, target), was_tried in zip(begun, were_tried, strict=True):
+                mail.put(target, replace(target, is_tried=was_tried))
             raise
         for number, answer in zip(still, answers, strict=True):
-            self._take_in(client, *begun[number], answer)
+            self._take_in(client, *begun[number], answer, was_tried=were_tried[number])
 
-    def _take_in(self, client: Client, mail: _Mail, target: Target, answer: Written) -> None:
-        """What became of one record."""
+    def _noted(self, begun: Sequence[tuple[_Mail, Target]]) -> frozenset[str]:
+        """What is about to be written is in the database, from just now; the ids of the mails that are still ours.
+
+        Who was asleep in between, with the whole machine perhaps, notes it again: somebody else may have it by now."""
+        mails = {mail.job.row.id: mail for mail, _ in begun}
+        while True:
+            noted_at = _now()
+            for mail in mails.values():
+                mail.log = replace(mail.log, not_before=noted_at + A_LATE_COMMIT + _A_RENEWAL)
+            with self._database.writing() as session:
+                ours = work.intend(session, [(mail.job, mail.log) for mail in mails.values()])
+            if _now() - noted_at < _FRESH:
+                return ours
+
+    def _take_in(
+        self, client: Client, mail: _Mail, target: Target, answer: Written, *, was_tried: bool
+    ) -> None:
+        """What became of one record. `was_tried`: an earlier write of it has an end that nobody knows, and a refusal of this
+        one says nothing of that."""
         if answer.id is not None:
             mail.put(target, replace(target, id=answer.id))
             return
@@ -377,6 +446,10 @@ class _Batch:
             known = _DUPLICATE_OF.search(trouble.detail)
             mail.put(target, replace(target, id=known.group(1) if known else "there"))
             return
+        if was_tried:
+            mail.put(target, replace(target, is_sought=True))
+            mail.trouble = mail.trouble or trouble_of("SERVER_UNAVAILABLE")
+            return
         untried = replace(target, is_tried=False)
         if code == "STRING_TOO_LONG" and target.cuts < _MOST_CUTS:
             untried = replace(untried, cuts=target.cuts + 1)
@@ -386,7 +459,7 @@ class _Batch:
         elif code in _STALE and not mail.log.trace.get("rematched"):
             # a record is gone since it was found: who is there now is looked for once more, for what is not written yet
             self._directory.forget(mail.log.trace.get("places", {}))
-            mail.note(rematched=True, picked=None)
+            mail.note(rematched=True, picked=None, needs_match=True)
             mail.needs_match = True
         else:
             mail.trouble = mail.trouble or trouble
@@ -397,17 +470,28 @@ class _Batch:
     def _finish(self) -> None:
         for mail in list(self._waiting.values()):
             trouble = mail.trouble
-            if mail.needs_match:
+            if mail.needs_match and not mail.log.uncertain:
                 mail.log = replace(mail.log, targets=mail.log.written)
-                self._wait(mail, _now())
+                self._wait(mail, mail.job.row.time)  # at once
             elif mail.log.targets is not None and not mail.missing:
                 self._end(mail, State.LOGGED)
-            elif trouble is not None and trouble.kind in {Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION}:
+            elif (
+                trouble is not None
+                and trouble.kind in {Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION}
+                and not mail.log.uncertain
+            ):
                 self._end(mail, State.FAILED, trouble)
             elif trouble is None:
-                self._wait(mail, _now())  # with what was learnt it goes at once
+                self._wait(mail, mail.job.row.time)  # with what was learnt it goes at once
             else:
+                self._pause_for(trouble)
                 self._later(mail, trouble)
+
+    def _pause_for(self, trouble: Trouble) -> None:
+        """A limit that single records met, such as storage, is the whole organisation's."""
+        if trouble.kind is Kind.LIMIT:
+            with self._database.writing() as session:
+                organisations.pause(session, self._person.connection.identity.organisation_id, trouble.code)
 
     def _later(self, mail: _Mail, trouble: Trouble) -> None:
         tries = [*mail.log.trace.get("tries", ()), [_now().isoformat(timespec="seconds"), trouble.code]]

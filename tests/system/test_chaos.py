@@ -29,6 +29,7 @@ PERSONS = 6
 WORKER = """
 import sync.mail.record as record
 from datetime import timedelta
+record._A_RENEWAL = timedelta(0)
 record.A_LATE_COMMIT = timedelta(seconds={seconds})  # else the test would take as long as a late commit may
 from sync.__main__ import main
 main(prog_name="worker")
