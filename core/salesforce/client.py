@@ -5,7 +5,7 @@ in the session's adapter. Its exceptions carry the whole query in their text and
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -183,7 +183,12 @@ class Client:
         except Refused as refused:
             if self._renew is None or refused.trouble.kind is not Kind.SESSION:
                 raise
-        self._open(self._renew())
+        try:
+            self._open(self._renew())
+        except (
+            Refused
+        ) as refused:  # whatever it is, it is the connection's trouble and not that of what was asked
+            raise Refused(replace(refused.trouble, kind=Kind.CONNECTION)) from None
         try:
             return _translating(call, self._salesforce)
         except Refused as refused:

@@ -565,6 +565,16 @@ class TestTrouble:
         assert bench.state(mail) is State.FAILED
 
 
+def refused(code):
+    from core.salesforce.login import Refused
+    from core.salesforce.troubles import trouble
+
+    def raise_it(*_):
+        raise Refused(trouble(code))
+
+    return raise_it
+
+
 def refuse(bench, code, message):
     from tests.sandbox.org.records import Refused
 
@@ -775,3 +785,162 @@ def stored_org(bench):
     from tests.sandbox.org.oauth import ORGANISATION
 
     return ORGANISATION
+
+
+class TestWhatAnAttackFound:
+    def test_a_database_that_was_away_when_mails_were_settled_leaves_none_claimed(self, bench, monkeypatch):
+        from core.storage.database import DatabaseUnavailable
+
+        bench.contact()
+        mail = bench.mail()
+        real = work.settle
+
+        def away(session, ends):
+            monkeypatch.setattr(work, "settle", real)
+            raise DatabaseUnavailable("away")
+
+        monkeypatch.setattr(work, "settle", away)
+        assert not bench.once()
+        assert bench.once()
+        assert (bench.state(mail), len(bench.logged())) == (State.LOGGED, 1)
+
+    @pytest.mark.parametrize(
+        "org", [{"enhanced_email": False}, {"enhanced_email": False, "blindcopy_key": True}], indirect=True
+    )
+    def test_an_uncertain_write_is_not_forgotten_when_the_records_change(self, bench):
+        bob = bench.contact()
+        deal = bench.deal(bob)
+        mail = bench.mail()
+        bench.org.faults.order(Fault.LOST, "composite")
+        assert not bench.once()
+        assert len(bench.logged("Task")) == 1
+        for name, record_id in (("opportunity", deal),):
+            bench.org.org.rows[name][record_id]["IsDeleted"] = True
+        for role in bench.org.org.rows["opportunitycontactrole"].values():
+            role["IsDeleted"] = True
+        for _ in range(3):
+            bench.worker = Worker(bench.database, bench.config)
+            bench.once()
+        assert sum(task["WhoId"] == bob for task in bench.logged("Task")) == 1, bench.log(mail)
+        assert bench.state(mail) is State.LOGGED
+
+    def test_a_record_that_is_named_three_ways_is_one(self, bench):
+        bob = bench.contact("other@client.test")
+        mail = bench.mail()
+        bench.once()
+        with bench.database.writing() as session:
+            work.pick(session, mail, [bob, bob[:15], bob])
+        assert bench.once()
+        assert [len(message["ToIds"]) for message in bench.logged()] == [1]
+
+    def test_a_record_can_be_chosen_for_an_unmatched_mail_only(self, bench):
+        bob = bench.contact()
+        mail = bench.mail()
+        bench.once()
+        with pytest.raises(work.NothingToLogBy), bench.database.writing() as session:
+            work.pick(session, mail, [bob])
+
+    @KEYED
+    def test_a_message_id_of_many_bytes_is_found_again(self, bench, monkeypatch):
+        bench.contact()
+        mail = bench.mail(message_id="<" + "é" * 200 + "@x>")
+        assert bench.once()
+        assert bench.state(mail) is State.LOGGED
+        assert bench.logged()[0]["MessageIdentifier"].endswith("@blindcopy.invalid>")
+
+    def test_one_odd_mail_holds_up_nobody(self, bench, monkeypatch):
+        bench.contact()
+        good, odd = bench.mail(), bench.mail(number=2, header=f"To: {'(' * 5_000} bob@client.test\r\n")
+        bench.once()
+        assert bench.state(good) is State.LOGGED
+        assert bench.state(odd) in {State.LOGGED, State.DISMISSED}
+        real = recording.fields
+
+        def broken(row, *more):
+            if row.subject == "broken":
+                raise ZeroDivisionError
+            return real(row, *more)
+
+        monkeypatch.setattr(recording, "fields", broken)
+        fine, bad = bench.mail(number=3), bench.mail(number=4, subject="broken")
+        assert not bench.once()
+        assert (bench.state(fine), bench.state(bad)) == (State.LOGGED, State.WAITING)
+        for _ in range(6):
+            bench.once()
+        assert (bench.state(bad), bench.log(bad).trouble_code) == (State.FAILED, "unforeseen")
+
+    def test_a_page_that_is_all_tags_costs_no_more_than_its_length(self):
+        from sync.mail.content import readable
+
+        for piece in ("<!--", "<a ", "<a b='", "<", "</script", "<script>"):
+            assert len(readable(piece * 20_000)) < 200_000
+
+    @pytest.mark.parametrize("code", ["INACTIVE_ORGANIZATION", "INVALID_LOGIN"])
+    def test_an_answer_that_concerns_the_connection_is_no_endless_loop(self, bench, code, monkeypatch):
+        from core.salesforce.client import Client
+        from core.salesforce.login import Refused
+        from core.salesforce.troubles import trouble
+
+        bench.contact()
+        mail = bench.mail()
+        asked = []
+
+        def refuse_all(*_, **__):
+            asked.append(1)
+            raise Refused(trouble(code))
+
+        monkeypatch.setattr(Client, "query", refuse_all)
+        bench.worker._mails.log_due(threading.Event())
+        assert len(asked) < 3
+        assert bench.state(mail) is State.WAITING
+
+    def test_an_operators_fault_fails_nobodys_mail(self, bench):
+        bench.contact()
+        mail = bench.mail()
+        bench.org.tokens.client.client_secret = "changed"
+        bench.org.tokens.expire_sessions()
+        assert not bench.once()
+        assert bench.state(mail) is State.WAITING
+        bench.org.tokens.client.client_secret = "blindcopy-secret"
+        assert bench.once()
+        assert bench.state(mail) is State.LOGGED
+
+    def test_receipts_that_cannot_be_had_concern_the_copies_only(self, bench, monkeypatch):
+        bench.contact()
+        bench.set(Name.LOGGING, "bcc+receipt")
+        copy = bench.mail(state=State.COPIED, decision=Decision.COPY_AND_API)
+        mail = bench.mail(number=2)
+        monkeypatch.setattr(recording, "confirmed", refused("INVALID_TYPE"))
+        bench.once()
+        assert (bench.state(copy), bench.row(copy).due_at) == (State.COPIED, None)
+        assert bench.state(mail) is State.LOGGED
+
+    def test_a_mail_that_is_written_wholly_is_logged_whatever_else_is_refused(self, bench, monkeypatch):
+        from core.salesforce.client import Client
+
+        bench.contact()
+        first, second = bench.mail(), bench.mail(number=2)
+        monkeypatch.setattr(recording, "_MOST_CHARACTERS", 0)
+        real, calls = Client.create, []
+
+        def create(self, *more):
+            calls.append(1)
+            return real(self, *more) if len(calls) == 1 else refused("INSUFFICIENT_ACCESS")()
+
+        monkeypatch.setattr(Client, "create", create)
+        bench.once()
+        assert (bench.state(first), bench.state(second)) == (State.LOGGED, State.FAILED)
+
+    def test_never_log_holds_for_what_waits_too(self, bench):
+        bob, lawyer = bench.contact(), bench.contact("lawyer@law.test")
+        mail = bench.mail("bob@client.test", "lawyer@law.test")
+        bench.org.faults.order(Fault.LOCKED, "composite")
+        refuse(bench, "UNABLE_TO_LOCK_ROW", "locked")
+        assert not bench.once()
+        bench.org.org._check = bench.check
+        bench.org.faults.clear()
+        bench.policy(Name.NEVER_LOG, "law.test")
+        assert bench.once()
+        [message] = bench.logged()
+        assert (message["ToIds"], lawyer in (message["ToIds"] or ())) == ([bob], False)
+        assert bench.state(mail) is State.LOGGED
