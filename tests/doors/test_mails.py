@@ -14,6 +14,7 @@ from core.storage.models import MailLogRow, MailRow, MailTextRow, ProcessRow
 from core.storage.rows import writing
 from relay.delivery import new_mail_id
 from sync.mail import record as recording
+from sync.mail import writing as writes
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person
 from tests.doors.test_pick_up import config
@@ -390,8 +391,8 @@ class TestTrouble:
         self, bench, monkeypatch
     ):
         monkeypatch.setattr("core.salesforce.client.SECONDS_TO_ANSWER", 1)
-        monkeypatch.setattr(recording, "A_LATE_COMMIT", timedelta(seconds=2))
-        monkeypatch.setattr(recording, "_A_RENEWAL", timedelta(0))
+        monkeypatch.setattr(writes, "A_LATE_COMMIT", timedelta(seconds=2))
+        monkeypatch.setattr(writes, "_A_RENEWAL", timedelta(0))
         bench.contact()
         mail = bench.mail()
         bench.org.faults.order(Fault.HTML, "composite")
@@ -854,14 +855,14 @@ class TestWhatAnAttackFound:
         bench.once()
         assert bench.state(good) is State.LOGGED
         assert bench.state(odd) in {State.LOGGED, State.DISMISSED}
-        real = recording.fields
+        real = writes.fields
 
         def broken(row, *more):
             if row.subject == "broken":
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(recording, "fields", broken)
+        monkeypatch.setattr(writes, "fields", broken)
         fine, bad = bench.mail(number=3), bench.mail(number=4, subject="broken")
         assert not bench.once()
         assert (bench.state(fine), bench.state(bad)) == (State.LOGGED, State.WAITING)
@@ -920,7 +921,7 @@ class TestWhatAnAttackFound:
 
         bench.contact()
         first, second = bench.mail(), bench.mail(number=2)
-        monkeypatch.setattr(recording, "_MOST_CHARACTERS", 0)
+        monkeypatch.setattr(writes, "_MOST_CHARACTERS", 0)
         real, calls = Client.create, []
 
         def create(self, *more):

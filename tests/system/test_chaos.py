@@ -27,7 +27,7 @@ from tests.system.conftest import CHECKOUT, Installation, until
 MAILS = 2_000
 PERSONS = 6
 WORKER = """
-import sync.mail.record as record
+import sync.mail.writing as record
 from datetime import timedelta
 record._A_RENEWAL = timedelta(0)
 record.A_LATE_COMMIT = timedelta(seconds={seconds})  # else the test would take as long as a late commit may
