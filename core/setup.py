@@ -330,7 +330,7 @@ def _key(task: Mapping[str, Record], email: Mapping[str, Record] | None) -> Find
             Light.GREEN, KEY_FIELD, "there, unique: a record is never written twice, and nothing need wait"
         )
     return Finding(
-        Light.YELLOW, KEY_FIELD, "not on %(objects)s: a write whose answer was lost is looked up, and repeated after 11 minutes at the earliest",
+        Light.YELLOW, KEY_FIELD, "not on %(objects)s: a write whose answer was lost is looked up, and repeated after 14 minutes at the earliest",
         {"objects": ", ".join(lacking)}, remedy="Add the field", path=_KEY_PATH.format(lacking[0]),
     )  # fmt: skip
 

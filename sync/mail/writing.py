@@ -14,6 +14,7 @@ from core.salesforce.client import MOST_RECORDS, Written
 from core.salesforce.login import Refused
 from core.salesforce.troubles import trouble as trouble_of
 from core.storage import work
+from core.storage.database import DatabaseUnavailable
 from sync.mail.activity import fields
 from sync.mail.at_work import Desk, Mail
 from sync.mail.ends import Ends, now, pause
@@ -25,6 +26,7 @@ A_LATE_COMMIT = timedelta(minutes=11)
 _A_RENEWAL = timedelta(minutes=3)
 """Before the call goes out its session may have to be renewed."""
 _FRESH = timedelta(seconds=10)
+_MOST_NOTES = 5
 _MOST_CHARACTERS = 1_000_000
 """Of the texts of one call, so that large mails need no more memory than small ones."""
 _MOST_CUTS = 4
@@ -116,7 +118,7 @@ class Writing:
 
         Who was asleep in between, with the whole machine perhaps, notes it again: somebody else may have it by now."""
         mails = {mail.job.row.id: mail for mail, _ in begun}
-        while True:
+        for _ in range(_MOST_NOTES):
             noted_at = now()
             for mail in mails.values():
                 mail.log = replace(mail.log, not_before=noted_at + A_LATE_COMMIT + _A_RENEWAL)
@@ -124,6 +126,7 @@ class Writing:
                 ours = work.intend(session, [(mail.job, mail.log) for mail in mails.values()])
             if now() - noted_at < _FRESH:
                 return ours
+        raise DatabaseUnavailable("it takes too long to note what is to be written")
 
     def _take_in(self, mail: Mail, target: Target, answer: Written, *, was_tried: bool) -> None:
         """What became of one record. `was_tried`: an earlier write of it has an end that nobody knows, and a refusal of this

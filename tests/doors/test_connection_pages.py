@@ -353,6 +353,31 @@ class TestCheckSetUp:
 
 
 class TestByKey:
+    def test_an_admin_links_whole_teams_and_sees_who_is_left(self, sqlite, org, tmp_path):
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (tmp_path / "key.pem").write_bytes(key.private_bytes(*pem))
+        org.tokens.client.public_key = key.public_key()
+        org.tokens.client.pre_authorised.add(org.anna)
+        made = create_app(config(org, tmp_path, BLINDCOPY_SALESFORCE_JWT_KEY_FILE=str(tmp_path / "key.pem")))
+        with sqlite.writing() as session:
+            for email in ("boss@acme.test", "anna@acme.test"):
+                people.add_person(
+                    session, email, name="", is_admin=True, password_hash=hashed(PASSWORD), actor=None
+                )
+            account = people.person_by_email(session, "anna@acme.test")
+        boss = Browser(made, "boss@acme.test").get(PAGE)
+        boss.post(f"{PAGE}/key", lines="anna@acme.test\nboss@acme.test, nobody@acme.test\nwho@acme.test, x\n")
+        assert "Linked: 1." in boss.page
+        assert "is not let in for the app" in boss.page
+        assert "There is no person with the address who@acme.test" in boss.page
+        assert "boss@acme.test, nobody@acme.test\nwho@acme.test, x" in boss.page.replace("\r", "")
+        assert kept(sqlite, account).is_usable
+        made.extensions["blindcopy"].database.close()
+
     def test_is_the_admins_and_only_with_a_key(self, app, anna):
         assert anna.get(PAGE).post(f"{PAGE}/key", lines="x").status == 403
         assert Browser(app, "boss@acme.test").get(PAGE).post(f"{PAGE}/key", lines="x").status == 404

@@ -26,14 +26,14 @@ from tests.sandbox.org.server import PretendOrg
 class Bench:
     """Anna, connected, in API mode; her org, and a worker."""
 
-    def __init__(self, database, org, app, tmp_path, config_of):
+    def __init__(self, database, org, app, tmp_path, url):
         self.database, self.org = database, org
         self.anna = person(database)
         self.set(Name.LOGGING, "api")
         self.policy(Name.OWN_DOMAINS, "acme.test")
         self.connections = Connections(database, app)
         connected(self.connections, org, app, self.anna)
-        self.config = config_of(org, tmp_path)
+        self.config = config(org, tmp_path, url)
         self.worker = Worker(database, self.config)
 
     def set(self, name, value):
@@ -115,8 +115,8 @@ def org(request):
 
 
 @pytest.fixture
-def bench(sqlite, org, org_app, tmp_path):
-    return Bench(sqlite, org, org_app, tmp_path, config)
+def bench(database, org, org_app, tmp_path, database_url):
+    return Bench(database, org, org_app, tmp_path, database_url)
 
 
 TASKS = pytest.mark.parametrize("org", [{"enhanced_email": False}], indirect=True)
@@ -352,6 +352,14 @@ class TestChoosing:
         bench.once()
         assert sorted(len(task["TaskWhoIds"]) for task in bench.logged("Task")) == [10, 50]
         assert {one for task in bench.logged("Task") for one in task["TaskWhoIds"]} == contacts
+
+    def test_a_person_account_is_the_contact_that_stands_for_it(self, bench):
+        account = bench.org.org.put("Account", Name="Bob Buyer")
+        bob = bench.contact(AccountId=account)
+        bench.mail()
+        bench.once()
+        [message] = bench.logged()
+        assert (message["ToIds"], message["RelatedToId"]) == ([bob], account)
 
     def test_a_converted_lead_is_the_contact_that_it_became(self, bench):
         contact = bench.contact("new@client.test")

@@ -50,13 +50,13 @@ def worker(sqlite, org, tmp_path):
     return Worker(sqlite, config(org, tmp_path))
 
 
-def config(org, tmp_path):
+def config(org, tmp_path, url=None, **more):
     return read_config(
         {
-            "DATABASE_URL": f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
+            "DATABASE_URL": url or f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
             "BLINDCOPY_SALESFORCE_CLIENT_ID": "blindcopy-client", "BLINDCOPY_SALESFORCE_CLIENT_SECRET": "blindcopy-secret",
             "BLINDCOPY_SALESFORCE_LOGIN_URL": org.url, "BLINDCOPY_SALESFORCE_CA_FILE": str(org.ca_file),
-            "BLINDCOPY_LISTEN": "submission://127.0.0.1:9",
+            "BLINDCOPY_LISTEN": "submission://127.0.0.1:9", **more,
         }
     )  # fmt: skip
 
