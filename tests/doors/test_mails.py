@@ -115,8 +115,16 @@ def org(request):
 
 
 @pytest.fixture
-def bench(database, org, org_app, tmp_path, database_url):
-    return Bench(database, org, org_app, tmp_path, database_url)
+def bench(sqlite, org, org_app, tmp_path):
+    return Bench(sqlite, org, org_app, tmp_path, None)
+
+
+class OnBothDatabases:
+    """What concerns locks and claims is asked of SQLite and of PostgreSQL."""
+
+    @pytest.fixture
+    def bench(self, database, org, org_app, tmp_path, database_url):
+        return Bench(database, org, org_app, tmp_path, database_url)
 
 
 TASKS = pytest.mark.parametrize("org", [{"enhanced_email": False}], indirect=True)
@@ -617,7 +625,7 @@ def end_the_pause(bench):
     bench.worker = Worker(bench.database, bench.config)
 
 
-class TestClaims:
+class TestClaims(OnBothDatabases):
     def test_of_a_worker_that_lives_are_respected_and_of_a_dead_one_taken_over(self, bench):
         bench.contact()
         mail = bench.mail()
@@ -796,7 +804,7 @@ def stored_org(bench):
     return ORGANISATION
 
 
-class TestWhatAnAttackFound:
+class TestWhatAnAttackFound(OnBothDatabases):
     def test_a_database_that_was_away_when_mails_were_settled_leaves_none_claimed(self, bench, monkeypatch):
         from core.storage.database import DatabaseUnavailable
 
