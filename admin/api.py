@@ -17,9 +17,10 @@ from admin import salesforce
 from admin.access import admin_required, database, me
 from admin.prerequisites import NeedsConnection
 from admin.refusals import beside, flash_refusal
+from admin.salesforce_forms import Button
 from core import settings as rules
 from core.settings import InForce, LockedSetting, Logging, LogOn, Name, SettingError
-from core.storage import settings
+from core.storage import settings, work
 from core.subject import task_subject
 
 pages = Blueprint("api", __name__, url_prefix="/settings/salesforce/api")
@@ -153,6 +154,17 @@ def save_policy() -> str | Response:
                 settings.set_policy(session, name, value, actor=actor)
             settings.lock_policy(session, name, locked=f"lock-{name}" in request.form, actor=actor)
     flash(_("Saved. The relay follows within two seconds."), "success")
+    return redirect(url_for("api.api"))
+
+
+@pages.post("/stop-ignoring")
+@login_required  # type: ignore[untyped-decorator]
+def stop_ignoring() -> Response:
+    """Mails to this address or domain are looked up again."""
+    if Button().validate_on_submit():
+        with database().writing() as session:
+            work.stop_ignoring(session, me().id, request.form.get("pattern", ""))
+        flash(_("Mails that come from now on are looked up again."), "success")
     return redirect(url_for("api.api"))
 
 

@@ -6,12 +6,12 @@ from flask_login import login_required
 
 from admin.access import config, connections, database, me
 from admin.salesforce_forms import Button
+from core.settings import policy_settings
 from core.setup import Finding, Person, look_at_installation, look_at_salesforce
 from core.storage import connections as stored
-from core.storage import people
+from core.storage import people, settings
 
 pages = Blueprint("diagnostics", __name__, url_prefix="/settings/salesforce/diagnostics")
-_RESERVE = 10
 
 
 @pages.get("")
@@ -35,8 +35,9 @@ def _findings() -> list[Finding]:
             stored.connection(session, account.id),
             tuple(people.addresses(session, account.id)),
         )
+        reserve = policy_settings(settings.policy(session)).api_reserve
     found = list(look_at_installation(config(), database())) if account.is_admin else []
-    return found + list(look_at_salesforce(connections(), person, _RESERVE))
+    return found + list(look_at_salesforce(connections(), person, reserve))
 
 
 def _sentence(finding: Finding) -> str:

@@ -20,7 +20,7 @@ from core.salesforce.email_to_salesforce import (
 )
 from core.settings import InForce, Logging, Name
 from core.storage import connections as stored
-from core.storage import people, pick_ups, settings
+from core.storage import people, pick_ups, settings, work
 from core.storage.database import Session
 from core.storage.pick_ups import PickUp
 
@@ -66,6 +66,7 @@ def render(
         addresses = people.addresses(session, account.id)
         picked_up = pick_ups.pick_up(session, account.id)
         known = prerequisites(session)
+        ignored = sorted(work.ignored(session, account.id))
     bcc_address = in_force[Name.BCC_ADDRESS].value
     if bcc_form is None:
         bcc_form = BccForm(formdata=None, address=bcc_address)
@@ -95,6 +96,7 @@ def render(
         button=Button(formdata=None),
         policy_form=policy_form,
         addresses=addresses,
+        ignored=ignored,
         bcc_address=bcc_address,
         logging=in_force[Name.LOGGING],
         bcc_state=_bcc_state(in_force[Name.LOGGING], bcc_address, picked_up, known),

@@ -8,11 +8,10 @@ from core.commands import REFUSED, Commands, troubles_as_exit_status
 from core.config import Config, masked_url, read_config
 from core.connections import Connections
 from core.endpoints import SalesforceApp
+from core.settings import policy_settings
 from core.setup import Finding, Light, Person, look_at_installation, look_at_salesforce
-from core.storage import connections, people
+from core.storage import connections, people, settings
 from core.storage.database import Database
-
-RESERVE = 10
 
 
 @click.group(cls=Commands, help="Look after the installation.")
@@ -48,11 +47,13 @@ def check() -> None:
 def _check_salesforce(config: Config, database: Database) -> list[bool]:
     if config.salesforce is None:
         return []
+    with database.reading() as session:
+        reserve = policy_settings(settings.policy(session)).api_reserve
     persons = _persons(database)
     if not persons:
         return [_say(Finding(Light.YELLOW, "connection", "nobody is connected to Salesforce yet"))]
     found = Connections(database, config.salesforce)
-    return [_say(finding) for person in persons for finding in look_at_salesforce(found, person, RESERVE)]
+    return [_say(finding) for person in persons for finding in look_at_salesforce(found, person, reserve)]
 
 
 def _say_configuration(config: Config) -> None:

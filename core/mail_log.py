@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 
 TASK, EMAIL_MESSAGE = "Task", "EmailMessage"
+KEY_FIELD = "Blindcopy_Key__c"
+"""The unique external-id field that an organisation may give to a record type, so that nothing is written to it twice."""
 
 
 @dataclass(frozen=True)

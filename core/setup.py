@@ -11,6 +11,7 @@ from enum import StrEnum
 from core.config import Config
 from core.connections import Connections
 from core.endpoints import Upstream
+from core.mail_log import KEY_FIELD
 from core.salesforce.client import Client, Record
 from core.salesforce.email_to_salesforce import Outcome, look_up, senders_that_salesforce_lacks
 from core.salesforce.login import Refused as RefusedBySalesforce
@@ -29,7 +30,6 @@ _EMAIL_FIELDS = (
     "Subject", "TextBody", "HtmlBody", "FromAddress", "FromName", "ToAddress", "CcAddress", "BccAddress", "ToIds", "CcIds",
     "BccIds", "MessageDate", "MessageIdentifier", "RelatedToId", "Status", "Incoming", "IsClientManaged",
 )  # fmt: skip
-KEY_FIELD = "Blindcopy_Key__c"
 
 _CONNECTIONS = "Blindcopy: Settings → Salesforce → Connections & Customizations"
 _SYNC_SETTINGS = "Blindcopy: Settings → Salesforce → Sync Settings"

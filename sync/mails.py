@@ -81,11 +81,22 @@ class Mails:
             )  # what is claimed is let go of, and taken up, in the next cycle
         except Exception:  # noqa: BLE001  the edge of a batch
             logs.failed_unexpectedly("logging mails")
-            if len(jobs) > 1:
-                for job in jobs:  # the one that nobody foresaw does not hold up the others
-                    self._record_some(person, [job])
-            else:
-                self._put_off(jobs[0])
+            self._take_apart(person, jobs)
+
+    def _take_apart(self, person: Person, jobs: list[Job]) -> None:
+        """One mail that nobody foresaw does not hold up the others; what was written before it was met is known."""
+        try:
+            with self._database.writing() as session:
+                left = work.as_they_are(session, jobs)
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))
+            return
+        if len(jobs) == 1:
+            for job in left:
+                self._put_off(job)
+            return
+        for job in left:
+            self._record_some(person, [job])
 
     def _put_off(self, job: Job) -> None:
         """What nobody foresaw is not met again and again at full speed, and not for ever."""

@@ -42,8 +42,6 @@ class Job:
     claim: int
     attempts: int
     log: MailLog
-    was_taken_over: bool
-    """Another worker had it, and was lost: what that began is uncertain."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,8 @@ def claim(
         rows = session.scalars(query).all()
         logs_of = _logs(session, [row.id for row in rows])
         for row in rows:
-            was_taken_over = row.claimed_by is not None
             row.claimed_by, row.claim = worker, row.claim + 1
-            job = Job(row_of(row), row.claim, row.attempts, logs_of.get(row.id, MailLog()), was_taken_over)
+            job = Job(row_of(row), row.claim, row.attempts, logs_of.get(row.id, MailLog()))
             found.setdefault(row.person_id, []).append(job)
         if len(rows) < most // _PORTIONS:
             break
@@ -124,6 +121,12 @@ def intend(session: Session, intentions: Sequence[tuple[Job, MailLog]]) -> froze
         if job.row.id in ours:
             _keep(session, job.row.id, log)
     return ours
+
+
+def as_they_are(session: Session, jobs: Sequence[Job]) -> list[Job]:
+    """Those that are still this worker's, with what has been noted of them since they were claimed."""
+    ours, known = _still_ours(session, jobs), _logs(session, [job.row.id for job in jobs])
+    return [replace(job, log=known.get(job.row.id, MailLog())) for job in jobs if job.row.id in ours]
 
 
 def settle(session: Session, ends: Sequence[End]) -> None:
@@ -274,6 +277,7 @@ def ignore(session: Session, person_id: int, pattern: str) -> None:
 
 
 def stop_ignoring(session: Session, person_id: int, pattern: str) -> None:
+    """From now on; what was dismissed meanwhile stays so."""
     session.execute(
         delete(IgnoredRow).where(IgnoredRow.person_id == person_id, IgnoredRow.pattern == pattern)
     )

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from core.mail import Row
-from core.mail_log import EMAIL_MESSAGE, TASK, Target
+from core.mail_log import EMAIL_MESSAGE, KEY_FIELD, TASK, Target
 from core.settings import Keep, Record, Rules
 from core.subject import task_subject
 from sync.mail.content import Content, clean, fitting
@@ -19,7 +19,6 @@ from sync.mail.people import Choice, Where
 
 MOST_CONTACTS = 50
 """On one record (object reference, TaskRelation)."""
-KEY_FIELD = "Blindcopy_Key__c"
 _SENT = "3"
 _MARGIN = 0.98
 _NOT_KEPT = "(not kept)"

@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from core.mail_log import EMAIL_MESSAGE, TASK
+from core.mail_log import EMAIL_MESSAGE, KEY_FIELD, TASK
 from core.salesforce.client import Client, Record
 from core.settings import Record as AsRecord
-from core.setup import KEY_FIELD, is_key
+from core.setup import is_key
 from sync.mail.activity import Features
 
 _SECONDS_GOOD = 600.0

@@ -292,6 +292,12 @@ class TestPages:
         anna.get("/activity").post(f"/activity/{second}/ignore", pattern="letters.test")
         assert bench.once()
         assert (bench.state(first), bench.state(second)) == (State.LOGGED, State.DISMISSED)
+        assert "Stop ignoring letters.test" in anna.get("/settings/salesforce/api").page
+        anna.post("/settings/salesforce/api/stop-ignoring", pattern="letters.test")
+        assert "Stop ignoring" not in anna.get("/settings/salesforce/api").page
+        third = bench.mail("news@letters.test", number=3)
+        bench.once()
+        assert bench.state(third) is State.UNMATCHED
 
     def test_somebody_elses_mail_does_not_exist(self, anna, bench):  # noqa: F811
         with bench.database.writing() as session:

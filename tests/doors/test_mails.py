@@ -886,6 +886,28 @@ class TestWhatAnAttackFound(OnBothDatabases):
             bench.once()
         assert (bench.state(bad), bench.log(bad).trouble_code) == (State.FAILED, "unforeseen")
 
+    def test_what_was_written_before_something_unforeseen_is_not_written_again(self, bench, monkeypatch):
+        bench.contact()
+        mails = [bench.mail(number=n, subject="broken" if n == 3 else "fine") for n in range(1, 4)]
+        monkeypatch.setattr(writes, "_MOST_CHARACTERS", 0)
+        real = writes.fields
+
+        def broken(row, *more):
+            if row.subject == "broken":
+                raise ZeroDivisionError
+            return real(row, *more)
+
+        monkeypatch.setattr(writes, "fields", broken)
+        bench.once()
+        assert [bench.state(mail) for mail in mails] == [State.LOGGED, State.LOGGED, State.WAITING]
+        for _ in range(6):
+            bench.once()
+        assert bench.state(mails[2]) is State.FAILED
+        assert sorted(one["MessageIdentifier"] for one in bench.logged()) == [
+            "<1@acme.test>",
+            "<2@acme.test>",
+        ]
+
     def test_a_page_that_is_all_tags_costs_no_more_than_its_length(self):
         from sync.mail.content import readable
 
