@@ -70,6 +70,16 @@ def look_up_failed(person: int, code: str) -> None:
     _log.warning("cannot look up Email to Salesforce person=%d code=%s", person, code)
 
 
+def tasks_synced(person: int, number: int, trouble: str | None, seconds: float) -> None:
+    _log.info(
+        "tasks synchronised person=%d changes=%d trouble=%s ms=%.0f",
+        person,
+        number,
+        trouble or "-",
+        seconds * 1000,
+    )
+
+
 def sign_in_failed(peer: str) -> None:
     _log.warning("sign-in failed peer=%s", peer)
 

@@ -20,6 +20,7 @@ class Name(StrEnum):
 
     LOGGING = "logging"
     BCC_ADDRESS = "bcc-address"
+    TASK_SYNC = "task-sync"
     LOG_ON = "log-on"
     FIRST = "first"
     DUPLICATES = "duplicates"
@@ -32,6 +33,10 @@ class Name(StrEnum):
     TIME_ZONE = "time-zone"
     OWN_DOMAINS = "own-domains"
     NEVER_LOG = "never-log"
+    CONFIRM_FIRST_SYNC = "confirm-first-sync"
+    SYNC_INTERVAL = "sync-interval"
+    FIRST_SYNC_HOURS = "first-sync-hours"
+    API_SHARE = "api-share"
     API_RESERVE = "api-reserve"
     RECEIPT_AFTER = "receipt-after"
     MAILS_PER_MINUTE = "mails-per-minute"
@@ -52,6 +57,13 @@ class Logging(StrEnum):
     def copies(self) -> bool:
         """Whether mail is logged by blind copy."""
         return self in {Logging.BCC, Logging.BCC_WITH_RECEIPT}
+
+
+class TaskSync(StrEnum):
+    """Whether tasks are kept the same here and in Salesforce."""
+
+    OFF = "off"
+    BOTH_WAYS = "both-ways"
 
 
 class LogOn(StrEnum):
@@ -197,6 +209,10 @@ class PolicySettings:
     receipt_after: int = 5
     retention_days: int = 90
     unmatched_days: int = 30
+    confirm_first_sync: bool = False
+    sync_interval: int = 60
+    first_sync_hours: int = 24
+    api_share: int = 30
 
 
 def _one_of(*values: str) -> Callable[[str], str]:
@@ -280,6 +296,7 @@ def _translated(check: Callable[[str], str], text: str) -> str:
 KINDS: Mapping[Name, Kind] = {
     Name.LOGGING: Kind(Logging.OFF, _one_of(*Logging), for_persons=True, for_policy=True),
     Name.BCC_ADDRESS: Kind("", _bcc_address, for_persons=True, for_policy=False, is_secret=True),
+    Name.TASK_SYNC: Kind(TaskSync.OFF, _one_of(*TaskSync), for_persons=True, for_policy=True),
     Name.LOG_ON: Kind(",".join(LogOn), _some_of(*LogOn), for_persons=True, for_policy=True),
     Name.FIRST: Kind(First.CONTACT, _one_of(*First), for_persons=True, for_policy=True),
     Name.DUPLICATES: Kind(Duplicates.OLDEST, _one_of(*Duplicates), for_persons=True, for_policy=True),
@@ -292,6 +309,10 @@ KINDS: Mapping[Name, Kind] = {
     Name.TIME_ZONE: Kind("", _time_zone, for_persons=True, for_policy=True),
     Name.OWN_DOMAINS: Kind("", _list_of(checked_domain_pattern), for_persons=False, for_policy=True),
     Name.NEVER_LOG: Kind("", _list_of(checked_pattern), for_persons=False, for_policy=True),
+    Name.CONFIRM_FIRST_SYNC: Kind("no", _one_of("no", "yes"), for_persons=False, for_policy=True),
+    Name.SYNC_INTERVAL: Kind("60", _number(5, 86_400), for_persons=False, for_policy=True),
+    Name.FIRST_SYNC_HOURS: Kind("24", _number(0, 8_760), for_persons=False, for_policy=True),
+    Name.API_SHARE: Kind("30", _number(1, 100), for_persons=False, for_policy=True),
     Name.API_RESERVE: Kind("10", _number(0, 100), for_persons=False, for_policy=True),
     Name.RECEIPT_AFTER: Kind("5", _number(0), for_persons=False, for_policy=True),
     Name.MAILS_PER_MINUTE: Kind("60", _number(), for_persons=False, for_policy=True),
@@ -338,6 +359,19 @@ def person_settings(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name
     )  # fmt: skip
 
 
+def syncs_tasks(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name, str]) -> bool:
+    """Whether this person's tasks are kept the same here and in Salesforce."""
+    entry = policy.get(Name.TASK_SYNC, PolicyEntry())
+    return _for_person(Name.TASK_SYNC, entry, preference.get(Name.TASK_SYNC)).value == TaskSync.BOTH_WAYS
+
+
+def time_zone(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name, str]) -> zoneinfo.ZoneInfo | None:
+    """The person's zone; None: the server's."""
+    entry = policy.get(Name.TIME_ZONE, PolicyEntry())
+    name = _for_person(Name.TIME_ZONE, entry, preference.get(Name.TIME_ZONE)).value
+    return zoneinfo.ZoneInfo(name) if name else None
+
+
 def rules(policy: Mapping[Name, PolicyEntry], preference: Mapping[Name, str]) -> Rules:
     """How this person's mail is logged through the API."""
     values = {setting.name: setting.value for setting in in_force(policy, preference)}
@@ -362,6 +396,10 @@ def policy_settings(policy: Mapping[Name, PolicyEntry]) -> PolicySettings:
         receipt_after=int(values[Name.RECEIPT_AFTER]),
         retention_days=int(values[Name.RETENTION_DAYS]),
         unmatched_days=int(values[Name.UNMATCHED_DAYS]),
+        confirm_first_sync=values[Name.CONFIRM_FIRST_SYNC] == "yes",
+        sync_interval=int(values[Name.SYNC_INTERVAL]),
+        first_sync_hours=int(values[Name.FIRST_SYNC_HOURS]),
+        api_share=int(values[Name.API_SHARE]),
     )
 
 

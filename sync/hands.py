@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-_HANDS = 8
+HANDS = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +20,6 @@ def at_once(
     def unless_stopped(item: Item) -> list[Result]:
         return [] if stop is not None and stop.is_set() else [work(item)]
 
-    with ThreadPoolExecutor(_HANDS, thread_name_prefix="hand") as pool:
+    with ThreadPoolExecutor(HANDS, thread_name_prefix="hand") as pool:
         begun = [pool.submit(unless_stopped, item) for item in items]
     return [result for future in begun for result in future.result()]

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from core import logs
 from core.mail import State
 from core.settings import Name, in_force, policy_settings, rules
-from core.storage import organisations, settings, work
-from core.storage.connections import Connection, connections, has_api
+from core.storage import settings, work
+from core.storage.connections import Connection
 from core.storage.database import Database, DatabaseUnavailable, Session
 from core.storage.people import Account
 from core.storage.work import End, Job
 from sync.hands import at_once
 from sync.mail.record import Person, Recorder
+from sync.persons import persons_who_can_be_helped
 
 _AT_ONCE = 1_000
 _OF_ONE_PERSON = 200
@@ -59,7 +60,7 @@ class Mails:
     def _claim(self, due_by: datetime) -> list[tuple[Person, list[Job]]]:
         """What this worker takes on, by person."""
         with self._database.writing() as session:
-            persons = _persons_who_can_be_helped(session)
+            persons = persons_who_can_be_helped(session)
             if not persons:
                 return []
             claimed = work.claim(session, self._worker, most=_AT_ONCE, only=list(persons), due_by=due_by)
@@ -110,15 +111,6 @@ class Mails:
                     work.put_off(session, job, datetime.now(UTC) + pause)
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
-
-
-def _persons_who_can_be_helped(session: Session) -> dict[int, tuple[Account, Connection]]:
-    paused = organisations.paused(session)
-    return {
-        account.id: (account, connection)
-        for account, connection in connections(session)
-        if has_api(connection) and connection.identity.organisation_id not in paused
-    }
 
 
 def _person(session: Session, account: Account, connection: Connection) -> Person:

@@ -11,11 +11,12 @@ from core import logs
 from core.config import Config
 from core.connections import Connections
 from core.storage.audit import settings_revision
-from core.storage.beats import Beat, beat, farewell
+from core.storage.beats import Beat, beat, bury, farewell
 from core.storage.database import Database, DatabaseUnavailable
 from sync.addresses import look_up_addresses
 from sync.mail.record import Recorder
 from sync.mails import Mails
+from sync.task_syncs import TaskSyncs
 
 _SECONDS_BETWEEN_CYCLES = 2.0
 _SECONDS_BETWEEN_BEATS = 5.0
@@ -36,11 +37,13 @@ class Worker:
         self._mails = Mails(
             Recorder(self._connections) if self._connections else None, database, self._process_id
         )
-        self._tidied_at = float("-inf")
+        self._tasks = TaskSyncs(self._connections, database, self._process_id) if self._connections else None
+        self._tidied_at = self._tasks_tidied_at = float("-inf")
 
     def once(self) -> bool:
         """One cycle in which everything is due; whether nothing is left to be retried."""
         self._beat()
+        self._bury()
         stop = threading.Event()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
         beating.start()
@@ -55,15 +58,38 @@ class Worker:
         """Cycle after cycle until the event is set; what is under way then comes to its end."""
         self._stop = stop
         self._at_the_edge(self._beat)  # what is claimed is ours as long as we are known to live
+        self._at_the_edge(self._bury)
         logs.worker_started()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
         beating.start()
+        synchronising = threading.Thread(target=self._sync_until, args=(stop,), name="tasks", daemon=True)
+        synchronising.start()
         while not stop.is_set():
             self._at_the_edge(lambda: self._cycle(everything=False))
             stop.wait(_SECONDS_BETWEEN_CYCLES)
+        synchronising.join()
         beating.join()
         self._say_farewell()
         logs.worker_stopped()
+
+    def _sync_until(self, stop: threading.Event) -> None:
+        """Tasks wait for no mails."""
+        if self._tasks is None:
+            return
+        while not stop.is_set():
+            self._at_the_edge(self._sync_cycle)
+            stop.wait(_SECONDS_BETWEEN_CYCLES)
+        self._tasks.finish()
+
+    def _sync_cycle(self) -> None:
+        self._database.migrate()
+        if self._tasks is None:
+            return
+        if time.monotonic() - self._tasks_tidied_at > _SECONDS_BETWEEN_TIDYINGS:
+            self._tasks.let_go()
+            self._tasks.tidy()
+            self._tasks_tidied_at = time.monotonic()
+        self._tasks.sync_due(self._stop)
 
     def _cycle(self, *, everything: bool) -> bool:
         self._database.migrate()
@@ -74,9 +100,20 @@ class Worker:
             return True
         is_all_found = look_up_addresses(self._connections, self._stop, everything=everything)
         if everything:
-            return self._mails.log_everything(self._stop) and is_all_found
+            are_all_logged = self._mails.log_everything(self._stop)
+            return self._sync_all_tasks() and are_all_logged and is_all_found
         self._mails.log_due(self._stop)
         return True
+
+    def _sync_all_tasks(self) -> bool:
+        if self._tasks is None:
+            return True
+        self._tasks.tidy()
+        return self._tasks.sync_everything(self._stop)
+
+    def _bury(self) -> None:
+        with self._database.writing() as session:
+            bury(session)
 
     def _say_farewell(self) -> None:
         with suppress(DatabaseUnavailable), self._database.writing() as session:

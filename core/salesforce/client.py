@@ -4,7 +4,7 @@ It has no time-outs, retries nothing and refreshes nothing here (facts: simple-s
 in the session's adapter. Its exceptions carry the whole query in their text and go no further than this module."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -115,6 +115,16 @@ class Client:
             ]
         )
         return found
+
+    def pages(self, soql: str, *values: object) -> Iterator[list[Record]]:
+        """The records of a query, deleted and archived ones too, page by page as they are asked for, up to 2,000 at a time."""
+        asked, columns = format_soql(soql, *values) if values else soql, _columns(soql)
+        more: str | None = None
+        while True:
+            found, more = self._said(lambda salesforce: _page(_asked(salesforce, asked, more), columns))  # noqa: B023  called at once
+            yield found
+            if more is None:
+                return
 
     def kinds(self) -> frozenset[str]:
         """The kinds of record that the org has, and the person may see."""
@@ -237,6 +247,21 @@ def _one_written(answer: Record) -> Written:
         return Written(answer["id"])
     error: Record = next(iter(answer.get("errors") or []), {})
     return Written(None, trouble(str(error.get("statusCode", "")), str(error.get("message", ""))))
+
+
+def _asked(salesforce: Salesforce, asked: str, more: str | None) -> Any:
+    """The first page of a query, or the one that an answer has named."""
+    if more is None:
+        return salesforce.query(asked, include_deleted=True)
+    return salesforce.query_more(more, identifier_is_url=True, include_deleted=True)
+
+
+def _page(answer: Any, columns: frozenset[str]) -> tuple[list[Record], str | None]:
+    """The records of one page, and where the next is. Raises ValueError, KeyError, TypeError."""
+    more = None if answer["done"] else str(answer["nextRecordsUrl"])
+    if more is not None and not more.startswith("/services/data/"):
+        raise ValueError("the next page is somewhere else")
+    return [_whole(one, columns) for one in answer["records"]], more
 
 
 def _columns(soql: str) -> frozenset[str]:

@@ -4,6 +4,7 @@ import os
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
@@ -64,8 +65,8 @@ def beat(session: Session, sign: Beat) -> None:
     row = session.get(ProcessRow, sign.id)
     if row is None:
         row = ProcessRow(
-            id=sign.id, kind=sign.kind, host=socket.gethostname(), pid=os.getpid(), started_at=sign.started_at
-        )
+            id=sign.id, kind=sign.kind, host=socket.gethostname(), pid=os.getpid(), started_at=sign.started_at, home=_home(),
+        )  # fmt: skip
         session.add(row)
     row.beat_at = now
     row.settings_revision = sign.settings_revision
@@ -78,6 +79,28 @@ def farewell(session: Session, process_id: str) -> None:
     """This process stops of its own accord; long-gone ones are forgotten with it."""
     long_ago = database_now(session) - _REMEMBERED
     session.execute(delete(ProcessRow).where((ProcessRow.id == process_id) | (ProcessRow.beat_at < long_ago)))
+
+
+def bury(session: Session) -> None:
+    """Workers that were killed where this process runs are gone at once: what they had claimed waits for no silence."""
+    home = _home()
+    if home is None:
+        return
+    for row in session.scalars(
+        select(ProcessRow).where(ProcessRow.home == home, ProcessRow.kind == "worker")
+    ):
+        if not Path(f"/proc/{row.pid}").exists():
+            session.delete(row)
+
+
+def _home() -> str | None:
+    """What is common to the processes that see each other's numbers: one boot of one machine, one namespace. None where
+    nobody can say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 def alive(now: datetime) -> Select[str]:

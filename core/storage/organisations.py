@@ -14,6 +14,7 @@ from core.storage.rows import there
 
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=15)
+_OLD = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Organisation:
     is_scarce: bool
     paused_until: datetime | None
     pause_code: str | None
+    seen_at: datetime
 
 
 def organisation(session: Session, organisation_id: str) -> Organisation | None:
@@ -33,14 +35,28 @@ def organisation(session: Session, organisation_id: str) -> Organisation | None:
     if row is None:
         return None
     return Organisation(
-        row.id, Usage(row.calls_used, row.calls_total), row.is_scarce, row.paused_until, row.pause_code
-    )
+        row.id, Usage(row.calls_used, row.calls_total), row.is_scarce, row.paused_until, row.pause_code,
+        row.seen_at,
+    )  # fmt: skip
 
 
 def paused(session: Session) -> frozenset[str]:
     """The ids of the organisations for which all waits now."""
     now = database_now(session)
     return frozenset(session.scalars(select(OrganisationRow.id).where(OrganisationRow.paused_until > now)))
+
+
+def is_news(known: Organisation, usage: Usage, reserve: int, now: datetime) -> bool:
+    """Whether it is worth a row that so many calls are used: it changes what may be done, or nobody has looked for a while."""
+    is_scarce = usage.total > 0 and (usage.total - usage.used) * 100 <= usage.total * reserve
+    is_over = known.paused_until is not None and known.paused_until <= now
+    return (
+        is_scarce
+        or is_scarce != known.is_scarce
+        or usage.total != known.usage.total
+        or is_over
+        or now - known.seen_at > _OLD
+    )
 
 
 def note_usage(session: Session, organisation_id: str, usage: Usage | None, reserve: int) -> bool:

@@ -15,8 +15,9 @@ from core.settings import (
     checked,
     person_settings,
     policy_settings,
+    syncs_tasks,
 )
-from core.storage import sealed
+from core.storage import sealed, task_syncs
 from core.storage.audit import Change, note, settings_changed, settings_revision
 from core.storage.connections import Standing
 from core.storage.models import (
@@ -75,6 +76,22 @@ def set_preference(session: Session, account: Account, name: Name, text: str, *,
     was, now = (_HIDDEN if text and is_secret else text for text in (before, value or None))
     note(session, Change(actor=actor, person=account.email, what=name, before=was, after=now))
     settings_changed(session)
+    if name is Name.TASK_SYNC:
+        session.flush()
+        follow_task_sync(session, account.id)
+
+
+def follow_task_sync(session: Session, person_id: int | None = None) -> None:
+    """Everybody's task sync, or that of one person, is on or off as the settings in force say."""
+    in_policy, chosen = policy(session), _preferences(session, PreferenceRow.name == Name.TASK_SYNC.value)
+    for row in active_rows(session):
+        if person_id in {None, row.id}:
+            task_syncs.switch(session, row.id, is_on=syncs_tasks(in_policy, chosen.get(row.id, {})))
+
+
+def syncs_tasks_of(session: Session, person_id: int) -> bool:
+    """Whether this person's tasks are kept the same here and in Salesforce."""
+    return syncs_tasks(policy(session), preference(session, person_id))
 
 
 def people(session: Session) -> People:
@@ -122,6 +139,9 @@ def _change_policy(
         return
     note(session, Change(actor=actor, person=None, what=name, before=before, after=_described(row)))
     settings_changed(session)
+    if name is Name.TASK_SYNC:
+        session.flush()
+        follow_task_sync(session)
 
 
 def _described(row: PolicyRow | None) -> str | None:

@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 
 from core import logs
 from core.mail import KEEPS_TEXT, Row, State
-from core.mail_log import MailLog, from_json, to_json
+from core.mail_log import TASK, MailLog, from_json, to_json
 from core.refusal import Refusal
 from core.secrets import Undecryptable
 from core.storage import sealed
 from core.storage.beats import alive, database_now
 from core.storage.database import Database
 from core.storage.logbook import entry, first_id, row_of
-from core.storage.models import IgnoredRow, MailLogRow, MailRow, MailTextRow
-from core.storage.rows import fit
+from core.storage.models import IgnoredRow, MailLogRow, MailRow, MailTextRow, OwnTaskRow
+from core.storage.rows import fit, insert
 
 _FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
 _LONGEST_DETAIL = 500
@@ -336,6 +336,13 @@ def _keep(session: Session, mail_id: str, log: MailLog) -> None:
         row = MailLogRow(mail_id=mail_id)
         session.add(row)
     row.targets = to_json(log.targets)
+    for target in log.written:
+        if target.kind == TASK and target.id is not None and target.id.startswith("00T"):
+            session.execute(
+                insert(session.get_bind().dialect, OwnTaskRow)
+                .values(salesforce_id=target.id[:15])
+                .on_conflict_do_nothing()
+            )
     row.trace = dict(log.trace)
     row.not_before = log.not_before
     row.trouble_code = log.trouble_code

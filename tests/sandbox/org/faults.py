@@ -1,5 +1,6 @@
 """How the pretend org misbehaves when it is told to: each fault strikes so many calls that match, then is over."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Faults:
     def order(
         self, fault: Fault, path: str = "", *, method: str | None = None, times: int = 1, seconds: float = 30
     ) -> None:
-        """The next `times` calls whose path holds `path` go wrong so; `seconds`: how long a slow one takes."""
+        """The next `times` calls whose path holds `path`, a regular expression, go wrong so; `seconds`: how long a slow one takes."""
         with self._lock:
             self._ordered.append(_Ordered(fault, path, method, times, seconds))
 
@@ -101,7 +102,7 @@ class Faults:
     def _strike(self, request: Request) -> _Ordered | None:
         with self._lock:
             for ordered in self._ordered:
-                if ordered.path in request.path and ordered.method in {None, request.method}:
+                if re.search(ordered.path, request.path) and ordered.method in {None, request.method}:
                     ordered.times -= 1
                     if ordered.times <= 0:
                         self._ordered.remove(ordered)

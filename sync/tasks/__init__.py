@@ -1,0 +1,1 @@
+"""Tasks, the same here and in Salesforce."""

@@ -1,0 +1,170 @@
+"""One cycle of one person's tasks: what changed there is taken in, what changed here is sent, and what is known is verified.
+
+The watermark moves only when all of it is done; whatever breaks off is read again."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from core.salesforce.client import MOST_IDS
+from core.storage import task_links, task_syncs
+from core.storage.task_syncs import Asks, Plan
+from sync.tasks.desk import Desk
+from sync.tasks.plan import gone, halts
+from sync.tasks.pull import Pull
+from sync.tasks.push import Push
+from sync.tasks.reading import Reading
+
+A_LATE_COMMIT = timedelta(minutes=11)
+"""A call may take ten minutes and shows only then ("API Request Limits"); so long what was read is read again."""
+_A_ROUND = timedelta(minutes=25)
+"""Within it every known link is verified, so that with the slowest pace it is done in half an hour."""
+_LONG_OFF = timedelta(days=15)
+"""Salesforce's bin remembers no longer (REST guide, "Get Deleted")."""
+_STEPS_AT_ONCE = 10
+
+
+@dataclass
+class Outcome:
+    """What is to be noted of a cycle, and whether nothing is left that will be tried again."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    is_all_done: bool = True
+    is_transient: bool = False
+    """A record met what time mends: the next try waits a while."""
+    trouble_code: str | None = None
+    trouble_detail: str = ""
+    number: int = 0
+
+
+class Cycle:
+    """Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._reading = Reading(desk.client, desk.identity.user_id, has_key=desk.choices.has_key)
+        is_new = desk.held.is_first and not desk.held.is_confirmed
+        self._is_rehearsal = is_new and desk.policy.confirm_first_sync
+        self._pull = Pull(desk, self._reading, is_rehearsal=self._is_rehearsal)
+
+    def run(self) -> Outcome:
+        """The whole of it."""
+        held, desk = self._desk.held, self._desk
+        begun_at = desk.now_there
+        polled_at = datetime.now(UTC)
+        for page in self._reading.changes(self._since(begun_at)):
+            self._pull.take_in(page)
+        self._pull.pair_up()
+        verified = self._verify()
+        if (plan := self._question()) is not None:
+            return self._asking(plan)
+        self._pull.remove()
+        if (plan := self._question_of_deletions()) is not None:
+            return self._asking(plan)
+        push = Push(desk, self._reading, self._pull)
+        push.push(polled_at)
+        is_changed = bool(
+            push.number or self._pull.counts.brought or self._pull.counts.changed or self._pull.counts.paired
+        )
+        values: dict[str, Any] = {
+            "since": max(begun_at - A_LATE_COMMIT, held.since or begun_at - A_LATE_COMMIT), "is_first": False, "is_confirmed": False,
+            "succeeded_at": datetime.now(UTC), "plan": None, **verified,
+        }  # fmt: skip
+        if is_changed:
+            values["changed_at"] = datetime.now(UTC)
+        if push.misses_some:
+            values["verify_at"] = None
+        outcome = Outcome(
+            values,
+            is_all_done=not push.is_waiting,
+            is_transient=push.is_waiting,
+            number=push.number + self._pull.counts.changed,
+        )
+        if push.trouble is not None:
+            outcome.trouble_code, outcome.trouble_detail = push.trouble.code, push.trouble.detail
+        return outcome
+
+    def _since(self, now_there: datetime) -> datetime:
+        """From when on everything is read, by Salesforce's clock."""
+        held = self._desk.held
+        if held.since is None:
+            return self._desk.bring_in_since
+        # a clock that was set back has not read what lies between
+        return min(held.since, now_there - A_LATE_COMMIT)
+
+    def _verify(self) -> dict[str, Any]:
+        """Known links, read by their ids: so many that all have had their turn within half an hour; all of them when
+        everything is to be looked at, or the sync was off. What is to be noted of it."""
+        desk, held = self._desk, self._desk.held
+        now = datetime.now(UTC)
+        is_whole = desk.everything or held.is_first
+        if not is_whole and held.verify_at is not None and held.verify_at > now:
+            return {}
+        with desk.database.reading() as session:
+            number = task_links.linked(session, held.person_id, desk.organisation_id)
+        if not number:
+            return {"verified_id": 0, "verify_at": now + _A_ROUND}
+        steps = math.ceil(number / MOST_IDS)
+        behind = 1.0 if held.verify_at is None else 1 + (now - held.verify_at) / (_A_ROUND / steps)
+        after = 0 if is_whole else held.verified_id
+        for _ in range(steps if is_whole else min(steps, _STEPS_AT_ONCE, math.ceil(behind))):
+            after = self._verify_some(after)
+            if not after:
+                break
+        return {"verified_id": after, "verify_at": now + _A_ROUND / steps}
+
+    def _verify_some(self, after: int) -> int:
+        """After which task it goes on; 0: from the first."""
+        desk = self._desk
+        with desk.database.reading() as session:
+            some = task_links.linked_after(
+                session, desk.held.person_id, desk.organisation_id, after=after, most=MOST_IDS
+            )
+        if not some:
+            return 0
+        found, missing = self._reading.known([str(one.salesforce_id) for one in some])
+        known = {str(one.salesforce_id)[:15]: one.related for one in some}
+        self._pull.take_in(self._reading.named(found, known))
+        if missing:
+            traces = self._reading.traces(missing)
+            self._pull.take_in(traces)
+            seen = {one.id[:15] for one in traces}
+            lost = [
+                one
+                for one in some
+                if str(one.salesforce_id) in set(missing) and str(one.salesforce_id)[:15] not in seen
+            ]
+            self._pull.removals |= {one.ours.id: one for one in gone(lost)}
+        return some[-1].id if len(some) == MOST_IDS else 0
+
+    def _question(self) -> Plan | None:
+        """What the person has to say something about before anything is deleted."""
+        desk, removals = self._desk, self._pull.removals
+        counts = self._pull.counts
+        with desk.database.reading() as session:
+            linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if removals else 0
+        if self._is_rehearsal:
+            return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked)
+        if desk.held.is_confirmed or not removals:
+            return None
+        if halts(len(removals), linked):
+            return Plan(Asks.LOST_THERE, delete=len(removals), of=linked)
+        last = desk.held.succeeded_at
+        traceless = sum(one.why == "gone" for one in removals.values())
+        if traceless and last is not None and datetime.now(UTC) - last > _LONG_OFF:
+            return Plan(Asks.GONE, delete=traceless, of=linked)
+        return None
+
+    def _question_of_deletions(self) -> Plan | None:
+        desk = self._desk
+        if desk.held.is_confirmed:
+            return None
+        with desk.database.reading() as session:
+            due = task_links.deletions_due(session, desk.held.person_id, desk.organisation_id)
+            linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if due else 0
+        return Plan(Asks.LOST_HERE, delete=due, of=due + linked) if halts(due, due + linked) else None
+
+    def _asking(self, plan: Plan) -> Outcome:
+        """Nothing more is done until the person has spoken."""
+        return Outcome({"plan": task_syncs.plan_to_json(plan)})

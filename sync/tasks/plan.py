@@ -1,0 +1,236 @@
+"""What Salesforce has and what is here -> everything that is to be done, or a Halt.
+
+Pure: values in, actions out."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from core.task import Limits, Ours, Values, fitted
+from sync.tasks.merge import Merged, Times, merge
+from sync.tasks.remote import Nonsense, Remote
+
+FEW = 5
+"""So many tasks may go at once, whatever share of all they are."""
+CLOCKS_MAY_DIFFER = timedelta(minutes=5)
+"""Between the beginning of a create, by our clock set right, and the record's own time."""
+
+
+@dataclass(frozen=True)
+class BringIn:
+    """A task that is not here yet."""
+
+    remote: Remote
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One that is here and one that is there are the same: they are linked, and Salesforce's values win."""
+
+    ours: Ours
+    remote: Remote
+
+
+@dataclass(frozen=True)
+class Take:
+    """What a linked task is from now on, here; its base is what Salesforce has. `person_id`: whose it is now; `is_back`: it
+    comes out of the bin; `is_found`: it is what a create made whose end nobody knew."""
+
+    ours: Ours
+    remote: Remote
+    merged: Merged
+    person_id: int
+    is_back: bool = False
+    is_found: bool = False
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Into the bin here: deleted there (`salesforce`), gone without a trace (`gone`), or somebody else's now (`reassigned`)."""
+
+    ours: Ours
+    why: str
+    remote: Remote | None = None
+
+
+@dataclass(frozen=True)
+class Complain:
+    """What Salesforce has of this task makes no sense."""
+
+    ours: Ours
+
+
+Action = BringIn | Pair | Take | Remove | Complain
+
+
+@dataclass(frozen=True)
+class View:
+    """By what the changes are looked at: whose they are, since when an unknown task must have been changed to come in, how far
+    Salesforce's clock is ahead, which tasks are logs of mails, how much Salesforce holds, and whether its records carry our key."""
+
+    person_id: int
+    user_id: str
+    bring_in_since: datetime
+    offset: timedelta = timedelta(0)
+    persons: Mapping[str, int] = field(default_factory=dict)
+    """Of whose tasks are synchronised too: by the first fifteen characters of the user's id."""
+    own_logs: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    has_key: bool = False
+
+    def person_of(self, owner_id: str) -> int | None:
+        """Whose list a task of this owner belongs to."""
+        return self.person_id if owner_id[:15] == self.user_id[:15] else self.persons.get(owner_id[:15])
+
+    def limits_of(self, ours: Ours) -> Limits:
+        """How much Salesforce holds of this task's texts."""
+        return Limits(self.limits.subject, self.limits.comments, is_by_bytes=ours.is_by_bytes)
+
+
+def plan(
+    remotes: Iterable[Remote | Nonsense], known: Mapping[str, Ours], unsettled: Sequence[Ours], view: View
+) -> list[Action]:
+    """What is to be done here about these records of Salesforce; nothing about those that are as they were.
+
+    `known`: the linked tasks by the first fifteen characters of the record's id; `unsettled`: those whose create nobody knows
+    the end of."""
+    left = list(unsettled)
+    actions: list[Action] = []
+    for remote in remotes:
+        ours = known.get(remote.id[:15])
+        if isinstance(remote, Nonsense):
+            actions += [] if ours is None or ours.has_trouble else [Complain(ours)]
+        elif ours is not None:
+            actions += _of_linked(ours, remote, view)
+        elif (found := _made_by_us(remote, left, view)) is not None:
+            left.remove(found)
+            actions += _of_found(found, remote, view)
+        elif _comes_in(remote, view):
+            actions.append(BringIn(remote))
+    return actions
+
+
+def gone(ours: Iterable[Ours]) -> list[Remove]:
+    """Linked tasks of which Salesforce shows no trace."""
+    return [Remove(one, "gone") for one in ours if one.binned_at is None]
+
+
+def halts(lost: int, linked: int) -> bool:
+    """Whether a side that lost so many of so many linked tasks at once is not believed without asking."""
+    return linked > FEW and lost * 2 > linked
+
+
+def pairs(
+    brought: Sequence[Remote], here: Iterable[Ours], there: Mapping[tuple[str, date | None], int]
+) -> list[Pair]:
+    """Which open tasks are the same: exactly one on each side has that subject and due date.
+
+    `there`: how many open tasks of each such kind the person has in Salesforce, those that do not come in too."""
+    ours_by: dict[tuple[str, date | None], list[Ours]] = defaultdict(list)
+    for one in here:
+        ours_by[kind_of(one.values)].append(one)
+    return [
+        Pair(ours_by[kind_of(remote.values)][0], remote) for remote in brought
+        if len(ours_by[kind_of(remote.values)]) == 1 and there.get(kind_of(remote.values)) == 1
+    ]  # fmt: skip
+
+
+def kind_of(values: Values) -> tuple[str, date | None]:
+    """By what two tasks are held to be the same."""
+    return values.subject, values.due
+
+
+def _of_linked(ours: Ours, remote: Remote, view: View) -> list[Action]:
+    person_id = view.person_of(remote.owner_id)
+    if remote.is_deleted:
+        # deleted there; deleted here as well: both know
+        return (
+            []
+            if ours.binned_at is not None and not ours.is_deletion_due
+            else [Remove(ours, "salesforce", remote)]
+        )
+    if person_id is None:
+        # reassigned to somebody whose tasks are none of ours
+        return [] if ours.binned_at is not None else [Remove(ours, "reassigned", remote)]
+    if ours.binned_at is not None and not ours.is_deletion_due:
+        return _of_binned(ours, remote, person_id, view)
+    taken = _take(ours, remote, person_id, view)
+    return [] if _is_known(taken) else [taken]
+
+
+def _of_binned(ours: Ours, remote: Remote, person_id: int, view: View) -> list[Action]:
+    """In the bin here, and alive there: it was undeleted, or reassigned to and fro; unless what we read is older than that."""
+    if ours.bin_stamp is not None and remote.stamp <= ours.bin_stamp:
+        return []
+    return [_take(ours, remote, person_id, view, is_back=True)]
+
+
+def _of_found(ours: Ours, remote: Remote, view: View) -> list[Action]:
+    """The record that a create made whose answer was lost."""
+    if remote.is_deleted:
+        return [Remove(ours, "salesforce", remote)]
+    return [_take(ours, remote, view.person_id, view, is_found=True)]
+
+
+def _take(
+    ours: Ours, remote: Remote, person_id: int, view: View, *, is_back: bool = False, is_found: bool = False
+) -> Take:
+    base = ours.sent if is_found else ours.base
+    times = Times({name: time + view.offset for name, time in ours.edited_at.items()}, remote.modified_at)
+    merged = merge(base, ours.values, remote.values, times, view.limits_of(ours))
+    return Take(ours, remote, merged, person_id, is_back=is_back, is_found=is_found)
+
+
+def _is_known(taken: Take) -> bool:
+    """Nothing is new: an echo of what we wrote, or of what we have read before."""
+    ours, remote = taken.ours, taken.remote
+    return (
+        taken.merged.values == ours.values
+        and ours.base == remote.values
+        and taken.person_id == ours.person_id
+        and ours.related.is_about_the_same(remote.related)
+        and not _is_renamed(ours, remote)
+    )
+
+
+def _is_renamed(ours: Ours, remote: Remote) -> bool:
+    told = [
+        (remote.related.who_name, ours.related.who_name), (remote.related.what_name, ours.related.what_name)
+    ]  # fmt: skip
+    return any(there is not None and there != here for there, here in told)
+
+
+def _made_by_us(remote: Remote, unsettled: Sequence[Ours], view: View) -> Ours | None:
+    """By the key where the organisation has one; else by who made it, when, and what was sent."""
+    for ours in unsettled:
+        is_it = remote.key == ours.key if view.has_key else _looks_like_ours(remote, ours, view)
+        if is_it:
+            return ours
+    return None
+
+
+def _looks_like_ours(remote: Remote, ours: Ours, view: View) -> bool:
+    if ours.sent is None or ours.not_before is None or remote.created_by[:15] != view.user_id[:15]:
+        return False
+    begun = ours.not_before - UNTIL_IT_SHOWS + view.offset
+    if not begun - CLOCKS_MAY_DIFFER <= remote.created_at <= begun + UNTIL_IT_SHOWS + CLOCKS_MAY_DIFFER:
+        return False
+    sent = fitted(ours.sent, view.limits_of(ours))
+    is_same_text = bool(sent.comments) and sent.comments == remote.values.comments
+    return sent.subject == remote.values.subject or (is_same_text and sent.due == remote.values.due)
+
+
+UNTIL_IT_SHOWS = timedelta(minutes=14)
+"""From noting a create to the moment from which it may be repeated: a call may take ten minutes and shows only then ("API
+Request Limits"), and a session may have to be renewed before it goes out."""
+
+
+def _comes_in(remote: Remote, view: View) -> bool:
+    return (
+        not remote.is_deleted
+        and remote.is_to_do
+        and remote.owner_id[:15] == view.user_id[:15]
+        and remote.modified_at >= view.bring_in_since
+        and remote.id[:15] not in view.own_logs
+    )

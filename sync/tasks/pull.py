@@ -1,0 +1,194 @@
+"""Salesforce -> here: what has changed is taken in, page by page; what would go is gathered, and believed or asked about."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from core.storage import task_links, task_syncs
+from core.storage.database import Session
+from core.task import Ours
+from sync.tasks.desk import Desk
+from sync.tasks.merge import Merged
+from sync.tasks.plan import Action, BringIn, Complain, Pair, Remove, Take, kind_of, pairs, plan
+from sync.tasks.reading import Reading
+from sync.tasks.remote import Nonsense, Remote
+
+_NONSENSE = "unreadable_record"
+
+
+@dataclass
+class Counts:
+    """What was done, or would be."""
+
+    brought: int = 0
+    paired: int = 0
+    changed: int = 0
+
+
+class Pull:
+    """One cycle's. `is_rehearsal`: nothing is done, all is counted."""
+
+    def __init__(self, desk: Desk, reading: Reading, *, is_rehearsal: bool) -> None:
+        self.counts = Counts()
+        self.removals: dict[int, Remove] = {}
+        """By the task's id; done when it is known how many there are."""
+        self._desk = desk
+        self._reading = reading
+        self._is_rehearsal = is_rehearsal
+        self._kinds = self._kinds_here() if desk.held.is_first else {}
+        self._doubles: list[Remote] = []
+        """Open tasks that may be the same as one that is here."""
+
+    def take_in(self, remotes: Sequence[Remote | Nonsense]) -> None:
+        """One page. Raises Lost, DatabaseUnavailable."""
+        if not remotes:
+            return
+        with (
+            self._desk.database.reading() as session
+        ):  # most pages bring nothing new, and nobody waits for their lock
+            actions = self._plan(session, remotes, is_locked=False)
+        if not actions:
+            return
+        if self._is_rehearsal:
+            self._gather(actions)
+            return
+        with self._desk.database.writing() as session:
+            row = task_syncs.hold(session, self._desk.held)
+            actions = self._plan(session, remotes, is_locked=True)
+            left = self._gather(actions)
+            self._do(session, left)
+            row.progress += sum(isinstance(one, BringIn) for one in left)
+
+    def pair_up(self) -> None:
+        """What came in at first and may be the same as what is here: linked where there is no doubt, else brought in.
+
+        Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
+        if not self._doubles:
+            return
+        there = Counter(
+            kind_of(one.values)
+            for one in self._reading.open_tasks(one.values.subject for one in self._doubles)
+        )
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            here = task_links.unlinked_open(session, self._desk.held.person_id)
+            known = task_links.of_records(
+                session, self._desk.organisation_id, [one.id for one in self._doubles], is_locked=True
+            )
+            doubles = [one for one in self._doubles if one.id[:15] not in known]
+            found = pairs(doubles, here, there)
+            paired = {one.remote.id for one in found}
+            rest = [BringIn(one) for one in doubles if one.id not in paired]
+            self.counts.paired += len(found)
+            self.counts.brought += len(rest)
+            if not self._is_rehearsal:
+                self._do(session, [*found, *rest])
+        self._doubles = []
+
+    def remove(self) -> None:
+        """What is gone there goes here. Raises Lost, DatabaseUnavailable."""
+        if not self.removals:
+            return
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            now = {
+                one.id: one
+                for one in task_links.ours_again(session, [one.ours for one in self.removals.values()])
+            }
+            for removal in self.removals.values():
+                ours = now.get(removal.ours.id)
+                if ours is not None and (ours.salesforce_id == removal.ours.salesforce_id):
+                    self._remove(session, ours, removal)
+        self.counts.changed += len(self.removals)
+
+    def _plan(
+        self, session: Session, remotes: Sequence[Remote | Nonsense], *, is_locked: bool
+    ) -> list[Action]:
+        ids = [one.id for one in remotes]
+        known = task_links.of_records(session, self._desk.organisation_id, ids, is_locked=is_locked)
+        unsettled = task_links.unsettled(session, self._desk.held.person_id, self._desk.organisation_id)
+        new = [one for one in ids if one[:15] not in known]
+        return plan(remotes, known, unsettled, self._desk.view(session, new))
+
+    def _gather(self, actions: Sequence[Action]) -> list[Action]:
+        """What is to be done at once; the rest is kept for when all pages are known."""
+        left: list[Action] = []
+        for action in actions:
+            if isinstance(action, Remove):
+                self.removals[action.ours.id] = action
+            elif isinstance(action, BringIn) and self._may_be_a_double(action.remote):
+                self._doubles.append(action.remote)
+            else:
+                self.removals.pop(action.ours.id, None) if isinstance(action, Take) else None
+                left.append(action)
+        self.counts.brought += sum(isinstance(one, BringIn) for one in left)
+        self.counts.changed += sum(isinstance(one, Take | Pair) for one in left)
+        return left
+
+    def _do(self, session: Session, actions: Sequence[Action]) -> None:
+        desk = self._desk
+        for action in actions:
+            if isinstance(action, Take):
+                self._take(session, action)
+            elif isinstance(action, Pair):
+                self._pair(session, action)
+            elif isinstance(action, Complain):
+                task_links.complain(session, action.ours, _NONSENSE, "", is_final=True)
+        task_links.bring_in(
+            session, desk.held.person_id, desk.organisation_id,
+            [(one.remote.id, one.remote.values, one.remote.related, one.remote.created_at) for one in actions if isinstance(one, BringIn)],
+        )  # fmt: skip
+
+    def _take(self, session: Session, action: Take) -> None:
+        ours, remote = action.ours, action.remote
+        if action.is_back:
+            task_links.take_out_of_bin(session, ours)
+        if action.is_found:
+            task_links.link(session, ours, self._desk.organisation_id, remote.id)
+        self._remember(session, ours, action.merged, "overwritten")
+        task_links.take(
+            session, ours, values=action.merged.values, base=remote.values, related=remote.related, person_id=action.person_id,
+            limits=self._desk.limits(is_by_bytes=ours.is_by_bytes),
+        )  # fmt: skip
+        if action.person_id != self._desk.held.person_id:
+            task_syncs.changed(session, action.person_id)
+
+    def _pair(self, session: Session, action: Pair) -> None:
+        task_links.link(session, action.ours, self._desk.organisation_id, action.remote.id)
+        for name in action.ours.values.differing(action.remote.values):
+            task_links.remember(
+                session, action.ours, name, action.ours.values.of(name), side="here", why="paired"
+            )
+        task_links.take(
+            session, action.ours, values=action.remote.values, base=action.remote.values, related=action.remote.related,
+            person_id=self._desk.held.person_id, limits=self._desk.limits(is_by_bytes=False),
+        )  # fmt: skip
+
+    def _remove(self, session: Session, ours: Ours, removal: Remove) -> None:
+        """What Salesforce had of it at last is kept beside what was here."""
+        remote = removal.remote
+        if remote is not None:
+            base = ours.base or ours.sent
+            for name in remote.values.differing(base) if base is not None else ():
+                if remote.values.of(name) != ours.values.of(name):
+                    task_links.remember(
+                        session, ours, name, remote.values.of(name), side="salesforce", why="overwritten"
+                    )
+        task_links.remove(
+            session, ours, removal.why, self._desk.now_there if remote is None else remote.stamp
+        )
+
+    def _remember(self, session: Session, ours: Ours, merged: Merged, why: str) -> None:
+        for lost in merged.lost:
+            task_links.remember(
+                session, ours, lost.field, lost.value, side=lost.side.value, why="conflict" if lost.is_conflict else why
+            )  # fmt: skip
+
+    def _kinds_here(self) -> dict[tuple[str, date | None], int]:
+        with self._desk.database.reading() as session:
+            here = task_links.unlinked_open(session, self._desk.held.person_id)
+        return Counter(kind_of(one.values) for one in here)
+
+    def _may_be_a_double(self, remote: Remote) -> bool:
+        return remote.values.status.is_open and self._kinds.get(kind_of(remote.values)) == 1

@@ -1,0 +1,292 @@
+"""Here -> Salesforce: what was edited, made and deleted here, in batches.
+
+Before a batch of updates the records are read again, and what has moved meanwhile is merged first; an intention is noted
+before each create, so that one whose end nobody knows is looked for before it is repeated."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from core.mail_log import KEY_FIELD
+from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
+from core.salesforce.login import Refused
+from core.salesforce.troubles import Kind, Trouble
+from core.storage import task_links, task_syncs
+from core.storage.database import DatabaseUnavailable, Session
+from core.task import Field, Ours, Values, fitted
+from sync.tasks.desk import Desk
+from sync.tasks.plan import UNTIL_IT_SHOWS
+from sync.tasks.pull import Pull
+from sync.tasks.reading import Reading
+from sync.tasks.remote import Remote, written
+
+_FRESH = timedelta(seconds=10)
+_MOST_NOTES = 5
+_IS_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
+_NOT_IN_PICKLIST = frozenset(
+    {"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"}
+)
+_DUPLICATE_OF = re.compile(r"id: ([A-Za-z0-9]{15,18})")
+_FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
+
+
+@dataclass(frozen=True)
+class _Update:
+    ours: Ours
+    fields: tuple[Field, ...]
+    values: Values
+    """What Salesforce then has."""
+
+
+class Push:
+    """One cycle's. `trouble`: what a record met that time can mend."""
+
+    def __init__(self, desk: Desk, reading: Reading, pull: Pull) -> None:
+        self.trouble: Trouble | None = None
+        self.is_waiting = False
+        """Something waits for a later cycle."""
+        self.number = 0
+        self.misses_some = False
+        """A record that was to be written is not there."""
+        self._desk = desk
+        self._reading = reading
+        self._pull = pull
+        self._has_asked_anew = False
+
+    def push(self, polled_at: datetime) -> None:
+        """Everything that waits. `polled_at`: what was created well before that moment has been seen by now, if it is there.
+
+        Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
+        after = 0
+        while not self._desk.stop.is_set():
+            with self._desk.database.reading() as session:
+                some = task_links.waiting(
+                    session, self._desk.held.person_id, self._desk.organisation_id, after=after, most=MOST_IDS
+                )
+            if not some:
+                return
+            after = some[-1].id
+            self._delete([one for one in some if one.salesforce_id is not None and one.is_deletion_due])
+            self._create([one for one in some if one.salesforce_id is None], polled_at)
+            self._update([one for one in some if one.salesforce_id is not None and one.binned_at is None])
+
+    def _update(self, tasks: Sequence[Ours]) -> None:
+        if not tasks:
+            return
+        found, _ = self._reading.known([str(one.salesforce_id) for one in tasks])
+        related = {str(one.salesforce_id)[:15]: one.related for one in tasks}
+        self._pull.take_in(self._reading.named(found, related))
+        readable = {one.id[:15] for one in found if isinstance(one, Remote) and not one.is_deleted}
+        updates = []
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            for ours in task_links.ours_again(session, tasks):
+                if (
+                    not ours.is_waiting
+                    or ours.binned_at is not None
+                    or ours.person_id != self._desk.held.person_id
+                ):
+                    continue
+                if str(ours.salesforce_id)[:15] not in readable:
+                    self.is_waiting = self.misses_some = (
+                        True  # deleted there a moment ago, or gone: the next look tells
+                    )
+                    continue
+                update = self._difference(self._respelt(session, ours))
+                if update is None:
+                    task_links.settled(session, ours)
+                else:
+                    updates.append(update)
+        for batch in _batches(updates):
+            self._update_some(batch)
+
+    def _difference(self, ours: Ours) -> _Update | None:
+        """What Salesforce lacks of it."""
+        if ours.base is None:
+            return None
+        held = fitted(ours.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
+        if not (fields := held.differing(ours.base)):
+            return None
+        return _Update(ours, fields, ours.base.having({field: held.of(field) for field in fields}))
+
+    def _respelt(self, session: Session, ours: Ours) -> Ours:
+        """With words that the organisation has; what it has said itself is left alone."""
+        values, base, choices = ours.values, ours.base, self._desk.choices
+        if base is None or base.status != values.status:
+            values = values.having({Field.STATUS: choices.nearest(values.status)})
+        if base is None and values.priority not in choices.priorities:
+            middle = choices.priorities[len(choices.priorities) // 2]
+            values = values.having({Field.PRIORITY: middle})
+        return task_links.respell(session, ours, values)
+
+    def _update_some(self, updates: Sequence[_Update]) -> None:
+        """One call; what came of each is taken in."""
+        limits = self._desk.limits(is_by_bytes=False)  # the values are cut already
+        records = [
+            {"Id": one.ours.salesforce_id, **written(one.values, one.fields, limits)} for one in updates
+        ]  # fmt: skip
+        answers = self._desk.client.update("Task", records)
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            for one, answer in zip(updates, answers, strict=True):
+                if answer.id is not None:
+                    self.number += 1
+                    self._is_there(session, one)
+                else:
+                    self._refused(session, one.ours, answer, one.fields)
+
+    def _is_there(self, session: Session, update: _Update) -> None:
+        ours = update.ours
+        task_links.updated(session, ours, update.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
+
+    def _create(self, tasks: Sequence[Ours], polled_at: datetime) -> None:
+        ready = []
+        for ours in tasks:
+            is_uncertain = ours.not_before is not None
+            if is_uncertain and not self._may_repeat(ours, polled_at):
+                self.is_waiting = True
+            elif ours.binned_at is not None or not ours.is_wanted:
+                self._drop(ours)
+            else:
+                ready.append(ours)
+        for batch in _batches(ready):
+            self._create_some(batch)
+
+    def _may_repeat(self, ours: Ours, polled_at: datetime) -> bool:
+        """Where the organisation itself refuses a second one, or the first would have shown by now."""
+        if self._desk.choices.has_key and ours.binned_at is None:
+            return True
+        return ours.not_before is not None and polled_at >= ours.not_before
+
+    def _drop(self, ours: Ours) -> None:
+        """It was deleted here before Salesforce had it, and does not show there."""
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            task_links.never_sent(session, ours, None, None)
+            task_links.settled(session, ours)
+
+    def _create_some(self, tasks: Sequence[Ours]) -> None:
+        begun, sent = self._noted(tasks)
+        if not begun:
+            return
+        records = [self._record(ours, sent[ours.id]) for ours in begun]
+        try:
+            answers = self._desk.client.create("Task", records)
+        except Refused:  # the call as a whole: nothing was written
+            with self._desk.database.writing() as session:
+                task_syncs.hold(session, self._desk.held)
+                for ours in begun:
+                    task_links.never_sent(session, ours, ours.sent, ours.not_before)
+            raise
+        duplicates = self._duplicates(answers)
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            for ours, answer in zip(begun, answers, strict=True):
+                self._take_in(session, ours, sent[ours.id], answer, duplicates)
+
+    def _record(self, ours: Ours, sent: Values) -> dict[str, Any]:
+        made = {
+            name: value for name, value in written(sent, tuple(Field), self._desk.limits(is_by_bytes=False)).items()
+            if value is not None
+        }  # fmt: skip
+        key = {KEY_FIELD: ours.key} if self._desk.choices.has_key else {}
+        return {**made, "OwnerId": self._desk.identity.user_id, **key}
+
+    def _noted(self, tasks: Sequence[Ours]) -> tuple[list[Ours], dict[int, Values]]:
+        """What is about to be created is in the database, from just now; which tasks still are to be, and with what.
+
+        Who was asleep in between, with the whole machine perhaps, notes it again: somebody else may have it by now."""
+        for _ in range(_MOST_NOTES):
+            noted_at = datetime.now(UTC)
+            begun, sent = [], {}
+            with self._desk.database.writing() as session:
+                task_syncs.hold(session, self._desk.held)
+                for task in task_links.ours_again(session, tasks):
+                    ours = self._respelt(session, task)
+                    values = fitted(ours.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
+                    if ours.sent is not None and self._desk.choices.has_key:
+                        values = ours.sent  # a first one that made it has these
+                    if task_links.intend(
+                        session, ours, self._desk.organisation_id, values, noted_at + UNTIL_IT_SHOWS
+                    ):
+                        begun.append(ours)
+                        sent[ours.id] = values
+            if datetime.now(UTC) - noted_at < _FRESH:
+                return begun, sent
+        raise DatabaseUnavailable("it takes too long to note what is to be written")
+
+    def _duplicates(self, answers: Sequence[Written]) -> dict[str, str]:
+        """The whole ids of records that are there already, by the first fifteen characters."""
+        ids = [
+            known.group(1)[:15] for one in answers
+            if one.trouble is not None and one.trouble.code == "DUPLICATE_VALUE" and (known := _DUPLICATE_OF.search(one.trouble.detail))
+        ]  # fmt: skip
+        if not ids:
+            return {}
+        return {
+            str(one["Id"])[:15]: str(one["Id"]) for one in self._desk.client.retrieve("Task", ids, ["Id"]) if one is not None
+        }  # fmt: skip
+
+    def _take_in(
+        self, session: Session, ours: Ours, sent: Values, answer: Written, duplicates: dict[str, str]
+    ) -> None:
+        record_id = answer.id
+        if answer.trouble is not None and answer.trouble.code == "DUPLICATE_VALUE":
+            known = _DUPLICATE_OF.search(answer.trouble.detail)
+            record_id = duplicates.get(known.group(1)[:15]) if known else None
+        if record_id is not None:
+            self.number += 1
+            limits = self._desk.limits(is_by_bytes=ours.is_by_bytes)
+            task_links.created(session, ours, self._desk.organisation_id, record_id, sent, limits)
+            return
+        # what an earlier try may have made is not refused by this one
+        task_links.never_sent(session, ours, ours.sent, ours.not_before)
+        self._refused(session, ours, answer, tuple(Field))
+
+    def _delete(self, tasks: Sequence[Ours]) -> None:
+        for batch in _batches(tasks):
+            answers = self._desk.client.delete([str(one.salesforce_id) for one in batch])
+            with self._desk.database.writing() as session:
+                task_syncs.hold(session, self._desk.held)
+                for ours, answer in zip(batch, answers, strict=True):
+                    if answer.id is not None or (
+                        answer.trouble is not None and answer.trouble.code in _IS_GONE
+                    ):
+                        self.number += 1
+                        task_links.deleted(session, ours, self._desk.now_there)
+                    elif answer.trouble is not None and answer.trouble.kind in _FOR_GOOD:
+                        task_links.not_deleted(session, ours, answer.trouble.code, answer.trouble.detail)
+                    else:
+                        self._comes_again(session, ours, answer.trouble)
+
+    def _refused(self, session: Session, ours: Ours, answer: Written, fields: Sequence[Field]) -> None:
+        """One record was not taken: what can be mended is, what time mends waits, the rest is said on the task."""
+        trouble = answer.trouble
+        code = "" if trouble is None else trouble.code
+        if code in _IS_GONE and ours.salesforce_id is not None:
+            self.is_waiting = self.misses_some = True
+        elif code == "STRING_TOO_LONG" and not ours.is_by_bytes:
+            task_links.cut_by_bytes(session, ours)
+            self.is_waiting = True
+        elif code in _NOT_IN_PICKLIST and not self._has_asked_anew and not ours.has_trouble:
+            # a status that was renamed, or a field that is gone: what the organisation has is asked anew before the next try
+            self._desk.book.forget(self._desk.organisation_id)
+            self._has_asked_anew = True
+            self._comes_again(session, ours, trouble)
+        elif trouble is not None and trouble.kind in _FOR_GOOD:
+            task_links.complain(session, ours, trouble.code, trouble.detail, is_final=True)
+        else:
+            self._comes_again(session, ours, trouble)
+
+    def _comes_again(self, session: Session, ours: Ours, trouble: Trouble | None) -> None:
+        self.is_waiting = True
+        self.trouble = self.trouble or trouble
+        if trouble is not None:
+            task_links.complain(session, ours, trouble.code, trouble.detail, is_final=False)
+
+
+def _batches(some: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(some), MOST_RECORDS):
+        yield list(some[start : start + MOST_RECORDS])
