@@ -30,8 +30,10 @@ from admin import (
     salesforce,
     senders,
     sign_in,
+    task_sync,
+    tasks,
 )
-from admin.times import local_time
+from admin.times import local_day, local_reminder, local_time
 from core import logs
 from core.config import Config, ConfigurationError, read_config
 from core.connections import Connections
@@ -78,11 +80,13 @@ def build_app(config: Config | None = None) -> Flask:
     _set_up_libraries(app, config)
     for blueprint in (
         sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
-        app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages,
+        app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages, tasks.pages, task_sync.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)
-    app.add_template_filter(local_time)
+    for text in (local_time, local_day, local_reminder):
+        app.add_template_filter(text)
     app.add_template_global(get_locale)
+    app.add_template_global(tasks.reminders, "due_reminders")
     app.before_request(_look_first)
     app.register_error_handler(HTTPException, _sorry)
     app.register_error_handler(DatabaseUnavailable, _database_away)

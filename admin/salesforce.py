@@ -25,6 +25,7 @@ from core.storage.database import Session
 from core.storage.pick_ups import PickUp
 
 if TYPE_CHECKING:
+    from admin import task_sync
     from admin.api import ApiForm
 
 pages = Blueprint("salesforce", __name__, url_prefix="/settings")
@@ -54,10 +55,12 @@ def render(
     policy_form: PolicyForm | None = None,
     api_form: "ApiForm | None" = None,
     policy_api_form: "ApiForm | None" = None,
+    task_card: "task_sync.Card | None" = None,
     tab: str = "bcc",
 ) -> str:
     """The page, with the forms as they were filled in; `tab`: `bcc` or `api`."""
-    from admin.api import FIELDS, filled, preview  # noqa: PLC0415  which draws itself by this page
+    from admin import task_sync  # noqa: PLC0415  these draw themselves by this page
+    from admin.api import FIELDS, filled, preview  # noqa: PLC0415
 
     account = me()
     with database().reading() as session:
@@ -95,6 +98,7 @@ def render(
         add_form=add_form or AddAddressForm(formdata=None),
         button=Button(formdata=None),
         policy_form=policy_form,
+        task_card=task_card or task_sync.card(),
         addresses=addresses,
         ignored=ignored,
         bcc_address=bcc_address,

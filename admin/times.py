@@ -1,10 +1,10 @@
 """Times as the person who looks at them reads them."""
 
-from datetime import datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from flask import g
-from flask_babel import format_datetime
+from flask_babel import format_date, format_datetime
 from flask_login import current_user
 
 from admin.access import database, me
@@ -15,10 +15,20 @@ from core.storage import settings
 
 def local_time(time: datetime) -> str:
     """Date and time in the person's language and time zone, else the server's."""
-    return str(format_datetime(time.astimezone(_zone()), "medium", rebase=False))
+    return str(format_datetime(time.astimezone(zone()), "medium", rebase=False))
 
 
-def _zone() -> ZoneInfo | None:
+def local_day(day: date) -> str:
+    """A day in the person's language."""
+    return str(format_date(day, "full"))
+
+
+def local_reminder(text: str) -> str:
+    """A time as the history keeps it."""
+    return local_time(datetime.fromisoformat(text))
+
+
+def zone() -> ZoneInfo | None:
     """The zone in force, looked up once a request; None: the server's."""
     if "zone" not in g:
         g.zone = _zone_in_force() if current_user.is_authenticated else None

@@ -3,6 +3,9 @@
 from flask_babel import lazy_gettext as _l
 
 from core.mail import Copy, Reason, Row, State
+from core.storage.tasks import Binned
+from core.task import Field
+from core.task import State as TaskState
 
 STATES = {
     State.PENDING: _l("On its way"),
@@ -87,6 +90,44 @@ _COPY_UNANSWERED = _l(
     "The mail was sent without its blind copy: the mail provider did not answer to the copy's address in time."
 )
 _COPY_REFUSED = _l("The mail was sent without its blind copy, which the mail provider refused: %(reply)s")
+
+
+TASK_STATES = {
+    TaskState.LOCAL: _l("Only here"),
+    TaskState.IN_SYNC: _l("In sync"),
+    TaskState.WAITING: _l("Waiting"),
+    TaskState.CONFLICT: _l("Conflict"),
+    TaskState.FAILED: _l("Failed"),
+    TaskState.BIN: _l("In the bin"),
+}
+TASK_COLOURS = {
+    TaskState.LOCAL: "light",
+    TaskState.IN_SYNC: "success",
+    TaskState.WAITING: "info",
+    TaskState.CONFLICT: "warning",
+    TaskState.FAILED: "danger",
+    TaskState.BIN: "secondary",
+}
+TASK_FIELDS = {
+    Field.SUBJECT: _l("Subject"),
+    Field.DUE: _l("Due date"),
+    Field.STATUS: _l("Status"),
+    Field.PRIORITY: _l("Priority"),
+    Field.COMMENTS: _l("Comments"),
+    Field.REMINDER: _l("Reminder"),
+}
+BINNED = {
+    Binned.HERE: _l("Deleted here."),
+    Binned.SALESFORCE: _l("Deleted in Salesforce."),
+    Binned.GONE: _l("Salesforce does not show it any more."),
+    Binned.REASSIGNED: _l("It was given to somebody else in Salesforce."),
+}
+WHY_LOST = {
+    "edited": _l("changed here"),
+    "overwritten": _l("changed in Salesforce"),
+    "conflict": _l("changed on both sides; the later change won"),
+    "paired": _l("paired with the same task in Salesforce"),
+}
 
 
 def why(row: Row) -> str:

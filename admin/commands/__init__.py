@@ -6,6 +6,7 @@ import click
 from admin.commands.activity import activity, senders
 from admin.commands.people import address, user
 from admin.commands.settings import policy, preference
+from admin.commands.tasks import task
 from core.commands import Commands
 
 
@@ -13,5 +14,5 @@ from core.commands import Commands
 def main() -> None: ...
 
 
-for _command in (user, address, preference, policy, activity, senders):
+for _command in (user, address, preference, policy, activity, senders, task):
     main.add_command(_command)

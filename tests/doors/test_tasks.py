@@ -624,7 +624,7 @@ class TestFinding:
 
     def test_a_quiet_cycle_is_one_call(self, bench, linked):
         bench.cycle()
-        assert bench.calls() == ["GET queryAll"]
+        assert bench.calls() == ["GET queryAll/"]
 
 
 class TestOffAndOn:
