@@ -197,7 +197,7 @@ def _render(form: TaskForm | None = None) -> str:
         url = _instance_url(session, account.id)
     return render_template(
         "tasks.html", tasks=found[:_ROWS], has_more=len(found) > _ROWS, which=which, counts=counts, today=now.date(),
-        form=form or task_forms.empty(choices), undo=undo, sync=task_sync.look(account.id), url=url, trouble=trouble,
+        form=form or task_forms.empty(choices, now.date() if which is Which.NOW else None), undo=undo, sync=task_sync.look(account.id), url=url, trouble=trouble,
         states=TASK_STATES, colours=TASK_COLOURS, binned=BINNED, button=Button(formdata=None),
     )  # fmt: skip
 

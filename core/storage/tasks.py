@@ -101,6 +101,11 @@ class Task:
     what: tuple[str, str] | None
     created_at: datetime
 
+    @property
+    def about(self) -> tuple[tuple[str, str], ...]:
+        """Ids and names of the records that it is about."""
+        return tuple(one for one in (self.who, self.what) if one is not None)
+
 
 @dataclass(frozen=True)
 class HistoryEntry:

@@ -102,6 +102,7 @@ class Demo:
         self._admin("preference", EMAIL, "set", "logging", "bcc")
         self._admin("user", "connect", EMAIL, "--instance-url", self.org, "--salesforce-user", user,
                     "--refresh-token-stdin", stdin=refresh_token)  # fmt: skip
+        self._admin("preference", EMAIL, "set", "task-sync", "both-ways")
         self._command("sync", "--once")
 
     def send_first_mails(self, app_password: str) -> None:
@@ -180,6 +181,7 @@ def _run(demo: Demo) -> None:
         print(
             f"""
 Blindcopy runs on this machine, and two mails have gone through it: one with a blind copy, one logged through the API.
+Three tasks came from Salesforce into the Command Center; from now on they are the same on both sides.
 
   Admin        http://127.0.0.1:{demo.admin_port}   sign in as {EMAIL} with {password}
   Mail client  SMTP host 127.0.0.1, port {demo.relay_port}, no encryption, name {EMAIL}, password {app_password}

@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.sandbox.org.inbox import Postman
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def set_the_scene(pretend: PretendOrg, username: str) -> None:
-    """One user with an Email to Salesforce address, one client with a contact and an open deal, one lead."""
+    """One user with an Email to Salesforce address, one client with a contact and an open deal, one lead, three tasks."""
     put = pretend.org.put
     user = put(
         "User",
@@ -72,6 +73,25 @@ def set_the_scene(pretend: PretendOrg, username: str) -> None:
         Email="lee@prospect.example",
         OwnerId=user,
     )
+    today = datetime.now(UTC).astimezone().date()
+    mine = {"OwnerId": user, "CreatedById": user}
+    put(
+        "Task",
+        Subject="Call Bob about the chairs",
+        ActivityDate=today,
+        Priority="High",
+        WhoId=contact,
+        WhatId=deal,
+        **mine,
+    )
+    put(
+        "Task",
+        Subject="Send Lee the price list",
+        ActivityDate=today + timedelta(days=1),
+        Status="In Progress",
+        **mine,
+    )
+    put("Task", Subject="Prepare the fair", ActivityDate=today + timedelta(days=9), **mine)
 
 
 if __name__ == "__main__":
