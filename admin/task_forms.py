@@ -53,11 +53,12 @@ def filled(values: Values, choices: Choices, version: int) -> TaskForm:
     return form
 
 
-def empty(choices: Choices) -> TaskForm:
+def empty(choices: Choices, due: date | None) -> TaskForm:
     """For a new task."""
     form = TaskForm(
-        formdata=None, priority=checked_priority("", choices.priorities), status=choices.open_status().name
-    )
+        formdata=None, due="" if due is None else due.isoformat(), priority=checked_priority("", choices.priorities),
+        status=choices.open_status().name,
+    )  # fmt: skip
     form.offer(choices)
     return form
 
