@@ -1,7 +1,7 @@
 """The form of a task: read and checked, or filled with what there is."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from flask_babel import lazy_gettext as _l
