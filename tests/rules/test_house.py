@@ -85,7 +85,7 @@ def test_a_pure_module_touches_nothing():
     "name",
     [
         "relay/dataflow.py", "relay/envelope.py", "relay/message.py", "relay/decide.py", "relay/replies.py",
-        "core/settings.py", "core/addresses.py", "core/mail.py", "core/people.py", "core/subject.py", "core/refusal.py", "core/retry.py", "core/mail_log.py", "sync/mail/people.py", "sync/mail/activity.py", "sync/mail/content.py", "core/salesforce/troubles.py", "relay/figures.py",
+        "core/settings.py", "core/addresses.py", "core/mail.py", "core/people.py", "core/subject.py", "core/refusal.py", "core/retry.py", "core/mail_log.py", "core/task.py", "core/pace.py", "sync/tasks/merge.py", "sync/tasks/plan.py", "sync/tasks/remote.py", "sync/mail/people.py", "sync/mail/activity.py", "sync/mail/content.py", "core/salesforce/troubles.py", "relay/figures.py",
     ],
 )  # fmt: skip
 def test_the_rules_of_the_product_are_pure(name):

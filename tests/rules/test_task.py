@@ -1,0 +1,150 @@
+"""A task's values: as people type them, as they stand in JSON, and as much of them as Salesforce holds."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.pace import Budget, least_seconds, seconds_between_looks
+from core.task import (
+    Choices,
+    Field,
+    KnownStatus,
+    Limits,
+    Ours,
+    Status,
+    TaskError,
+    Values,
+    checked_comments,
+    checked_due,
+    checked_priority,
+    checked_reminder,
+    checked_subject,
+    fitted,
+    from_json,
+    from_text,
+    in_order,
+    to_json,
+    to_text,
+)
+
+WON = KnownStatus("Won", "Won", is_open=False, is_default=False, order=1)
+DONE = KnownStatus("Done", "Done", is_open=False, is_default=False, order=2)
+NEW = KnownStatus("New", "New", is_open=True, is_default=False, order=3)
+OPEN = KnownStatus("Open", "Open", is_open=True, is_default=True, order=4)
+CHOICES = Choices((WON, DONE, NEW, OPEN))
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "😀" * 300, "ü", "", "a" + "😀" * 127, "x" * 255])
+def test_what_is_cut_is_a_beginning_and_no_longer_than_may_be(text):
+    for is_by_bytes in (False, True):
+        cut = fitted(Values(text, comments=text), Limits(255, 100, is_by_bytes=is_by_bytes))
+        for found, most in ((cut.subject, 255), (cut.comments, 100)):
+            assert text.startswith(found)
+            assert len(found.encode() if is_by_bytes else found.encode("utf-16-le")) <= most * (
+                1 if is_by_bytes else 2
+            )
+            assert found == text or len(found) * 4 > most // 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Call Bob", "Call Bob"),
+        (" Call\r\nBob ", "Call Bob"),
+        ("😀😀", "😀😀"),
+        ("x" * 300, "x" * 300),
+        ("a\0b", "ab"),
+    ],
+)
+def test_a_subject(text, expected):
+    assert checked_subject(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("check", "text", "says"),
+    [
+        (checked_subject, " \r\n ", "needs a subject"),
+        (checked_subject, "x" * 10_001, "10001 characters"),
+        (checked_comments, "x" * 130_001, "130001 characters"),
+        (checked_due, "tomorrow", "like 2026-12-31"),
+        (checked_due, "2026-02-30", "like 2026-12-31"),
+        (checked_due, "20261231", "like 2026-12-31"),
+        (checked_due, "٢٠٢٦-12-31", "like 2026-12-31"),
+        (lambda text: checked_priority(text, CHOICES.priorities), "urgent", "High, Normal, Low"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(check, text, says):
+    with pytest.raises(TaskError) as refusal:
+        check(text)
+    assert says in str(refusal.value)
+
+
+def test_days_and_priorities():
+    assert checked_due(" 9999-12-31 ") == date(9999, 12, 31)
+    assert checked_due("") is None
+    assert checked_priority("hIGH", CHOICES.priorities) == "High"
+    assert checked_priority("", CHOICES.priorities) == "Normal"
+    assert checked_priority("", ("Hoch", "Mittel", "Niedrig")) == "Mittel"
+    with pytest.raises(TaskError):
+        checked_reminder(datetime(1, 1, 1, tzinfo=UTC))
+
+
+def test_an_organisations_words_for_open_and_closed():
+    assert CHOICES.open_status() == Status("Open")
+    assert CHOICES.closed_status() == Status("Won", is_open=False)
+    assert CHOICES.closed_status("Done") == Status("Done", is_open=False)
+    assert CHOICES.closed_status("gone") == Status("Won", is_open=False)
+    assert CHOICES.nearest(Status("New")) == Status("New")
+    assert CHOICES.nearest(Status("gone", is_open=False)) == Status("Won", is_open=False)
+    assert CHOICES.nearest(Status("gone")) == Status("Open")
+
+
+def test_the_order_is_by_day_then_priority_then_age():
+    tasks = [
+        Ours(1, 1, 1, Values("undated", priority="High")), Ours(2, 1, 1, Values("low", date(2026, 1, 1), priority="Low")),
+        Ours(3, 1, 1, Values("odd", date(2026, 1, 1), priority="P1")), Ours(4, 1, 1, Values("high", date(2026, 1, 1), priority="High")),
+        Ours(5, 1, 1, Values("earlier", date(2025, 1, 1), priority="Low")), Ours(6, 1, 1, Values("normal", date(2026, 1, 1))),
+    ]  # fmt: skip
+    assert [one.values.subject for one in in_order(tasks)] == [
+        "earlier",
+        "high",
+        "odd",
+        "normal",
+        "low",
+        "undated",
+    ]
+
+
+VALUES = st.builds(
+    Values, subject=st.text(), due=st.none() | st.dates(), status=st.builds(Status, st.text(min_size=1), st.booleans()),
+    priority=st.text(), comments=st.text(), reminder=st.none() | st.datetimes(timezones=st.just(UTC)),
+)  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(VALUES)
+def test_json_gives_back_what_it_was_given(values):
+    assert from_json(to_json(values)) == values
+    for field in set(Field) - {Field.STATUS}:
+        assert from_text(field, to_text(field, values.of(field)), CHOICES) == values.of(field)
+    assert from_text(Field.STATUS, "Done", CHOICES) == Status("Done", is_open=False)
+    assert from_text(Field.STATUS, "gone", CHOICES) == Status("Open")
+
+
+@pytest.mark.parametrize(
+    ("idle", "calls", "persons", "expected"),
+    [
+        (0, 100_000, 1, 60), (9, 100_000, 1, 60), (10, 100_000, 1, 120), (25, 100_000, 1, 240), (999, 100_000, 1, 600),
+        (0, 0, 1_000, 60), (0, 15_000, 100, pytest.approx(2112)), (0, 1_000_000, 100, 60),
+    ],
+)  # fmt: skip
+def test_the_pace(idle, calls, persons, expected):
+    assert seconds_between_looks(60, timedelta(minutes=idle), Budget(calls, 30, persons)) == expected
+
+
+def test_all_looking_stays_within_the_share():
+    budget = Budget(15_000, 30, 40)
+    assert 86_400 / least_seconds(budget) * budget.persons * 1.1 <= 15_000 * 0.3 + 1e-6
+    assert seconds_between_looks(3_600, timedelta(0), Budget(0, 30, 1)) == 3_600
