@@ -277,6 +277,7 @@ def acknowledge(session: Session, person_id: int, task_id: int) -> None:
 
 def restore_value(session: Session, person_id: int, task_id: int, entry_id: int, choices: Choices) -> None:
     """Have again what a field was. Raises NotThere, InTheBin."""
+    _locked(session, person_id, task_id)
     entry = session.get(TaskHistoryRow, entry_id)
     if entry is None or entry.task_id != task_id:
         raise NotThere("There is no such entry in the task's history")

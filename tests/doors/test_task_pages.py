@@ -1,0 +1,455 @@
+"""The Command Center and the card of the task sync, as a browser without JavaScript uses them; and the task commands."""
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from admin.commands import main as admin_main
+from core.settings import Name
+from core.storage import people, task_syncs, tasks
+from core.storage.models import TaskRow, TaskSyncRow
+from core.storage.tasks import Which
+from core.task import State, Values
+from tests.doors.test_pages import PASSWORD, Browser
+from tests.doors.test_tasks import TaskBench, org  # noqa: F401
+
+TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture
+def bench(sqlite, org, org_app, tmp_path):  # noqa: F811
+    made = TaskBench(sqlite, org, org_app, tmp_path, None)
+    made.set(Name.TIME_ZONE, "UTC")
+    return made
+
+
+@pytest.fixture
+def app(bench):
+    from admin import create_app
+    from admin.passwords import hashed
+
+    with bench.database.writing() as session:
+        people.set_password_hash(session, "anna@acme.test", hashed(PASSWORD), actor=None)
+        people.add_person(
+            session, "boss@acme.test", name="", is_admin=True, password_hash=hashed(PASSWORD), actor=None
+        )
+    app = create_app(bench.config)
+    yield app
+    app.extensions["blindcopy"].database.close()
+
+
+@pytest.fixture
+def anna(app):
+    return Browser(app, "anna@acme.test")
+
+
+@pytest.fixture
+def boss(app):
+    return Browser(app, "boss@acme.test")
+
+
+def shown(page):
+    """The subjects on the page, in their order."""
+    return re.findall(r'<a class="fw-semibold[^>]*>([^<]*)</a>', page)
+
+
+class TestCommandCenter:
+    def test_shows_what_is_open_and_due_today_or_tomorrow_and_counts_the_rest(self, anna, bench):
+        day = timedelta(days=1)
+        bench.add("tomorrow", due=TODAY + day)
+        bench.add("today", due=TODAY)
+        bench.add("today and urgent", due=TODAY, priority="High")
+        for subject, due in (("overdue", TODAY - day), ("later", TODAY + 2 * day), ("undated", None)):
+            bench.add(subject, due=due)
+        bench.complete(bench.add("done", due=TODAY))
+        bench.delete(bench.add("deleted", due=TODAY))
+        assert shown(anna.get("/tasks").page) == ["today and urgent", "today", "tomorrow"]
+        for which, subject in (
+            ("overdue", "overdue"),
+            ("later", "later"),
+            ("without-date", "undated"),
+            ("done", "done"),
+            ("bin", "deleted"),
+        ):
+            assert shown(anna.get(f"/tasks?list={which}").page) == [subject]
+            assert re.search(r'aria-current="page"[^>]*>[^<]*<span[^>]*>1</span>', anna.page)
+
+    @pytest.mark.parametrize(("zone", "on_list"), [("Pacific/Kiritimati", 14), ("Etc/GMT+12", -12)])
+    def test_today_is_the_persons_own(self, anna, bench, zone, on_list):
+        bench.set(Name.TIME_ZONE, zone)
+        there = (datetime.now(UTC) + timedelta(hours=on_list)).date()
+        for days in range(-2, 4):
+            bench.add(str(days), due=there + timedelta(days=days))
+        assert shown(anna.get("/tasks").page) == ["0", "1"]
+
+    def test_a_task_is_added_edited_completed_undone_and_deleted(self, anna, bench):
+        anna.get("/tasks").post(
+            "/tasks",
+            subject="Call Bob",
+            due=TODAY.isoformat(),
+            priority="High",
+            comments="a\r\nb",
+            reminder="2030-01-01T09:00",
+        )
+        assert "Added “Call Bob”." in anna.page
+        [task] = bench.all()
+        assert task.values == Values(
+            "Call Bob", TODAY, priority="High", comments="a\nb", reminder=datetime(2030, 1, 1, 9, tzinfo=UTC)
+        )
+        anna.get(f"/tasks/{task.id}").post(f"/tasks/{task.id}", version=task.version, subject="Call Eve", due="", priority="Low",
+                                           status="Completed", comments="a\r\nb", reminder="")  # fmt: skip
+        assert "Saved." in anna.page
+        after = bench.task(task.id).values
+        assert (after.subject, after.due, after.priority, after.comments, after.status.is_open) == (
+            "Call Eve",
+            None,
+            "Low",
+            "a\nb",
+            False,
+        )
+        anna.post(f"/tasks/{task.id}/reopen")
+        anna.post(f"/tasks/{task.id}/complete")
+        assert "Completed: Call Eve" in anna.page
+        assert f'action="/tasks/{task.id}/reopen"' in anna.page
+        anna.post(f"/tasks/{task.id}/reopen")
+        assert bench.task(task.id).values.status.is_open
+        anna.post(f"/tasks/{task.id}/delete")
+        assert "In the bin for 15 days: Call Eve" in anna.page
+        anna.post(f"/tasks/{task.id}/restore")
+        assert "It is back." in anna.page
+        assert bench.only().id == task.id
+
+    def test_opening_and_saving_changes_nothing(self, anna, bench):
+        odd = Values(
+            " odd ",
+            date(9999, 12, 31),
+            priority="P7",
+            comments="a\r\n\r\nb ",
+            reminder=datetime(2030, 1, 1, 9, 0, 30, tzinfo=UTC),
+        )
+        with bench.database.writing() as session:
+            task_id = tasks.add(session, bench.anna.id, odd, is_wanted=False)
+        anna.get(f"/tasks/{task_id}")
+        fields = dict(
+            re.findall(r'<input[^>]*name="(subject|due|reminder|version)"[^>]*value="([^"]*)"', anna.page)
+        )
+        anna.post(f"/tasks/{task_id}", **fields, priority="P7", status="Not Started", comments="a\r\n\r\nb ")
+        assert "Saved." in anna.page
+        assert (bench.task(task_id).values, bench.task(task_id).version) == (odd, 1)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "says"),
+        [
+            ("subject", "  ", "A task needs a subject"),
+            ("due", "soon", "is not a day; write it like 2026-12-31"),
+            ("priority", "Urgent", "none of the priorities: High, Normal, Low"),
+            ("reminder", "0001-01-01T00:00", "in the year 1"),
+            ("reminder", "later", "is not a time"),
+        ],
+    )
+    def test_what_is_wrong_stands_beside_its_field_and_the_rest_stays_filled_in(
+        self, anna, bench, field, value, says
+    ):
+        typed = {"subject": "Call Bob", "due": "2026-12-31", "comments": "kept"} | {field: value}
+        anna.get("/tasks").post("/tasks", **typed)
+        assert says in anna.page
+        assert "kept" in anna.page
+        assert bench.all() == []
+
+    @pytest.mark.parametrize("subject", ["x" * 300, "😀" * 10, "<script>alert(1)</script>", "../{{ 7 * 7 }}"])
+    def test_any_text_is_a_subject(self, anna, bench, subject):
+        anna.get("/tasks").post("/tasks", subject=subject, due=TODAY.isoformat())
+        assert bench.only().values.subject == subject
+        assert "<script>alert" not in anna.get("/tasks").page
+
+    def test_two_tabs(self, anna, bench):
+        task_id = bench.add("base")
+        anna.get(f"/tasks/{task_id}")
+        bench.edit(task_id, subject="the other tab's")
+        anna.post(f"/tasks/{task_id}", version=1, subject="mine", comments="typed")
+        assert "This task was changed meanwhile" in anna.page
+        assert "the other tab&#39;s" in anna.page
+        assert "typed" in anna.page
+        version = re.search(r'name="version" value="(\d+)"', anna.page).group(1)
+        anna.post(f"/tasks/{task_id}", version=version, subject="mine", comments="typed")
+        assert (bench.task(task_id).values.subject, bench.task(task_id).values.comments) == ("mine", "typed")
+
+    def test_a_task_that_was_deleted_while_it_was_edited(self, anna, bench):
+        task_id = bench.add("base")
+        anna.get(f"/tasks/{task_id}")
+        bench.delete(task_id)
+        anna.post(f"/tasks/{task_id}", version=1, subject="what I typed")
+        assert "This task was deleted meanwhile" in anna.page
+        assert "what I typed" in anna.page
+        anna.post("/tasks", subject="what I typed")
+        assert bench.only().values.subject == "what I typed"
+
+    def test_somebody_elses_task_does_not_exist(self, boss, bench):
+        task_id = bench.add("mine")
+        for path in (
+            "",
+            "/complete",
+            "/delete",
+            "/restore",
+            "/send",
+            "/seen",
+            "/dismiss-reminder",
+            "/history/1",
+        ):
+            boss.get("/tasks").post(f"/tasks/{task_id}{path}", subject="theirs")
+            assert f"There is no task {task_id}" in boss.page, path
+        boss.get(f"/tasks/{task_id}")
+        assert f"There is no task {task_id}" in boss.page
+        assert bench.task(task_id).version == 1
+
+    def test_a_look_changes_nothing(self, app, bench):
+        task_id = bench.add("mine")
+        for path in ("complete", "delete", "restore", "send"):
+            assert Browser(app, "anna@acme.test").client.get(f"/tasks/{task_id}/{path}").status_code == 405
+        nobody = Browser(app)
+        nobody.post(f"/tasks/{task_id}/delete")
+        assert bench.only().id == task_id
+
+    def test_reminders_that_are_due_are_on_every_page(self, anna, bench):
+        past = datetime.now(UTC) - timedelta(minutes=1)
+        task_id = bench.add("Call Bob", reminder=past)
+        bench.add("not yet", reminder=past + timedelta(days=1))
+        for path in ("/activity", "/settings/salesforce", "/tasks"):
+            assert "Reminder:" in anna.get(path).page
+            assert "not yet" not in re.sub(r"(?s)<ul.*", "", anna.page.split("Reminder:")[1])
+        anna.post(f"/tasks/{task_id}/dismiss-reminder")
+        assert "Reminder:" not in anna.get("/activity").page
+        assert bench.task(task_id).values.reminder is None
+
+    def test_history_and_one_click(self, anna, bench):
+        task_id = bench.add("first")
+        bench.edit(task_id, subject="second", due=TODAY, reminder=datetime(2030, 1, 1, tzinfo=UTC))
+        bench.edit(task_id, reminder=None)
+        anna.get(f"/tasks/{task_id}")
+        assert "Jan 1, 2030" in anna.page
+        entry = next(one for one in bench.history(task_id) if one.value == "first")
+        anna.post(f"/tasks/{task_id}/history/{entry.id}")
+        assert bench.task(task_id).values.subject == "first"
+        other = bench.add("other")
+        anna.post(f"/tasks/{other}/history/{entry.id}")
+        assert "There is no such entry" in anna.page
+
+
+class TestTheState:
+    def test_says_when_it_was_synchronised_and_syncs_on_request(self, anna, bench):
+        assert "Tasks are not synchronised with Salesforce." in anna.get("/tasks").page
+        bench.on()
+        assert "The first sync is under way: 0 tasks brought in so far." in anna.get("/tasks").page
+        task_id = bench.add("Call Bob", due=TODAY)
+        assert "Waiting" in anna.get("/tasks").page
+        bench.once()
+        assert re.search(r"Last synchronised \d seconds? ago, every 60 s", anna.get("/tasks").page)
+        assert "In sync" in anna.page
+        anna.post("/settings/salesforce/tasks/now")
+        assert "Salesforce is asked within seconds." in anna.page
+        assert bench.sync().due_at <= datetime.now(UTC)
+        assert bench.task(task_id).state is State.IN_SYNC
+
+    def test_looking_quickens_the_pace(self, anna, bench):
+        bench.on()
+        bench.once()
+        long_ago = datetime.now(UTC) - timedelta(minutes=9)
+        with bench.database.writing() as session:
+            session.query(TaskSyncRow).update(
+                {
+                    "succeeded_at": long_ago,
+                    "enabled_at": long_ago,
+                    "changed_at": long_ago,
+                    "due_at": datetime.now(UTC) + timedelta(hours=1),
+                }
+            )
+        anna.get("/activity")
+        assert bench.sync().due_at > datetime.now(UTC)
+        anna.get("/tasks")
+        assert bench.sync().due_at <= datetime.now(UTC)
+
+    def test_a_conflict_is_shown_until_it_is_seen(self, anna, bench):
+        bench.on()
+        bench.once()
+        task_id = bench.add("base", due=TODAY)
+        bench.once()
+        bench.edit(task_id, subject="ours")
+        bench.change(bench.task(task_id).salesforce_id, Subject="theirs")
+        bench.once()
+        assert "Conflict" in anna.get("/tasks").page
+        assert "The later change won" in anna.get(f"/tasks/{task_id}").page
+        anna.post(f"/tasks/{task_id}/seen")
+        assert bench.task(task_id).state is State.IN_SYNC
+
+    def test_a_failure_says_why_and_is_sent_again(self, anna, bench):
+        bench.on()
+        bench.once()
+        task_id = bench.add("base", due=TODAY)
+        bench.once()
+        with bench.database.writing() as session:
+            row = session.get(TaskRow, task_id)
+            row.trouble_code, row.trouble_detail = "FIELD_CUSTOM_VALIDATION_EXCEPTION", "No calls on Mondays"
+        anna.get("/tasks")
+        assert "A validation rule of your organisation refuses the record." in anna.page
+        assert "Salesforce said: No calls on Mondays" in anna.page
+        anna.post(f"/tasks/{task_id}/send")
+        assert bench.task(task_id).state is State.WAITING
+
+    def test_a_plan_waits_for_a_word(self, anna, bench):
+        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        for number in range(3):
+            bench.there(f"task {number}")
+        bench.on()
+        bench.once()
+        assert "would bring in 3, pair 0 and delete 0 tasks" in anna.get("/tasks").page
+        anna.post("/settings/salesforce/tasks/confirm")
+        assert "It is done within seconds." in anna.page
+        bench.once()
+        assert len(bench.all()) == 3
+        anna.get("/tasks").post("/settings/salesforce/tasks/confirm")
+        assert "nothing is halted" in anna.page
+
+
+class TestTheCard:
+    def test_off_is_the_default_and_saving_starts_it(self, anna, bench):
+        assert re.search(r'value="off" checked', anna.get("/settings/salesforce").page)
+        anna.post("/settings/salesforce/tasks", task_sync="both-ways")
+        assert "The sync has begun in the background." in anna.page
+        assert bench.sync().is_on
+        anna.post("/settings/salesforce/tasks", task_sync="off")
+        assert "nothing was deleted" in anna.page
+        assert not bench.sync().is_on
+
+    def test_it_needs_a_connection_with_api_access(self, boss, bench):
+        boss.get("/settings/salesforce").post("/settings/salesforce/tasks", task_sync="both-ways")
+        assert "Salesforce is not connected. Connect Salesforce first" in boss.page
+        with bench.database.reading() as session:
+            account = people.person_by_email(session, "boss@acme.test")
+            assert task_syncs.task_sync(session, account.id) is None
+
+    def test_rubbish_is_refused(self, anna, bench):
+        anna.get("/settings/salesforce").post("/settings/salesforce/tasks", task_sync="sideways")
+        assert bench.sync() is None
+
+    def test_the_policy_reaches_everybody_and_is_an_admins(self, anna, boss, bench):
+        fields = {"task_sync": "both-ways", "task_sync_locked": "y", "confirm_first_sync": "y", "sync_interval": "30", "first_sync_hours": "48",
+                  "api_share": "20"}  # fmt: skip
+        assert anna.get("/tasks").post("/settings/salesforce/tasks/policy", **fields).status == 403
+        boss.get("/settings/salesforce").post(
+            "/settings/salesforce/tasks/policy", **(fields | {"sync_interval": "1"})
+        )
+        assert "not a whole number from 5 to 86400" in boss.page
+        assert bench.sync() is None
+        boss.post("/settings/salesforce/tasks/policy", **fields)
+        assert bench.sync().is_on
+        anna.get("/settings/salesforce").post("/settings/salesforce/tasks", task_sync="off")
+        assert "fixed by the organisation" in anna.page
+        assert bench.sync().is_on
+
+
+class TestCommands:
+    @pytest.fixture
+    def command(self, bench, tmp_path, monkeypatch):
+        monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/blindcopy.db")
+        monkeypatch.setenv("BLINDCOPY_SECRET_KEY", "0123456789abcdef")
+
+        def run(*arguments):
+            result = CliRunner().invoke(admin_main, ["task", *arguments], catch_exceptions=False)
+            return result.exit_code, result.stdout, result.stderr
+
+        return run
+
+    def test_add_list_edit_complete_reopen_delete_restore(self, command, bench):
+        status, out, _ = command(
+            "add",
+            "anna@acme.test",
+            "Call Bob",
+            "--due",
+            TODAY.isoformat(),
+            "--priority",
+            "high",
+            "--comments",
+            "x",
+        )
+        assert (status, re.fullmatch(r"\d+\n", out) is not None) == (0, True)
+        task_id = out.strip()
+        command("add", "anna@acme.test", "later", "--due", "2999-01-01")
+        expected = {"id": int(task_id), "salesforce_id": None, "subject": "Call Bob", "due": TODAY.isoformat(), "status": "Not Started",
+                    "open": True, "priority": "High", "comments": "x", "state": "local"}  # fmt: skip
+        assert json.loads(command("list", "anna@acme.test", "--json")[1]) == expected
+        assert len(command("list", "anna@acme.test", "--all", "--json")[1].splitlines()) == 2
+        assert (
+            command(
+                "edit",
+                "anna@acme.test",
+                task_id,
+                "--due",
+                "",
+                "--comments",
+                "",
+                "--priority",
+                "",
+                "--subject",
+                "Call Eve",
+            )[0]
+            == 0
+        )
+        assert bench.task(int(task_id)).values == Values("Call Eve")
+        for verb, is_open in (("complete", False), ("reopen", True)):
+            assert command(verb, "anna@acme.test", task_id) == (0, "", "")
+            assert bench.task(int(task_id)).values.status.is_open is is_open
+        assert command("delete", "anna@acme.test", task_id)[0] == 0
+        assert json.loads(command("list", "anna@acme.test", "--bin", "--json")[1])["state"] == "bin"
+        assert "Call Eve" in command("list", "anna@acme.test", "--bin")[1]
+        assert command("restore", "anna@acme.test", task_id)[0] == 0
+        assert bench.task(int(task_id)).state is State.LOCAL
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "says"),
+        [
+            (("complete", "anna@acme.test", "4711"), 1, "There is no task 4711"),
+            (("complete", "anna@acme.test", "x"), 2, "not the id of a task"),
+            (("add", "nobody@acme.test", "x"), 1, "nobody@acme.test"),
+            (("add", "anna@acme.test", ""), 1, "needs a subject"),
+            (("add", "anna@acme.test", "x", "--due", "soon"), 1, "like 2026-12-31"),
+            (("add", "anna@acme.test", "x", "--priority", "urgent"), 1, "High, Normal, Low"),
+            (("confirm", "anna@acme.test"), 1, "nothing is halted"),
+            (("list", "anna@acme.test", "--all", "--bin"), 2, "Choose"),
+        ],
+    )
+    def test_what_is_wrong_is_one_sentence(self, command, arguments, status, says):
+        code, out, err = command(*arguments)
+        assert (code, out, len(err.splitlines())) == (status, "", 1)
+        assert says in err
+
+    def test_send_and_confirm(self, command, bench):
+        task_id = str(bench.add("old"))
+        assert command("send", "anna@acme.test", task_id)[0] == 1
+        bench.on()
+        bench.once()
+        assert command("send", "anna@acme.test", task_id)[0] == 0
+        assert bench.once()
+        assert bench.task(int(task_id)).state is State.IN_SYNC
+        ids = [bench.there(f"t{number}") for number in range(7)]
+        bench.once()
+        for one in ids:
+            bench.remove(one)
+        bench.once()
+        assert command("confirm", "anna@acme.test")[0] == 0
+        bench.once()
+        assert len(bench.all(Which.BIN)) == 7
+
+    def test_a_task_of_the_bin_cannot_be_edited(self, command, bench):
+        task_id = bench.add("x")
+        bench.delete(task_id)
+        for arguments in (
+            ("edit", "anna@acme.test", str(task_id), "--subject", "y"),
+            ("complete", "anna@acme.test", str(task_id)),
+        ):
+            status, _, err = command(*arguments)
+            assert (status, "in the bin" in err) == (1, True)
+        bench.do(tasks.restore, task_id, is_wanted=False)
+        assert command("restore", "anna@acme.test", str(task_id))[0] == 1
