@@ -33,7 +33,7 @@ from admin import (
     task_sync,
     tasks,
 )
-from admin.times import local_day, local_reminder, local_time
+from admin.times import day_of, local_day, local_reminder, local_time
 from core import logs
 from core.config import Config, ConfigurationError, read_config
 from core.connections import Connections
@@ -43,6 +43,8 @@ _GUNICORNS_BOOT_ERROR = 3
 """The status with which gunicorn gives up; on any other it would start the worker again for ever."""
 
 LANGUAGES = ("en",)
+_MOST_BYTES = 2 * 1024 * 1024
+"""The longest comments of a task take so many, as a form sends what is not ASCII."""
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'self'",
     "img-src": "'self' data:",
@@ -66,7 +68,8 @@ def build_app(config: Config | None = None) -> Flask:
         PERMANENT_SESSION_LIFETIME=timedelta(hours=12),
         BOOTSTRAP_SERVE_LOCAL=True,
         WTF_CSRF_TIME_LIMIT=None,
-        MAX_CONTENT_LENGTH=256 * 1024,
+        MAX_CONTENT_LENGTH=_MOST_BYTES,
+        MAX_FORM_MEMORY_SIZE=_MOST_BYTES,
         RATELIMIT_STORAGE_URI="memory://",
     )
     database = Database.of(config)
@@ -83,7 +86,7 @@ def build_app(config: Config | None = None) -> Flask:
         app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages, tasks.pages, task_sync.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)
-    for text in (local_time, local_day, local_reminder):
+    for text in (local_time, local_day, day_of, local_reminder):
         app.add_template_filter(text)
     app.add_template_global(get_locale)
     app.add_template_global(tasks.reminders, "due_reminders")

@@ -94,15 +94,20 @@ def _account_with(email: str, password: str) -> Account | None:
 
 
 def _next_page() -> str:
-    """Where the person wanted to go; a path of ours only."""
+    """Where the person wanted to go."""
+    return own_path(request.args.get("next", "")) or url_for("sign_in.home")
+
+
+def own_path(text: str) -> str | None:
+    """The address if it is a path of ours, else None."""
     try:
-        wanted = urlsplit(request.args.get("next", ""))
+        wanted = urlsplit(text)
     except ValueError:
-        return url_for("sign_in.home")
+        return None
     is_ours = (
         not wanted.scheme
         and not wanted.netloc
         and wanted.path.startswith("/")
         and not wanted.path.startswith("//")
     )
-    return wanted.geturl() if is_ours and "\\" not in wanted.path else url_for("sign_in.home")
+    return wanted.geturl() if is_ours and "\\" not in wanted.path else None

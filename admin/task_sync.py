@@ -25,7 +25,7 @@ from core.refusal import Refusal
 from core.salesforce.troubles import Trouble, trouble
 from core.settings import LockedSetting, Name, SettingError, TaskSync
 from core.storage import connections as stored
-from core.storage import organisations, settings, task_syncs
+from core.storage import organisations, settings, task_syncs, tasks
 from core.storage.database import Session
 from core.storage.task_syncs import Asks, Plan
 
@@ -171,6 +171,10 @@ def save_policy() -> str | Response:
     }  # fmt: skip
     with database().writing() as session:
         before = {one.name: one.value for one in rules.policy_in_force(settings.policy(session))}
+        if (
+            not form.task_sync_locked.data
+        ):  # first, so that nobody's sync is switched off and on again in between
+            settings.lock_policy(session, Name.TASK_SYNC, locked=False, actor=actor)
         for name, value in values.items():
             if rules.checked(name, value) != before[name]:
                 settings.set_policy(session, name, value, actor=actor)
@@ -183,9 +187,36 @@ def save_policy() -> str | Response:
 @login_required  # type: ignore[untyped-decorator]
 def sync_now() -> Response:
     if Button().validate_on_submit():
+        stands = look(me().id, is_seen=False)
+        if not stands.is_on or stands.reason is not None:
+            flash(stands.reason or _("Task sync is switched off."), "warning")
+            return redirect(_back())
         with database().writing() as session:
             task_syncs.sync_now(session, me().id)
         flash(_("Salesforce is asked within seconds."), "success")
+    return redirect(_back())
+
+
+@pages.get("")
+@login_required  # type: ignore[untyped-decorator]
+def settings_page() -> Response:
+    return redirect(url_for("salesforce.sync_settings", _anchor="tasks"))
+
+
+@pages.post("/reconsider")
+@login_required  # type: ignore[untyped-decorator]
+def reconsider() -> Response:
+    """No: what was deleted here comes back, and how Salesforce stands is looked at anew."""
+    if Button().validate_on_submit():
+        with database().writing() as session:
+            sync = task_syncs.task_sync(session, me().id)
+            plan = None if sync is None else sync.plan
+            if plan is not None and plan.asks is Asks.LOST_HERE:
+                number = tasks.restore_undone(session, me().id)
+                flash(ngettext("%(num)d task is back.", "%(num)d tasks are back.", number), "success")
+            else:
+                flash(_("Salesforce is looked at anew within seconds."), "success")
+            task_syncs.reconsider(session, me().id)
     return redirect(_back())
 
 

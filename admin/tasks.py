@@ -1,7 +1,7 @@
 """The Command Center: what is to be done today and tomorrow, and ways to all the rest."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -11,22 +11,25 @@ from werkzeug.wrappers import Response
 
 from admin import task_forms, task_sync
 from admin.access import database, me
-from admin.refusals import flash_refusal, translated
+from admin.refusals import beside, flash_refusal
 from admin.salesforce_forms import Button
+from admin.sign_in import own_path
 from admin.task_forms import TaskForm
 from admin.times import zone
-from admin.words import BINNED, TASK_COLOURS, TASK_FIELDS, TASK_STATES, WHY_LOST
+from admin.words import BINNED, TASK_COLOURS, TASK_FIELDS, TASK_LISTS, TASK_STATES, WHY_LOST
 from core.refusal import Refusal
 from core.salesforce.troubles import trouble
 from core.storage import connections as stored
 from core.storage import settings, task_syncs, tasks
 from core.storage.database import Session
-from core.storage.people import NotThere
-from core.storage.tasks import ChangedMeanwhile, InTheBin, Task, Which
-from core.task import Choices, Field, Values
+from core.storage.people import Account, NotThere, all_persons
+from core.storage.tasks import InTheBin, Task, Which
+from core.task import Choices, Field, today_and_tomorrow
 
 pages = Blueprint("tasks", __name__, url_prefix="/tasks")
-_ROWS = 200
+_ROWS = 100
+_ID = "int(max=2147483647)"
+"""What a database can count to; what is larger is there no more than what is not there."""
 
 
 @pages.get("")
@@ -38,28 +41,40 @@ def command_center() -> str:
 @pages.post("")
 @login_required  # type: ignore[untyped-decorator]
 def add() -> str | Response:
-    form, account = TaskForm(), me()
+    form = TaskForm()
     with database().reading() as session:
-        choices = _choices(session)
-    form.offer(choices)
-    values = task_forms.read(form, choices) if form.validate_on_submit() else None
-    if values is None:
+        choices, persons = _choices(session), _persons(session)
+    form.offer(choices, persons=persons)
+    made = task_forms.read_new(form, choices) if form.validate_on_submit() else None
+    whose = next((one for one in persons if str(one.id) == (form.person.data or str(me().id))), None)
+    if whose is None:
+        beside(form.person, Refusal("There is nobody of this name"))
+    if made is None or whose is None:
         return _render(form)
+    values, related = made
     with database().writing() as session:
-        is_wanted = settings.syncs_tasks_of(session, account.id)
-        made = Values(status=choices.open_status()).having(values)
-        tasks.add(session, account.id, made, is_wanted=is_wanted)
-    flash(_("Added “%(subject)s”.", subject=made.subject[:80]), "success")
-    return redirect(_back())
+        is_wanted = settings.syncs_tasks_of(session, whose.id)
+        task_id = tasks.add(session, whose.id, values, is_wanted=is_wanted, related=related)
+    if whose.id != me().id:
+        flash(
+            _(
+                "Added “%(subject)s” for %(person)s.",
+                subject=values.subject[:80],
+                person=whose.name or whose.email,
+            ),
+            "success",
+        )
+        return redirect(_back())
+    return redirect(_back(added=task_id))
 
 
-@pages.get("/<int:task_id>")
+@pages.get(f"/<{_ID}:task_id>")
 @login_required  # type: ignore[untyped-decorator]
 def task(task_id: int) -> str | Response:
     return _render_task(task_id)
 
 
-@pages.post("/<int:task_id>")
+@pages.post(f"/<{_ID}:task_id>")
 @login_required  # type: ignore[untyped-decorator]
 def save(task_id: int) -> str | Response:
     form, account = TaskForm(), me()
@@ -67,23 +82,23 @@ def save(task_id: int) -> str | Response:
         with database().writing() as session:
             current, choices = tasks.task(session, account.id, task_id), _choices(session)
             form.offer(choices, current.values)
-            values = task_forms.read(form, choices, current.values) if form.validate_on_submit() else None
-            if values is None:
-                return _render_task(task_id, form)
-            version = int(form.version.data) if (form.version.data or "").isdecimal() else None
-            tasks.edit(session, account.id, task_id, values, version=version)
-    except ChangedMeanwhile as refusal:
-        return _render_task(task_id, form, translated(refusal), is_newest=True)
+            changes = (
+                task_forms.read_changes(form, choices, current.values) if form.validate_on_submit() else None
+            )
+            if changes is not None:
+                tasks.edit(session, account.id, task_id, changes)
     except InTheBin:
         return _render_task(task_id, form, _("This task was deleted meanwhile, and is in the bin. What you typed is below: restore the task first, or save it as a new one."))  # fmt: skip
     except NotThere as refusal:
         flash_refusal(refusal)
         return redirect(url_for("tasks.command_center"))
+    if changes is None:
+        return _render_task(task_id, form)
     flash(_("Saved."), "success")
     return redirect(_back())
 
 
-@pages.post("/<int:task_id>/complete")
+@pages.post(f"/<{_ID}:task_id>/complete")
 @login_required  # type: ignore[untyped-decorator]
 def complete(task_id: int) -> Response:
     def done(session: Session, person_id: int) -> None:
@@ -92,7 +107,7 @@ def complete(task_id: int) -> Response:
     return _do(done, None, completed=task_id)
 
 
-@pages.post("/<int:task_id>/reopen")
+@pages.post(f"/<{_ID}:task_id>/reopen")
 @login_required  # type: ignore[untyped-decorator]
 def reopen(task_id: int) -> Response:
     def again(session: Session, person_id: int) -> None:
@@ -101,13 +116,13 @@ def reopen(task_id: int) -> Response:
     return _do(again, _("It is open again."))
 
 
-@pages.post("/<int:task_id>/delete")
+@pages.post(f"/<{_ID}:task_id>/delete")
 @login_required  # type: ignore[untyped-decorator]
 def delete(task_id: int) -> Response:
     return _do(lambda session, person_id: tasks.remove(session, person_id, task_id), None, deleted=task_id)
 
 
-@pages.post("/<int:task_id>/restore")
+@pages.post(f"/<{_ID}:task_id>/restore")
 @login_required  # type: ignore[untyped-decorator]
 def restore(task_id: int) -> Response:
     def back(session: Session, person_id: int) -> None:
@@ -116,22 +131,28 @@ def restore(task_id: int) -> Response:
     return _do(back, _("It is back."))
 
 
-@pages.post("/<int:task_id>/send")
+@pages.post(f"/<{_ID}:task_id>/send")
 @login_required  # type: ignore[untyped-decorator]
 def send(task_id: int) -> Response:
     def sent(session: Session, person_id: int) -> None:
         tasks.send(session, person_id, task_id, is_syncing=settings.syncs_tasks_of(session, person_id))
 
-    return _do(sent, _("It is sent to Salesforce within seconds."))
+    is_now = task_sync.look(me().id, is_seen=False).reason is None
+    return _do(
+        sent,
+        _("It is sent to Salesforce within seconds.")
+        if is_now
+        else _("It is sent as soon as Salesforce is connected."),
+    )
 
 
-@pages.post("/<int:task_id>/seen")
+@pages.post(f"/<{_ID}:task_id>/seen")
 @login_required  # type: ignore[untyped-decorator]
 def acknowledge(task_id: int) -> Response:
     return _do(lambda session, person_id: tasks.acknowledge(session, person_id, task_id), None)
 
 
-@pages.post("/<int:task_id>/dismiss-reminder")
+@pages.post(f"/<{_ID}:task_id>/dismiss-reminder")
 @login_required  # type: ignore[untyped-decorator]
 def dismiss_reminder(task_id: int) -> Response:
     return _do(
@@ -139,7 +160,7 @@ def dismiss_reminder(task_id: int) -> Response:
     )
 
 
-@pages.post("/<int:task_id>/history/<int:entry_id>")
+@pages.post(f"/<{_ID}:task_id>/history/<{_ID}:entry_id>")
 @login_required  # type: ignore[untyped-decorator]
 def restore_value(task_id: int, entry_id: int) -> Response:
     """Have again what a field was, the loser of a conflict for instance."""
@@ -172,7 +193,10 @@ def _do(what: Callable[[Session, int], None], said: str | None, **told: Any) -> 
 
 
 def _back(**told: Any) -> str:
-    """To the list that the person came from."""
+    """To the page that the person came from."""
+    wanted = request.form.get("next", "")
+    if wanted and (path := own_path(wanted)) is not None:
+        return path
     which = _which(request.form.get("list", ""))
     return url_for("tasks.command_center", list=None if which is Which.NOW else which.value, **told)
 
@@ -186,25 +210,51 @@ def _choices(session: Session) -> Choices:
     return tasks.choices(session, None if sync is None else sync.organisation_id)
 
 
+def _persons(session: Session) -> list[Account]:
+    """For whom a task can be: oneself first."""
+    others = [one for one in all_persons(session) if one.is_active and one.id != me().id]
+    return [me(), *others]
+
+
 def _render(form: TaskForm | None = None) -> str:
     account, which = me(), _which(request.values.get("list", ""))
-    now = datetime.now(UTC).astimezone(zone())
+    now, first = datetime.now(UTC).astimezone(zone()), _first(request.args.get("from", ""))
     with database().reading() as session:
-        found = tasks.tasks(session, account.id, which, now, limit=_ROWS + 1)
-        counts = tasks.counts(session, account.id, now)
         choices = _choices(session)
-        undo = _told(session, account.id)
+        found = tasks.tasks(session, account.id, which, now, choices, (first, _ROWS + 1))
+        counts = tasks.counts(session, account.id, now)
+        persons = _persons(session)
+        done = _told(session, account.id)
         url = _instance_url(session, account.id)
+    if form is None:
+        form = task_forms.empty(choices, now.date() if which is Which.NOW else None, persons, account)
     return render_template(
-        "tasks.html", tasks=found[:_ROWS], has_more=len(found) > _ROWS, which=which, counts=counts, today=now.date(),
-        form=form or task_forms.empty(choices, now.date() if which is Which.NOW else None), undo=undo, sync=task_sync.look(account.id), url=url, trouble=trouble,
-        states=TASK_STATES, colours=TASK_COLOURS, binned=BINNED, button=Button(formdata=None),
+        "tasks.html", tasks=found[:_ROWS], first=first, next=first + _ROWS if len(found) > _ROWS else None,
+        previous=max(0, first - _ROWS) if first else None, which=which, lists=TASK_LISTS, counts=counts, today=now.date(), form=form,
+        done=done, list_of=lambda task: _list_of(task, now), sync=task_sync.look(account.id), url=url, trouble=trouble, states=TASK_STATES,
+        colours=TASK_COLOURS, binned=BINNED, choices=choices, days=tasks.DAYS_IN_THE_BIN, timedelta=timedelta, button=Button(formdata=None),
     )  # fmt: skip
 
 
-def _render_task(
-    task_id: int, form: TaskForm | None = None, said: str | None = None, *, is_newest: bool = False
-) -> str | Response:
+def _first(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 8 else 0
+
+
+def _list_of(task: Task, now: datetime) -> Which:
+    """On which list a task is."""
+    today, tomorrow = today_and_tomorrow(now)
+    if task.binned_at is not None:
+        return Which.BIN
+    if not task.values.status.is_open:
+        return Which.DONE
+    if task.values.due is None:
+        return Which.UNDATED
+    return (
+        Which.OVERDUE if task.values.due < today else Which.LATER if task.values.due > tomorrow else Which.NOW
+    )
+
+
+def _render_task(task_id: int, form: TaskForm | None = None, said: str | None = None) -> str | Response:
     account = me()
     with database().reading() as session:
         try:
@@ -218,27 +268,31 @@ def _render_task(
             _instance_url(session, account.id),
         )
         is_syncing = settings.syncs_tasks_of(session, account.id)
-    if form is None:
-        form = task_forms.filled(shown.values, choices, shown.version)
-    elif is_newest:
-        form.version.data = str(shown.version)
     return render_template(
-        "task.html", task=shown, form=form, said=said, history=history, url=url, trouble=trouble, states=TASK_STATES,
-        colours=TASK_COLOURS, binned=BINNED, fields=TASK_FIELDS, why_lost=WHY_LOST, is_syncing=is_syncing, button=Button(formdata=None),
-        which=_which(request.values.get("list", "")),
+        "task.html", task=shown, form=form or task_forms.filled(shown.values, choices), said=said, history=history, url=url,
+        trouble=trouble, states=TASK_STATES, colours=TASK_COLOURS, binned=BINNED, fields=TASK_FIELDS, why_lost=WHY_LOST,
+        is_syncing=is_syncing, choices=choices, button=Button(formdata=None), which=_which(request.values.get("list", "")),
     )  # fmt: skip
 
 
 def _told(session: Session, person_id: int) -> tuple[str, Task] | None:
-    """What was just done and can be undone."""
-    for what in ("completed", "deleted"):
+    """What was just done, if it is so still."""
+    for what, is_so in _DONE.items():
         text = request.args.get(what, "")
         if text.isascii() and text.isdecimal() and len(text) < 10:
             try:
-                return what, tasks.task(session, person_id, int(text))
+                found = tasks.task(session, person_id, int(text))
             except NotThere:
                 return None
+            return (what, found) if is_so(found) else None
     return None
+
+
+_DONE: dict[str, Callable[[Task], bool]] = {
+    "added": lambda task: task.binned_at is None,
+    "completed": lambda task: task.binned_at is None and not task.values.status.is_open,
+    "deleted": lambda task: task.binned_at is not None,
+}
 
 
 def _instance_url(session: Session, person_id: int) -> str | None:

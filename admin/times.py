@@ -23,6 +23,11 @@ def local_day(day: date) -> str:
     return str(format_date(day, "full"))
 
 
+def day_of(text: str) -> str:
+    """A day as the history keeps it."""
+    return local_day(date.fromisoformat(text))
+
+
 def local_reminder(text: str) -> str:
     """A time as the history keeps it."""
     return local_time(datetime.fromisoformat(text))

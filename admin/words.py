@@ -3,7 +3,7 @@
 from flask_babel import lazy_gettext as _l
 
 from core.mail import Copy, Reason, Row, State
-from core.storage.tasks import Binned
+from core.storage.tasks import Binned, Which
 from core.task import Field
 from core.task import State as TaskState
 
@@ -122,11 +122,21 @@ BINNED = {
     Binned.GONE: _l("Salesforce does not show it any more."),
     Binned.REASSIGNED: _l("It was given to somebody else in Salesforce."),
 }
+TASK_LISTS = {
+    Which.NOW: _l("Today and tomorrow"),
+    Which.OVERDUE: _l("Overdue"),
+    Which.LATER: _l("Later"),
+    Which.UNDATED: _l("Without date"),
+    Which.DONE: _l("Done"),
+    Which.BIN: _l("Bin"),
+}
 WHY_LOST = {
-    "edited": _l("changed here"),
-    "overwritten": _l("changed in Salesforce"),
-    "conflict": _l("changed on both sides; the later change won"),
-    "paired": _l("paired with the same task in Salesforce"),
+    ("here", "edited"): _l("changed here"),
+    ("here", "overwritten"): _l("changed in Salesforce"),
+    ("here", "conflict"): _l("was here; both sides had changed it, Salesforce later"),
+    ("here", "paired"): _l("was here before it was paired with the same task in Salesforce"),
+    ("salesforce", "conflict"): _l("was in Salesforce; both sides had changed it, this one later"),
+    ("salesforce", "overwritten"): _l("was in Salesforce when it was deleted"),
 }
 
 

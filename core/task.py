@@ -3,7 +3,8 @@
 Pure: values and texts in, values or a reason out."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -15,7 +16,6 @@ LONGEST_SUBJECT = 10_000
 LONGEST_COMMENTS = 130_000
 _EARLIEST_REMINDER, _LATEST_REMINDER = datetime(1700, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_RANKS = {"high": 0, "normal": 1, "low": 2}
 _BYTES_OF_A_CHARACTER = 0.98
 
 
@@ -117,6 +117,8 @@ class Ours:
     """By Salesforce's clock: what it says of a later moment is newer than why the task is in the bin."""
     is_gone: bool = False
     has_trouble: bool = False
+    is_unreadable: bool = False
+    """What Salesforce has of it made no sense when it was last read."""
 
     @property
     def is_deletion_due(self) -> bool:
@@ -178,6 +180,15 @@ class Choices:
         used = next((one.status for one in some if one.name == last_used), None)
         return used or (some[0].status if some else Status("Completed", is_open=False))
 
+    def label(self, name: str) -> str:
+        """A status as people call it there."""
+        return next((one.label for one in self.statuses if one.name == name), name)
+
+    @property
+    def usual_priority(self) -> str:
+        """What a task has that nobody has given one: Normal, else the one in the middle."""
+        return "Normal" if "Normal" in self.priorities else self.priorities[len(self.priorities) // 2]
+
     def nearest(self, status: Status) -> Status:
         """The status itself where the organisation has it, else its own word for open or closed."""
         return self.known(status.name) or (self.open_status() if status.is_open else self.closed_status())
@@ -193,18 +204,20 @@ def fitted(values: Values, limits: Limits) -> Values:
 
 
 def checked_subject(text: str) -> str:
-    """One line. Raises TaskError."""
-    subject = " ".join(text.splitlines()).strip() if len(text.splitlines()) > 1 else text.strip()
-    if not subject:
+    """One line in which something can be seen. Raises TaskError."""
+    subject = clean(
+        "".join(" " if unicodedata.category(one) == "Cc" else one for one in " ".join(text.splitlines()))
+    ).strip()
+    if not any(one.isprintable() and not one.isspace() for one in subject):
         raise TaskError("A task needs a subject")
     if len(subject) > LONGEST_SUBJECT:
         raise TaskError("The subject has %(length)s characters; the most are %(most)s", length=len(subject), most=LONGEST_SUBJECT)  # fmt: skip
-    return clean(subject)
+    return subject
 
 
 def checked_comments(text: str) -> str:
-    """Lines end as everywhere but in forms. Raises TaskError."""
-    comments = clean(one_newline(text))
+    """Lines end as everywhere but in forms, and nothing but blanks stands behind the last. Raises TaskError."""
+    comments = clean(one_newline(text)).rstrip()
     if len(comments) > LONGEST_COMMENTS:
         raise TaskError("The comments have %(length)s characters; the most are %(most)s", length=len(comments), most=LONGEST_COMMENTS)  # fmt: skip
     return comments
@@ -221,15 +234,16 @@ def checked_due(text: str) -> date | None:
         raise TaskError("“%(text)s” is not a day; write it like 2026-12-31", text=value) from error
 
 
-def checked_priority(text: str, choices: Sequence[str]) -> str:
-    """One of the priorities, however it is capitalised; "" is Normal. Raises TaskError."""
+def checked_priority(text: str, choices: Choices, current: str | None = None) -> str:
+    """One of the priorities, however it is capitalised, or what the task has; "" is the usual one. Raises TaskError."""
     value = text.strip()
     if not value:
-        return "Normal" if "Normal" in choices or not choices else choices[len(choices) // 2]
-    found = next((one for one in choices if one.casefold() == value.casefold()), None)
+        return choices.usual_priority
+    known = [*choices.priorities, *([] if current is None or current in choices.priorities else [current])]
+    found = next((one for one in known if one.casefold() == value.casefold()), None)
     if found is None:
         raise TaskError(
-            "“%(text)s” is none of the priorities: %(choices)s", text=value, choices=", ".join(choices)
+            "“%(text)s” is none of the priorities: %(choices)s", text=value, choices=", ".join(known)
         )
     return found
 
@@ -244,16 +258,6 @@ def checked_reminder(time: datetime | None) -> datetime | None:
 def one_newline(text: str) -> str:
     """As browsers send lines they end in CR LF, and as Salesforce gives them in either."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def in_order(tasks: Iterable[Any]) -> list[Any]:
-    """By due date, those without one last; then by priority; then as they were made. Each has `values` and `id`."""
-    return sorted(tasks, key=lambda task: (task.values.due or date.max, rank(task.values.priority), task.id))
-
-
-def rank(priority: str) -> int:
-    """The most urgent first; what nobody knows the rank of stands between high and low."""
-    return _RANKS.get(priority.casefold(), 1)
 
 
 def today_and_tomorrow(now: datetime) -> tuple[date, date]:
@@ -295,12 +299,15 @@ def from_text(name: Field, text: str | None, choices: Choices) -> Any:
 
 
 def _cut(text: str, most: int, *, by_bytes: bool) -> str:
+    """What ends in a blank after the cut is cut there too: Salesforce would do so, and it would look like a change."""
     if by_bytes:
         room = int(most * _BYTES_OF_A_CHARACTER)
-        return text if len(text) * 4 <= room else text.encode()[:room].decode("utf-8", "ignore")
+        raw = text.encode()
+        return text if len(raw) <= room else raw[:room].decode("utf-8", "ignore").rstrip()
     if len(text) * 2 <= most:
         return text
-    return text.encode("utf-16-le", "replace")[: most * 2].decode("utf-16-le", "ignore")
+    raw = text.encode("utf-16-le", "replace")
+    return text if len(raw) <= most * 2 else raw[: most * 2].decode("utf-16-le", "ignore").rstrip()
 
 
 def clean(text: str) -> str:

@@ -49,7 +49,8 @@ class TaskSyncs:
         """Begin with all that are due now, as far as hands are free; nobody waits for those that are at work."""
         free = HANDS - len(self._in_hand)
         with self._database.reading() as session:
-            if free <= 0 or not task_syncs.is_any_due(session):
+            due = task_syncs.due(session)
+            if free <= 0 or not due or due.isdisjoint(persons_who_can_be_helped(session)):
                 return
         for held, connection, policy in self._claim(everything=False, most=free):
             self._in_hand.add(held.person_id)
@@ -71,7 +72,7 @@ class TaskSyncs:
             )
             done |= dict(results)
             with self._database.reading() as session:
-                left = task_syncs.in_hand(session) - set(done)
+                left = task_syncs.in_hand(session) & set(persons_who_can_be_helped(session)) - set(done)
             if not left or time.monotonic() > deadline:
                 return not left and all(done.values())
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -119,9 +120,9 @@ class TaskSyncs:
         if held.user_id is not None:
             row.enabled_at = connection.connected_at
         row.organisation_id, row.user_id = who.organisation_id, who.user_id
-        row.since, row.is_first, row.is_confirmed, row.verified_id, row.verify_at = None, True, False, 0, None
+        row.since, row.is_first, row.confirmed, row.verified_id, row.verify_at = None, True, None, 0, None
         return replace(
-            held, organisation_id=who.organisation_id, user_id=who.user_id, since=None, is_first=True, is_confirmed=False,
+            held, organisation_id=who.organisation_id, user_id=who.user_id, since=None, is_first=True, confirmed=None,
             enabled_at=row.enabled_at, verified_id=0, verify_at=None,
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ def list_tasks(email: str, is_all: bool, is_bin: bool, as_json: bool) -> None:
     which = Which.ALL if is_all else Which.BIN if is_bin else Which.NOW
     with database() as opened, opened.reading() as session:
         person_id = person_by_email(session, email).id
-        found = tasks.tasks(session, person_id, which, _now(session, person_id))
+        found = tasks.tasks(session, person_id, which, _now(session, person_id), _choices(session, person_id))
     for one in found:
         if as_json:
             json_line(_fields(one))
@@ -48,11 +48,12 @@ def add(email: str, subject: str, due: str, priority: str, comments: str) -> Non
         person_id = person_by_email(session, email).id
         choices = _choices(session, person_id)
         values = Values(
-            checked_subject(subject), checked_due(due), choices.open_status(), checked_priority(priority, choices.priorities),
+            checked_subject(subject), checked_due(due), choices.open_status(), checked_priority(priority, choices),
             checked_comments(comments),
         )  # fmt: skip
         is_wanted = settings.syncs_tasks_of(session, person_id)
-        click.echo(str(tasks.add(session, person_id, values, is_wanted=is_wanted)))
+        made = tasks.add(session, person_id, values, is_wanted=is_wanted)
+    click.echo(str(made))
 
 
 @task.command("edit", help="Change what is named; an empty value clears.")
@@ -74,7 +75,7 @@ def edit(
         if due is not None:
             changes[Field.DUE] = checked_due(due)
         if priority is not None:
-            changes[Field.PRIORITY] = checked_priority(priority, (*choices.priorities, current))
+            changes[Field.PRIORITY] = checked_priority(priority, choices, current)
         if comments is not None:
             changes[Field.COMMENTS] = checked_comments(comments)
         tasks.edit(session, person_id, number, changes)
@@ -143,11 +144,11 @@ def confirm(email: str) -> None:
 
 
 def _do(email: str, task_id: str, what: Callable[[Session, int, int], None]) -> None:
-    if not (task_id.isascii() and task_id.isdecimal() and len(task_id) < 10):
+    if not (task_id.isascii() and task_id.isdecimal()):
         raise click.BadParameter(f"{task_id!r} is not the id of a task; it is a number")
     with database() as opened, opened.writing() as session:
         person_id = person_by_email(session, email).id
-        what(session, person_id, int(task_id))
+        what(session, person_id, int(task_id) if len(task_id) < 10 else 0)  # no database counts so far
 
 
 def _choices(session: Session, person_id: int) -> Choices:
@@ -173,4 +174,7 @@ def _fields(one: Task) -> dict[str, object]:
 def _line(one: Task) -> str:
     values = one.values
     due = "-" if values.due is None else values.due.isoformat()
-    return f"{one.id}  {due}  {values.priority}  {values.status.name}  {one.state}  {values.subject}"
+    subject = "".join(
+        letter if letter.isprintable() else " " for letter in values.subject
+    )  # a terminal obeys what is not
+    return f"{one.id}  {due}  {values.priority}  {values.status.name}  {one.state}  {subject}"

@@ -15,6 +15,7 @@ SILENCE = timedelta(seconds=30)
 """A process that has said nothing for this long is gone."""
 
 _REMEMBERED = timedelta(days=1)
+_NOW = "now"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Beat:
 def database_now(session: Session) -> datetime:
     """The time by the one clock that all processes share."""
     if session.get_bind().dialect.name == "postgresql":
-        return session.scalars(select(func.now())).one().astimezone(UTC)
+        if _NOW not in session.info:  # it is the transaction's, however often it is asked for
+            session.info[_NOW] = session.scalars(select(func.now())).one().astimezone(UTC)
+        now: datetime = session.info[_NOW]
+        return now
     return datetime.now(UTC)  # SQLite's clock is this machine's
 
 

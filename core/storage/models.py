@@ -278,13 +278,14 @@ class PickUpRow(Base):
 
 
 class TaskRow(Base):
-    """A task. `base`: its values as both sides had them last; `edited_at`: when each field was edited here since;
+    """A task. `uid` is its own in all the world; `base`: its values as both sides had them last; `edited_at`: when each field was edited here since;
     `sent`: what a create was begun with whose end nobody knows, and `not_before`: until when it may still show;
     `sends` grows with every record that it is to have in Salesforce; `bin_stamp`: what Salesforce says of it from then on is
     newer than why it is in the bin."""
 
     __tablename__ = "task"
     id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(String(36))
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
     organisation_id: Mapped[str | None] = mapped_column(String(18))
     salesforce_id: Mapped[str | None] = mapped_column(String(18))
@@ -361,7 +362,7 @@ class TaskHistoryRow(Base):
 class TaskSyncRow(Base):
     """One person's task sync: since when, how far it has read, when it is due, who has it in hand, and what stands in its way.
 
-    `plan` waits for the person's word: what a first sync, or a side that lost much, would do."""
+    `plan` waits for the person's word: what a first sync, or a side that lost much, would do; `confirmed` is what got it."""
 
     __tablename__ = "task_sync"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
@@ -382,7 +383,7 @@ class TaskSyncRow(Base):
     verify_at: Mapped[datetime | None]
     progress: Mapped[int]
     plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    is_confirmed: Mapped[bool]
+    confirmed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     last_closed_status: Mapped[str | None] = mapped_column(String(255))
     trouble_code: Mapped[str | None] = mapped_column(String(80))
     trouble_detail: Mapped[str | None] = mapped_column(Text)

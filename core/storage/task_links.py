@@ -3,11 +3,12 @@
 Everything here is done within one transaction of the worker that holds the person's claim."""
 
 import hashlib
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.storage.beats import database_now
@@ -18,11 +19,13 @@ from core.task import Field, Limits, Ours, Related, Values, fitted, from_json, t
 
 _AT_ONCE = 500
 _LONGEST_NAME = 255
+UNREADABLE = "unreadable_record"
+"""The trouble of a task whose record makes no sense."""
 
 
-def key_of(row_id: int, sends: int) -> str:
+def key_of(uid: str, sends: int) -> str:
     """What a task's record is known by, whoever writes it and however often: 64 hexadecimal digits."""
-    return hashlib.sha256(f"task:{row_id}:{sends}".encode()).hexdigest()
+    return hashlib.sha256(f"{uid}:{sends}".encode()).hexdigest()
 
 
 def of_records(
@@ -56,8 +59,8 @@ def unsettled(session: Session, person_id: int, organisation_id: str) -> list[Ou
     query = (
         select(TaskRow)
         .where(
-            TaskRow.person_id == person_id, TaskRow.is_waiting, TaskRow.organisation_id == organisation_id,
-            TaskRow.salesforce_id.is_(None), TaskRow.not_before.is_not(None),
+            TaskRow.person_id == person_id, TaskRow.organisation_id == organisation_id, TaskRow.salesforce_id.is_(None),
+            TaskRow.not_before.is_not(None),
         )
         .order_by(TaskRow.id)
     )  # fmt: skip
@@ -97,14 +100,18 @@ def linked(session: Session, person_id: int, organisation_id: str) -> int:
 
 
 def linked_after(
-    session: Session, person_id: int, organisation_id: str, *, after: int, most: int
+    session: Session, person_id: int, organisation_id: str, *, after: int, most: int, with_reassigned: bool
 ) -> list[Ours]:
-    """The linked tasks in the order of their ids, from one on."""
+    """The linked tasks in the order of their ids, from one on; `with_reassigned`: those too that are in the bin because they
+    were somebody else's when last seen."""
+    is_meant: ColumnElement[bool] = TaskRow.binned_at.is_(None)
+    if with_reassigned:
+        is_meant = or_(is_meant, TaskRow.bin_reason == Binned.REASSIGNED.value)
     query = (
         select(TaskRow)
         .where(
             TaskRow.person_id == person_id, TaskRow.organisation_id == organisation_id, TaskRow.id > after,
-            TaskRow.salesforce_id.is_not(None), TaskRow.binned_at.is_(None),
+            TaskRow.salesforce_id.is_not(None), is_meant,
         )
         .order_by(TaskRow.id)
         .limit(most)
@@ -130,7 +137,7 @@ def bring_in(
     """New tasks here: record id, values, whom they are about, when they were made. How many were not here yet."""
     rows = [
         {
-            "person_id": person_id, "organisation_id": organisation_id, "salesforce_id": record_id, **_columns(values),
+            "person_id": person_id, "uid": str(uuid.uuid4()), "organisation_id": organisation_id, "salesforce_id": record_id, **_columns(values),
             **_related(related), "base": to_json(values), "edited_at": {}, "version": 1, "is_wanted": True, "is_waiting": False,
             "sends": 0, "is_by_bytes": False, "is_gone": False, "created_at": made_at,
         }
@@ -200,12 +207,19 @@ def complain(session: Session, ours: Ours, code: str, detail: str, *, is_final: 
         row.is_waiting = False
 
 
-def intend(session: Session, ours: Ours, organisation_id: str, sent: Values, not_before: datetime) -> bool:
-    """Note what is about to be created; False where it is not to be any more."""
+def intend(
+    session: Session, ours: Ours, organisation_id: str, sent: Values, not_before: datetime, *, is_keyed: bool
+) -> bool:
+    """Note what is about to be created; False where it is not to be any more.
+
+    Where the organisation knows our key and takes one only, what the first try was begun with stays noted: if that made the
+    record, it has those values; if this one does, what it has is here."""
     row = _row(session, ours)
     if row.salesforce_id is not None or row.binned_at is not None or not row.is_wanted:
         return False
-    row.organisation_id, row.sent, row.not_before = organisation_id, to_json(sent), not_before
+    row.organisation_id, row.not_before = organisation_id, not_before
+    if row.sent is None or not is_keyed:
+        row.sent = to_json(sent)
     return True
 
 
@@ -251,7 +265,7 @@ def not_deleted(session: Session, ours: Ours, code: str, detail: str) -> None:
     """Salesforce refuses to delete it: it is back, and says so."""
     row = _row(session, ours)
     row.binned_at = row.bin_reason = row.bin_stamp = None
-    row.is_waiting = False
+    row.is_waiting = ours.base is not None and ours.values != ours.base
     row.version += 1
     note_trouble(row, code, detail)
 
@@ -312,9 +326,9 @@ def _ours(row: TaskRow) -> Ours:
         base=None if row.base is None else from_json(row.base),
         edited_at={Field(name): datetime.fromisoformat(time) for name, time in row.edited_at.items()},
         related=Related(row.who_id, row.what_id, row.who_name, row.what_name), is_wanted=row.is_wanted, is_waiting=row.is_waiting,
-        is_by_bytes=row.is_by_bytes, key=key_of(row.id, row.sends), sent=None if row.sent is None else from_json(row.sent),
+        is_by_bytes=row.is_by_bytes, key=key_of(row.uid, row.sends), sent=None if row.sent is None else from_json(row.sent),
         not_before=row.not_before, binned_at=row.binned_at, binned=row.bin_reason, bin_stamp=row.bin_stamp, is_gone=row.is_gone,
-        has_trouble=row.trouble_code is not None,
+        has_trouble=row.trouble_code is not None, is_unreadable=row.trouble_code == UNREADABLE,
     )  # fmt: skip
 
 

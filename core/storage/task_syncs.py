@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.refusal import Refusal
 from core.storage.beats import alive, database_now
-from core.storage.models import TaskSyncRow
+from core.storage.models import ConnectionRow, PersonRow, TaskSyncRow
 from core.storage.rows import fit, there
 
 _LONGEST_DETAIL = 500
@@ -71,7 +71,7 @@ class TaskSync:
     verify_at: datetime | None
     progress: int
     plan: Plan | None
-    is_confirmed: bool
+    confirmed: Plan | None
     trouble_code: str | None
     trouble_detail: str
     organisation_id: str | None
@@ -100,7 +100,8 @@ def switch(session: Session, person_id: int, *, is_on: bool) -> None:
         row = there(session, TaskSyncRow, {"person_id": person_id}, _new(now))
     elif row.is_on == is_on:
         return
-    row.is_on, row.plan, row.is_confirmed = is_on, None, False
+    row.is_on, row.plan, row.confirmed = is_on, None, None
+    row.claim, row.claimed_by = row.claim + 1, None  # whoever has it in hand stops at once
     if is_on:
         row.enabled_at, row.is_first, row.due_at, row.progress, row.attempts = now, True, now, 0, 0
         row.trouble_code = row.trouble_detail = None
@@ -138,11 +139,18 @@ def sync_now(session: Session, person_id: int) -> None:
 
 
 def confirm(session: Session, person_id: int) -> None:
-    """The plan is carried out, or the Halt is over. Raises NothingToConfirm."""
+    """The plan is carried out, or the Halt is over, as far as it was told. Raises NothingToConfirm."""
     row = session.get(TaskSyncRow, person_id, with_for_update=True, populate_existing=True)
     if row is None or row.plan is None:
         raise NothingToConfirm("No plan waits for a word, and nothing is halted")
-    row.plan, row.is_confirmed, row.due_at = None, True, database_now(session)
+    row.confirmed, row.plan, row.due_at = row.plan, None, database_now(session)
+
+
+def reconsider(session: Session, person_id: int) -> None:
+    """What is asked about is not done; how it stands now is looked at anew."""
+    row = session.get(TaskSyncRow, person_id, with_for_update=True, populate_existing=True)
+    if row is not None and row.plan is not None:
+        row.plan, row.confirmed, row.due_at = None, None, database_now(session)
 
 
 def claim(
@@ -175,23 +183,20 @@ def claim(
 
 
 def in_hand(session: Session) -> set[int]:
-    """The persons whose sync is on and in some worker's hands."""
-    return set(
-        session.scalars(
-            select(TaskSyncRow.person_id).where(TaskSyncRow.is_on, TaskSyncRow.claimed_by.is_not(None))
-        )
+    """The persons whose sync is on and in the hands of some worker that is there."""
+    query = select(TaskSyncRow.person_id).where(
+        TaskSyncRow.is_on, TaskSyncRow.claimed_by.in_(alive(database_now(session)))
     )
+    return set(session.scalars(query))
 
 
-def is_any_due(session: Session) -> bool:
-    """Whether there is something to claim, at the least cost."""
+def due(session: Session) -> set[int]:
+    """The persons whose sync is due, at the least cost."""
     now = database_now(session)
-    query = (
-        select(TaskSyncRow.person_id)
-        .where(TaskSyncRow.is_on, TaskSyncRow.plan.is_(None), TaskSyncRow.due_at <= now)
-        .limit(1)
+    query = select(TaskSyncRow.person_id).where(
+        TaskSyncRow.is_on, TaskSyncRow.plan.is_(None), TaskSyncRow.due_at <= now
     )
-    return session.scalar(query) is not None
+    return set(session.scalars(query))
 
 
 def let_go(session: Session, worker: str, but: Collection[int]) -> None:
@@ -232,11 +237,17 @@ def persons_of(session: Session, organisation_id: str) -> int:
 
 
 def by_user(session: Session, organisation_id: str) -> dict[str, int]:
-    """The persons whose sync is on, by the first fifteen characters of their Salesforce user's id."""
-    query = select(TaskSyncRow.user_id, TaskSyncRow.person_id).where(
-        TaskSyncRow.is_on, TaskSyncRow.organisation_id == organisation_id, TaskSyncRow.user_id.is_not(None)
-    )
-    return {str(user_id)[:15]: person_id for user_id, person_id in session.execute(query)}
+    """The persons whose tasks are synchronised with this organisation, by the first fifteen characters of their user's id."""
+    query = (
+        select(ConnectionRow.user_id, ConnectionRow.person_id)
+        .join(TaskSyncRow, TaskSyncRow.person_id == ConnectionRow.person_id)
+        .join(PersonRow, PersonRow.id == ConnectionRow.person_id)
+        .where(
+            TaskSyncRow.is_on, PersonRow.is_active, ConnectionRow.standing == "connected",
+            ConnectionRow.organisation_id == organisation_id,
+        )
+    )  # fmt: skip
+    return {user_id[:15]: person_id for user_id, person_id in session.execute(query)}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -250,20 +261,23 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def _task_sync(row: TaskSyncRow) -> TaskSync:
-    plan = None if row.plan is None else Plan(**{**row.plan, "asks": Asks(row.plan["asks"])})
     return TaskSync(
         person_id=row.person_id, is_on=row.is_on, enabled_at=row.enabled_at, is_first=row.is_first, since=row.since,
         due_at=row.due_at, claim=row.claim, attempts=row.attempts, succeeded_at=row.succeeded_at, changed_at=row.changed_at,
-        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, progress=row.progress, plan=plan,
-        is_confirmed=row.is_confirmed, trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
+        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, progress=row.progress, plan=_plan(row.plan),
+        confirmed=_plan(row.confirmed), trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
         organisation_id=row.organisation_id, user_id=row.user_id,
     )  # fmt: skip
+
+
+def _plan(plain: dict[str, Any] | None) -> Plan | None:
+    return None if plain is None else Plan(**{**plain, "asks": Asks(plain["asks"])})
 
 
 def _new(now: datetime) -> dict[str, Any]:
     return {
         "is_on": True, "enabled_at": now, "is_first": True, "due_at": now, "claim": 0, "attempts": 0, "verified_id": 0,
-        "progress": 0, "is_confirmed": False,
+        "progress": 0,
     }  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 Every value that gives way to another goes to the task's history; what is deleted lies in the bin for 15 days."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, select
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.refusal import Refusal
@@ -22,12 +23,12 @@ from core.task import (
     Field,
     KnownStatus,
     Limits,
+    Related,
     State,
     Status,
     Values,
     fitted,
     from_text,
-    in_order,
     to_text,
     today_and_tomorrow,
 )
@@ -44,10 +45,6 @@ class InTheBin(Refusal):
 
 class NotInTheBin(Refusal):
     """There is nothing to restore."""
-
-
-class ChangedMeanwhile(Refusal):
-    """Somebody, or Salesforce, has changed the task since it was shown."""
 
 
 class NotSyncing(Refusal):
@@ -163,33 +160,31 @@ def lose(session: Session, row: TaskRow, field: Field, value: Any, *, side: str,
     )  # fmt: skip
 
 
-def add(session: Session, person_id: int, values: Values, *, is_wanted: bool) -> int:
-    """A new task; `is_wanted`: it is to be in Salesforce too. Its id."""
+def add(
+    session: Session, person_id: int, values: Values, *, is_wanted: bool, related: Related | None = None
+) -> int:
+    """A new task, about these records; `is_wanted`: it is to be in Salesforce too. Its id."""
     row = TaskRow(
-        person_id=person_id, edited_at={}, version=1, is_wanted=is_wanted, is_waiting=is_wanted, sends=0, is_by_bytes=False,
+        person_id=person_id, uid=str(uuid.uuid4()), edited_at={}, version=1, is_wanted=is_wanted, is_waiting=is_wanted, sends=0, is_by_bytes=False,
         is_gone=False, created_at=database_now(session),
     )  # fmt: skip
     put(row, values)
+    if related is not None:
+        row.who_id, row.who_name, row.what_id, row.what_name = (
+            related.who_id,
+            related.who_name,
+            related.what_id,
+            related.what_name,
+        )
     session.add(row)
     session.flush()
     task_syncs.changed(session, person_id)
     return row.id
 
 
-def edit(
-    session: Session,
-    person_id: int,
-    task_id: int,
-    changes: Mapping[Field, Any],
-    *,
-    version: int | None = None,
-) -> None:
-    """Change what differs; `version`: that which the person saw. Raises NotThere, InTheBin, ChangedMeanwhile."""
+def edit(session: Session, person_id: int, task_id: int, changes: Mapping[Field, Any]) -> None:
+    """Change what differs. Raises NotThere, InTheBin."""
     row = _locked(session, person_id, task_id)
-    if version is not None and row.version != version:
-        raise ChangedMeanwhile(
-            "This task was changed meanwhile; look at what it says now, and save again to have it your way"
-        )
     before = values_of(row)
     after = before.having(changes)
     if not (fields := before.differing(after)):
@@ -249,10 +244,22 @@ def restore(session: Session, person_id: int, task_id: int, *, is_wanted: bool) 
         raise NotInTheBin("This task is not in the bin")
     is_still_there = row.bin_reason == Binned.HERE and not row.is_gone
     row.binned_at = row.bin_reason = row.bin_stamp = None
+    task_syncs.reconsider(session, person_id)
     if not is_still_there:
         start_anew(row)
         row.is_wanted = is_wanted
     _touched(session, row)
+
+
+def restore_undone(session: Session, person_id: int) -> int:
+    """Take back every deletion that Salesforce does not know of yet. How many."""
+    query = select(TaskRow.id).where(
+        TaskRow.person_id == person_id, TaskRow.is_waiting, TaskRow.bin_reason == Binned.HERE.value, TaskRow.is_gone.is_(False)
+    )  # fmt: skip
+    ids = list(session.scalars(query))
+    for task_id in ids:
+        restore(session, person_id, task_id, is_wanted=True)
+    return len(ids)
 
 
 def start_anew(row: TaskRow) -> None:
@@ -266,6 +273,8 @@ def send(session: Session, person_id: int, task_id: int, *, is_syncing: bool) ->
     row = _locked(session, person_id, task_id)
     if not is_syncing:
         raise NotSyncing("Task sync is switched off, so nothing can be sent; switch it on first")
+    if not _is_to_be_told(session, row) and row.salesforce_id is not None:
+        start_anew(row)
     row.is_wanted = True
     _touched(session, row)
 
@@ -299,16 +308,25 @@ def history(session: Session, task_id: int) -> list[HistoryEntry]:
 
 
 def tasks(
-    session: Session, person_id: int, which: Which, now: datetime, limit: int | None = None
+    session: Session,
+    person_id: int,
+    which: Which,
+    now: datetime,
+    known: Choices,
+    page: tuple[int, int] | None = None,
 ) -> list[Task]:
-    """One of the lists, in its order; `now` in the person's zone."""
+    """One of the lists, by due date, then by the organisation's order of priorities; `now` in the person's zone; `page`: from
+    which one on, and how many."""
     query = select(TaskRow).where(TaskRow.person_id == person_id, _condition(which, now))
-    if which in {Which.DONE, Which.BIN}:
-        query = query.order_by(TaskRow.binned_at.desc() if which is Which.BIN else TaskRow.id.desc())
+    if which is Which.BIN:
+        query = query.order_by(TaskRow.binned_at.desc(), TaskRow.id.desc())
+    elif which is Which.DONE:
+        query = query.order_by(TaskRow.id.desc())
     else:
-        query = query.order_by(TaskRow.due.is_(None), TaskRow.due, TaskRow.id)
-    found = [task_of(row) for row in session.scalars(query.limit(limit))]
-    return found if which in {Which.DONE, Which.BIN} else in_order(found)
+        query = query.order_by(TaskRow.due.is_(None), TaskRow.due, _rank(known), TaskRow.id)
+    if page is not None:
+        query = query.offset(page[0]).limit(page[1])
+    return [task_of(row) for row in session.scalars(query)]
 
 
 def counts(session: Session, person_id: int, now: datetime) -> dict[Which, int]:
@@ -364,9 +382,11 @@ def keep_choices(session: Session, organisation_id: str, known: Choices) -> None
 
 
 def tidy(session: Session) -> None:
-    """What was in the bin long enough goes, unless Salesforce does not know of it yet."""
+    """What was in the bin long enough goes, unless Salesforce is still to hear of it."""
     long_ago = database_now(session) - timedelta(days=DAYS_IN_THE_BIN)
-    session.execute(delete(TaskRow).where(TaskRow.binned_at < long_ago, TaskRow.is_waiting.is_(False)))
+    syncing = select(TaskSyncRow.person_id).where(TaskSyncRow.is_on)
+    is_over = or_(TaskRow.is_waiting.is_(False), TaskRow.person_id.not_in(syncing))
+    session.execute(delete(TaskRow).where(TaskRow.binned_at < long_ago, is_over))
 
 
 def note_trouble(row: TaskRow, code: str, detail: str) -> None:
@@ -377,7 +397,9 @@ def note_trouble(row: TaskRow, code: str, detail: str) -> None:
 def _locked(
     session: Session, person_id: int, task_id: int, *, in_bin: bool = False, is_locked: bool = True
 ) -> TaskRow:
-    """Raises NotThere, InTheBin."""
+    """Raises NotThere, InTheBin. The sync's row is locked first, as the worker does it, so that neither waits for the other."""
+    if is_locked:
+        session.get(TaskSyncRow, person_id, with_for_update=True)
     row = session.get(TaskRow, task_id, with_for_update=is_locked or None, populate_existing=is_locked)
     if row is None or row.person_id != person_id:
         raise NotThere("There is no task %(id)s", id=task_id)
@@ -390,8 +412,16 @@ def _touched(session: Session, row: TaskRow, *, is_waiting: bool | None = None) 
     """It is another version now, which the worker has to look at where Salesforce is to know."""
     row.version += 1
     row.conflict_at = row.trouble_code = row.trouble_detail = None
-    row.is_waiting = (row.salesforce_id is not None or row.is_wanted) if is_waiting is None else is_waiting
+    row.is_waiting = _is_to_be_told(session, row) if is_waiting is None else is_waiting
     task_syncs.changed(session, row.person_id)
+
+
+def _is_to_be_told(session: Session, row: TaskRow) -> bool:
+    """Whether Salesforce is to know of it: not of what is linked to an organisation that the person is in no more."""
+    if row.salesforce_id is None:
+        return row.is_wanted
+    sync = session.get(TaskSyncRow, row.person_id)
+    return sync is None or sync.organisation_id in {None, row.organisation_id}
 
 
 def _note_status(session: Session, row: TaskRow, before: Status, after: Status) -> None:
@@ -417,6 +447,12 @@ def _state(row: TaskRow) -> State:
 
 def _is_cut(row: TaskRow, values: Values) -> bool:
     return fitted(values, Limits(is_by_bytes=row.is_by_bytes)) != values
+
+
+def _rank(choices: Choices) -> ColumnElement[int]:
+    """The most urgent first; what nobody knows the rank of stands where the usual one does."""
+    ranks = {name: number for number, name in enumerate(choices.priorities)}
+    return case(ranks, value=TaskRow.priority, else_=ranks[choices.usual_priority])
 
 
 def _condition(which: Which, now: datetime) -> ColumnElement[bool]:

@@ -44,7 +44,7 @@ class Cycle:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._reading = Reading(desk.client, desk.identity.user_id, has_key=desk.choices.has_key)
-        is_new = desk.held.is_first and not desk.held.is_confirmed
+        is_new = desk.held.is_first and desk.held.confirmed is None
         self._is_rehearsal = is_new and desk.policy.confirm_first_sync
         self._pull = Pull(desk, self._reading, is_rehearsal=self._is_rehearsal)
 
@@ -64,11 +64,14 @@ class Cycle:
             return self._asking(plan)
         push = Push(desk, self._reading, self._pull)
         push.push(polled_at)
+        if (plan := self._question()) is not None:
+            return self._asking(plan)
+        self._pull.remove()
         is_changed = bool(
             push.number or self._pull.counts.brought or self._pull.counts.changed or self._pull.counts.paired
         )
         values: dict[str, Any] = {
-            "since": max(begun_at - A_LATE_COMMIT, held.since or begun_at - A_LATE_COMMIT), "is_first": False, "is_confirmed": False,
+            "since": max(begun_at - A_LATE_COMMIT, held.since or begun_at - A_LATE_COMMIT), "is_first": False, "confirmed": None,
             "succeeded_at": datetime.now(UTC), "plan": None, **verified,
         }  # fmt: skip
         if is_changed:
@@ -119,7 +122,12 @@ class Cycle:
         desk = self._desk
         with desk.database.reading() as session:
             some = task_links.linked_after(
-                session, desk.held.person_id, desk.organisation_id, after=after, most=MOST_IDS
+                session,
+                desk.held.person_id,
+                desk.organisation_id,
+                after=after,
+                most=MOST_IDS,
+                with_reassigned=desk.held.is_first,
             )
         if not some:
             return 0
@@ -146,7 +154,7 @@ class Cycle:
             linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if removals else 0
         if self._is_rehearsal:
             return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked)
-        if desk.held.is_confirmed or not removals:
+        if len(removals) <= self._allowed(Asks.FIRST, Asks.LOST_THERE, Asks.GONE):
             return None
         if halts(len(removals), linked):
             return Plan(Asks.LOST_THERE, delete=len(removals), of=linked)
@@ -158,12 +166,16 @@ class Cycle:
 
     def _question_of_deletions(self) -> Plan | None:
         desk = self._desk
-        if desk.held.is_confirmed:
-            return None
         with desk.database.reading() as session:
             due = task_links.deletions_due(session, desk.held.person_id, desk.organisation_id)
             linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if due else 0
-        return Plan(Asks.LOST_HERE, delete=due, of=due + linked) if halts(due, due + linked) else None
+        is_too_many = due > self._allowed(Asks.FIRST, Asks.LOST_HERE) and halts(due, due + linked)
+        return Plan(Asks.LOST_HERE, delete=due, of=due + linked) if is_too_many else None
+
+    def _allowed(self, *asks: Asks) -> int:
+        """So many deletions the person has said yes to."""
+        confirmed = self._desk.held.confirmed
+        return confirmed.delete if confirmed is not None and confirmed.asks in asks else 0
 
     def _asking(self, plan: Plan) -> Outcome:
         """Nothing more is done until the person has spoken."""

@@ -29,6 +29,8 @@ class Book:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, Choices]] = {}
+        self.offsets: dict[str, timedelta] = {}
+        """How far the organisations' clocks are ahead of ours, as they last told."""
 
     def choices(
         self, client: Client, database: Database, organisation_id: str, *, anew: bool = False
@@ -79,7 +81,10 @@ class Desk:
     @property
     def offset(self) -> timedelta:
         """How far Salesforce's clock is ahead of ours."""
-        offset = self.client.offset or timedelta(0)
+        told = self.client.offset
+        if told is not None:
+            self.book.offsets[self.organisation_id] = told
+        offset = self.book.offsets.get(self.organisation_id, timedelta(0))
         return timedelta(0) if abs(offset) < _NOTHING else offset
 
     @property

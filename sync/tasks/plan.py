@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from core.task import Limits, Ours, Values, fitted
+from core.task import Field, Limits, Ours, Values, fitted
 from sync.tasks.merge import Merged, Times, merge
 from sync.tasks.remote import Nonsense, Remote
 
@@ -100,7 +100,7 @@ def plan(
     for remote in remotes:
         ours = known.get(remote.id[:15])
         if isinstance(remote, Nonsense):
-            actions += [] if ours is None or ours.has_trouble else [Complain(ours)]
+            actions += [] if ours is None or ours.is_unreadable else [Complain(ours)]
         elif ours is not None:
             actions += _of_linked(ours, remote, view)
         elif (found := _made_by_us(remote, left, view)) is not None:
@@ -160,8 +160,10 @@ def _of_linked(ours: Ours, remote: Remote, view: View) -> list[Action]:
 
 
 def _of_binned(ours: Ours, remote: Remote, person_id: int, view: View) -> list[Action]:
-    """In the bin here, and alive there: it was undeleted, or reassigned to and fro; unless what we read is older than that."""
-    if ours.bin_stamp is not None and remote.stamp <= ours.bin_stamp:
+    """In the bin here, and alive there: it was undeleted, shows again, or is somebody's again whose tasks are ours to keep;
+    unless what we read is older than why it is in the bin."""
+    is_older = ours.bin_stamp is not None and remote.stamp <= ours.bin_stamp
+    if is_older and ours.binned not in {"reassigned", "gone"}:
         return []
     return [_take(ours, remote, person_id, view, is_back=True)]
 
@@ -186,7 +188,8 @@ def _is_known(taken: Take) -> bool:
     """Nothing is new: an echo of what we wrote, or of what we have read before."""
     ours, remote = taken.ours, taken.remote
     return (
-        taken.merged.values == ours.values
+        not ours.is_unreadable
+        and taken.merged.values == ours.values
         and ours.base == remote.values
         and taken.person_id == ours.person_id
         and ours.related.is_about_the_same(remote.related)
@@ -202,23 +205,28 @@ def _is_renamed(ours: Ours, remote: Remote) -> bool:
 
 
 def _made_by_us(remote: Remote, unsettled: Sequence[Ours], view: View) -> Ours | None:
-    """By the key where the organisation has one; else by who made it, when, and what was sent."""
-    for ours in unsettled:
-        is_it = remote.key == ours.key if view.has_key else _looks_like_ours(remote, ours, view)
-        if is_it:
-            return ours
-    return None
+    """By the key where the organisation has one; else by who made it, when, and what was sent: the most like it."""
+    if view.has_key:
+        return next((ours for ours in unsettled if remote.key == ours.key), None)
+    if not remote.is_to_do or remote.id[:15] in view.own_logs:
+        return None
+    likeness = [(_likeness(remote, ours, view), -number, ours) for number, ours in enumerate(unsettled)]
+    best = max(likeness, default=(0, 0, None))
+    return best[2] if best[0] else None
 
 
-def _looks_like_ours(remote: Remote, ours: Ours, view: View) -> bool:
+def _likeness(remote: Remote, ours: Ours, view: View) -> int:
+    """How much the record is like what was sent; 0: it is another."""
     if ours.sent is None or ours.not_before is None or remote.created_by[:15] != view.user_id[:15]:
-        return False
+        return 0
     begun = ours.not_before - UNTIL_IT_SHOWS + view.offset
     if not begun - CLOCKS_MAY_DIFFER <= remote.created_at <= begun + UNTIL_IT_SHOWS + CLOCKS_MAY_DIFFER:
-        return False
+        return 0
     sent = fitted(ours.sent, view.limits_of(ours))
+    same = len(Field) - len(sent.differing(remote.values))
     is_same_text = bool(sent.comments) and sent.comments == remote.values.comments
-    return sent.subject == remote.values.subject or (is_same_text and sent.due == remote.values.due)
+    is_it = sent.subject == remote.values.subject or (is_same_text and sent.due == remote.values.due)
+    return same if is_it else 0
 
 
 UNTIL_IT_SHOWS = timedelta(minutes=14)

@@ -1,9 +1,10 @@
 """Salesforce -> here: what has changed is taken in, page by page; what would go is gathered, and believed or asked about."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 
 from core.storage import task_links, task_syncs
 from core.storage.database import Session
@@ -14,7 +15,8 @@ from sync.tasks.plan import Action, BringIn, Complain, Pair, Remove, Take, kind_
 from sync.tasks.reading import Reading
 from sync.tasks.remote import Nonsense, Remote
 
-_NONSENSE = "unreadable_record"
+_AT_ONCE = 200
+Some = TypeVar("Some")
 
 
 @dataclass
@@ -53,12 +55,21 @@ class Pull:
         if self._is_rehearsal:
             self._gather(actions)
             return
+        touched = {_id_of(action) for action in actions}
+        for some in _slices([one for one in remotes if one.id in touched]):
+            self._take_in_some(some)
+
+    def _take_in_some(self, remotes: Sequence[Remote | Nonsense]) -> None:
+        """So few that nobody waits long for the lock."""
         with self._desk.database.writing() as session:
             row = task_syncs.hold(session, self._desk.held)
-            actions = self._plan(session, remotes, is_locked=True)
-            left = self._gather(actions)
+            left = self._gather(self._plan(session, remotes, is_locked=True))
             self._do(session, left)
             row.progress += sum(isinstance(one, BringIn) for one in left)
+        moved = {one.person_id for one in left if isinstance(one, Take)} - {self._desk.held.person_id}
+        for person_id in moved:  # in a transaction of its own: two persons' rows are locked by nobody at once
+            with self._desk.database.writing() as session:
+                task_syncs.changed(session, person_id)
 
     def pair_up(self) -> None:
         """What came in at first and may be the same as what is here: linked where there is no doubt, else brought in.
@@ -88,19 +99,16 @@ class Pull:
 
     def remove(self) -> None:
         """What is gone there goes here. Raises Lost, DatabaseUnavailable."""
-        if not self.removals:
-            return
-        with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
-            now = {
-                one.id: one
-                for one in task_links.ours_again(session, [one.ours for one in self.removals.values()])
-            }
-            for removal in self.removals.values():
-                ours = now.get(removal.ours.id)
-                if ours is not None and (ours.salesforce_id == removal.ours.salesforce_id):
-                    self._remove(session, ours, removal)
+        for some in _slices(list(self.removals.values())):
+            with self._desk.database.writing() as session:
+                task_syncs.hold(session, self._desk.held)
+                now = {one.id: one for one in task_links.ours_again(session, [one.ours for one in some])}
+                for removal in some:
+                    ours = now.get(removal.ours.id)
+                    if ours is not None and ours.salesforce_id == removal.ours.salesforce_id:
+                        self._remove(session, ours, removal)
         self.counts.changed += len(self.removals)
+        self.removals.clear()
 
     def _plan(
         self, session: Session, remotes: Sequence[Remote | Nonsense], *, is_locked: bool
@@ -134,7 +142,7 @@ class Pull:
             elif isinstance(action, Pair):
                 self._pair(session, action)
             elif isinstance(action, Complain):
-                task_links.complain(session, action.ours, _NONSENSE, "", is_final=True)
+                task_links.complain(session, action.ours, task_links.UNREADABLE, "", is_final=True)
         task_links.bring_in(
             session, desk.held.person_id, desk.organisation_id,
             [(one.remote.id, one.remote.values, one.remote.related, one.remote.created_at) for one in actions if isinstance(one, BringIn)],
@@ -151,8 +159,6 @@ class Pull:
             session, ours, values=action.merged.values, base=remote.values, related=remote.related, person_id=action.person_id,
             limits=self._desk.limits(is_by_bytes=ours.is_by_bytes),
         )  # fmt: skip
-        if action.person_id != self._desk.held.person_id:
-            task_syncs.changed(session, action.person_id)
 
     def _pair(self, session: Session, action: Pair) -> None:
         task_links.link(session, action.ours, self._desk.organisation_id, action.remote.id)
@@ -192,3 +198,19 @@ class Pull:
 
     def _may_be_a_double(self, remote: Remote) -> bool:
         return remote.values.status.is_open and self._kinds.get(kind_of(remote.values)) == 1
+
+
+def _id_of(action: Action) -> str | None:
+    """Of the record that it is about."""
+    if isinstance(action, BringIn | Pair | Take):
+        return action.remote.id
+    return (
+        action.remote.id
+        if isinstance(action, Remove) and action.remote is not None
+        else action.ours.salesforce_id
+    )
+
+
+def _slices(some: Sequence[Some]) -> Iterator[Sequence[Some]]:
+    for start in range(0, len(some), _AT_ONCE):
+        yield some[start : start + _AT_ONCE]

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.mail_log import KEY_FIELD
 from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
-from core.salesforce.login import Refused
+from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
 from core.storage import task_links, task_syncs
 from core.storage.database import DatabaseUnavailable, Session
@@ -23,11 +23,14 @@ from sync.tasks.reading import Reading
 from sync.tasks.remote import Remote, written
 
 _FRESH = timedelta(seconds=10)
+_STALE = timedelta(seconds=3)
+"""So much older a look at the record can be than our word that it is deleted."""
 _MOST_NOTES = 5
 _IS_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 _NOT_IN_PICKLIST = frozenset(
     {"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"}
 )
+_DUPLICATE_FIELD = re.compile(r"found: (\S+) duplicates")
 _DUPLICATE_OF = re.compile(r"id: ([A-Za-z0-9]{15,18})")
 _FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
 
@@ -60,7 +63,10 @@ class Push:
 
         Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
         after = 0
-        while not self._desk.stop.is_set():
+        while True:
+            if self._desk.stop.is_set():
+                self.is_waiting = True
+                return
             with self._desk.database.reading() as session:
                 some = task_links.waiting(
                     session, self._desk.held.person_id, self._desk.organisation_id, after=after, most=MOST_IDS
@@ -83,11 +89,8 @@ class Push:
         with self._desk.database.writing() as session:
             task_syncs.hold(session, self._desk.held)
             for ours in task_links.ours_again(session, tasks):
-                if (
-                    not ours.is_waiting
-                    or ours.binned_at is not None
-                    or ours.person_id != self._desk.held.person_id
-                ):
+                is_mine = ours.person_id == self._desk.held.person_id and ours.id not in self._pull.removals
+                if not ours.is_waiting or ours.binned_at is not None or not is_mine:
                     continue
                 if str(ours.salesforce_id)[:15] not in readable:
                     self.is_waiting = self.misses_some = (
@@ -117,8 +120,7 @@ class Push:
         if base is None or base.status != values.status:
             values = values.having({Field.STATUS: choices.nearest(values.status)})
         if base is None and values.priority not in choices.priorities:
-            middle = choices.priorities[len(choices.priorities) // 2]
-            values = values.having({Field.PRIORITY: middle})
+            values = values.having({Field.PRIORITY: choices.usual_priority})
         return task_links.respell(session, ours, values)
 
     def _update_some(self, updates: Sequence[_Update]) -> None:
@@ -192,7 +194,10 @@ class Push:
             if value is not None
         }  # fmt: skip
         key = {KEY_FIELD: ours.key} if self._desk.choices.has_key else {}
-        return {**made, "OwnerId": self._desk.identity.user_id, **key}
+        about = {"WhoId": ours.related.who_id, "WhatId": ours.related.what_id}
+        return {
+            **made, **{name: one for name, one in about.items() if one is not None}, "OwnerId": self._desk.identity.user_id, **key,
+        }  # fmt: skip
 
     def _noted(self, tasks: Sequence[Ours]) -> tuple[list[Ours], dict[int, Values]]:
         """What is about to be created is in the database, from just now; which tasks still are to be, and with what.
@@ -206,10 +211,13 @@ class Push:
                 for task in task_links.ours_again(session, tasks):
                     ours = self._respelt(session, task)
                     values = fitted(ours.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
-                    if ours.sent is not None and self._desk.choices.has_key:
-                        values = ours.sent  # a first one that made it has these
                     if task_links.intend(
-                        session, ours, self._desk.organisation_id, values, noted_at + UNTIL_IT_SHOWS
+                        session,
+                        ours,
+                        self._desk.organisation_id,
+                        values,
+                        noted_at + UNTIL_IT_SHOWS,
+                        is_keyed=self._desk.choices.has_key,
                     ):
                         begun.append(ours)
                         sent[ours.id] = values
@@ -219,34 +227,52 @@ class Push:
 
     def _duplicates(self, answers: Sequence[Written]) -> dict[str, str]:
         """The whole ids of records that are there already, by the first fifteen characters."""
-        ids = [
-            known.group(1)[:15] for one in answers
-            if one.trouble is not None and one.trouble.code == "DUPLICATE_VALUE" and (known := _DUPLICATE_OF.search(one.trouble.detail))
-        ]  # fmt: skip
+        ids = [found for one in answers if (found := self._duplicate_of(one))]
         if not ids:
             return {}
-        return {
-            str(one["Id"])[:15]: str(one["Id"]) for one in self._desk.client.retrieve("Task", ids, ["Id"]) if one is not None
-        }  # fmt: skip
+        try:
+            records = self._desk.client.retrieve("Task", ids, ["Id"])
+        except (Unavailable, Refused):
+            return {}  # the next look finds them by their keys
+        return {str(one["Id"])[:15]: str(one["Id"]) for one in records if one is not None}
+
+    def _duplicate_of(self, answer: Written) -> str | None:
+        """The first fifteen characters of the record that has our key already; "" where the answer does not tell its id; None
+        where it is no such answer: another field may have to be unique too."""
+        if (
+            answer.trouble is None
+            or answer.trouble.code != "DUPLICATE_VALUE"
+            or not self._desk.choices.has_key
+        ):
+            return None
+        named = _DUPLICATE_FIELD.search(answer.trouble.detail)
+        if named is not None and named.group(1) not in {KEY_FIELD, "<unknown>"}:
+            return None
+        known = _DUPLICATE_OF.search(answer.trouble.detail)
+        return known.group(1)[:15] if known else ""
 
     def _take_in(
         self, session: Session, ours: Ours, sent: Values, answer: Written, duplicates: dict[str, str]
     ) -> None:
-        record_id = answer.id
-        if answer.trouble is not None and answer.trouble.code == "DUPLICATE_VALUE":
-            known = _DUPLICATE_OF.search(answer.trouble.detail)
-            record_id = duplicates.get(known.group(1)[:15]) if known else None
+        duplicate = self._duplicate_of(answer)
+        record_id = answer.id if duplicate is None else duplicates.get(duplicate)
         if record_id is not None:
             self.number += 1
             limits = self._desk.limits(is_by_bytes=ours.is_by_bytes)
-            task_links.created(session, ours, self._desk.organisation_id, record_id, sent, limits)
-            return
-        # what an earlier try may have made is not refused by this one
-        task_links.never_sent(session, ours, ours.sent, ours.not_before)
-        self._refused(session, ours, answer, tuple(Field))
+            has = (
+                sent if duplicate is None else ours.sent or sent
+            )  # what is there already was begun with these
+            task_links.created(session, ours, self._desk.organisation_id, record_id, has, limits)
+        elif duplicate is not None:
+            self.is_waiting = True
+        else:
+            # what an earlier try may have made is not refused by this one
+            task_links.never_sent(session, ours, ours.sent, ours.not_before)
+            self._refused(session, ours, answer, tuple(Field))
 
     def _delete(self, tasks: Sequence[Ours]) -> None:
         for batch in _batches(tasks):
+            begun = self._desk.now_there - _STALE
             answers = self._desk.client.delete([str(one.salesforce_id) for one in batch])
             with self._desk.database.writing() as session:
                 task_syncs.hold(session, self._desk.held)
@@ -255,7 +281,7 @@ class Push:
                         answer.trouble is not None and answer.trouble.code in _IS_GONE
                     ):
                         self.number += 1
-                        task_links.deleted(session, ours, self._desk.now_there)
+                        task_links.deleted(session, ours, begun)
                     elif answer.trouble is not None and answer.trouble.kind in _FOR_GOOD:
                         task_links.not_deleted(session, ours, answer.trouble.code, answer.trouble.detail)
                     else:

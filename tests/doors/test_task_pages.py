@@ -99,7 +99,7 @@ class TestCommandCenter:
         assert task.values == Values(
             "Call Bob", TODAY, priority="High", comments="a\nb", reminder=datetime(2030, 1, 1, 9, tzinfo=UTC)
         )
-        anna.get(f"/tasks/{task.id}").post(f"/tasks/{task.id}", version=task.version, subject="Call Eve", due="", priority="Low",
+        anna.get(f"/tasks/{task.id}").post(f"/tasks/{task.id}", subject="Call Eve", due="", priority="Low",
                                            status="Completed", comments="a\r\nb", reminder="")  # fmt: skip
         assert "Saved." in anna.page
         after = bench.task(task.id).values
@@ -134,7 +134,7 @@ class TestCommandCenter:
             task_id = tasks.add(session, bench.anna.id, odd, is_wanted=False)
         anna.get(f"/tasks/{task_id}")
         fields = dict(
-            re.findall(r'<input[^>]*name="(subject|due|reminder|version)"[^>]*value="([^"]*)"', anna.page)
+            re.findall(r'<input[^>]*name="(subject|due|reminder|shown)"[^>]*value="([^"]*)"', anna.page)
         )
         anna.post(f"/tasks/{task_id}", **fields, priority="P7", status="Not Started", comments="a\r\n\r\nb ")
         assert "Saved." in anna.page
@@ -166,22 +166,27 @@ class TestCommandCenter:
         assert "<script>alert" not in anna.get("/tasks").page
 
     def test_two_tabs(self, anna, bench):
-        task_id = bench.add("base")
-        anna.get(f"/tasks/{task_id}")
-        bench.edit(task_id, subject="the other tab's")
-        anna.post(f"/tasks/{task_id}", version=1, subject="mine", comments="typed")
-        assert "This task was changed meanwhile" in anna.page
-        assert "the other tab&#39;s" in anna.page
-        assert "typed" in anna.page
-        version = re.search(r'name="version" value="(\d+)"', anna.page).group(1)
-        anna.post(f"/tasks/{task_id}", version=version, subject="mine", comments="typed")
-        assert (bench.task(task_id).values.subject, bench.task(task_id).values.comments) == ("mine", "typed")
+        """Only what each has changed is changed; what both have is asked about."""
+        task_id = bench.add("base", comments="base")
+        shown = re.search(r'name="shown" value="([^"]+)"', anna.get(f"/tasks/{task_id}").page).group(1)
+        bench.edit(task_id, subject="the other tab's", due=TODAY)
+        anna.post(f"/tasks/{task_id}", shown=shown, subject="base", due="", comments="typed")
+        assert "Saved." in anna.page
+        assert bench.task(task_id).values == Values("the other tab's", TODAY, comments="typed")
+        anna.get(f"/tasks/{task_id}").post(
+            f"/tasks/{task_id}", shown=shown, subject="mine", due="", comments="base"
+        )
+        assert "This was changed meanwhile; it says now: “the other tab&#39;s”" in anna.page
+        assert bench.task(task_id).values.subject == "the other tab's"
+        shown = re.search(r'name="shown" value="([^"]+)"', anna.page).group(1)
+        anna.post(f"/tasks/{task_id}", shown=shown, subject="mine", due=TODAY.isoformat(), comments="typed")
+        assert bench.task(task_id).values == Values("mine", TODAY, comments="typed")
 
     def test_a_task_that_was_deleted_while_it_was_edited(self, anna, bench):
         task_id = bench.add("base")
         anna.get(f"/tasks/{task_id}")
         bench.delete(task_id)
-        anna.post(f"/tasks/{task_id}", version=1, subject="what I typed")
+        anna.post(f"/tasks/{task_id}", subject="what I typed")
         assert "This task was deleted meanwhile" in anna.page
         assert "what I typed" in anna.page
         anna.post("/tasks", subject="what I typed")
@@ -212,6 +217,64 @@ class TestCommandCenter:
         nobody = Browser(app)
         nobody.post(f"/tasks/{task_id}/delete")
         assert bench.only().id == task_id
+
+    @pytest.mark.parametrize("number", [2**31, 2**63, 10**30])
+    def test_what_no_database_counts_to_is_not_there(self, anna, bench, number):
+        task_id = bench.add("x")
+        assert anna.get(f"/tasks/{number}").status == 404
+        for path in (f"/tasks/{number}/complete", f"/tasks/{task_id}/history/{number}"):
+            assert anna.get("/tasks").post(path).status == 404
+        assert anna.get(f"/tasks?completed={number}&from={number}").status == 200
+
+    def test_the_longest_comments_can_be_typed(self, anna, bench):
+        anna.get("/tasks").post("/tasks", subject="long", comments="😀" * 130_000)
+        assert bench.only().values.comments == "😀" * 130_000
+        anna.get("/tasks").post("/tasks", subject="longer", comments="x" * 130_001)
+        assert "130001 characters; the most are 130000" in anna.page
+
+    def test_the_order_and_the_pages_hold_for_many(self, anna, bench):
+        for number in range(120):
+            bench.add(f"normal {number}", due=TODAY)
+        bench.add("odd", due=TODAY, priority="P7")
+        bench.add("low", due=TODAY, priority="Low")
+        bench.add("urgent", due=TODAY, priority="High")
+        first = shown(anna.get("/tasks").page)
+        assert (len(first), first[0]) == (100, "urgent")
+        rest = shown(anna.get("/tasks?list=now&from=100").page)
+        assert (len(rest), rest[-2:]) == (23, ["odd", "low"])
+
+    def test_what_was_added_elsewhere_is_one_click_away(self, anna, bench):
+        anna.get("/tasks").post("/tasks", subject="some day", due="")
+        assert re.search(r'Added “some day”.*href="/tasks\?list=without-date"', anna.page, re.DOTALL)
+
+    def test_what_is_undone_already_offers_no_undo(self, anna, bench):
+        task_id = bench.add("x", due=TODAY)
+        for what in ("completed", "deleted"):
+            assert "Undo" not in anna.get(f"/tasks?{what}={task_id}").page
+
+    def test_a_task_for_somebody_else_about_somebody(self, anna, boss, bench):
+        with bench.database.reading() as session:
+            other = people.person_by_email(session, "boss@acme.test")
+        contact, deal = "0035g0000000001AAA", "0065g0000000001AAA"
+        anna.get("/tasks").post("/tasks", subject="for the boss", due=TODAY.isoformat(), person=str(other.id),
+                                about=f"https://acme.my.salesforce.com/{contact} {deal}")  # fmt: skip
+        assert "Added “for the boss” for boss@acme.test." in anna.page
+        assert shown(boss.get("/tasks").page) == ["for the boss"]
+        assert contact in boss.page
+        for wrong in ("Bob", f"{contact} 0035g0000000002AAA"):
+            anna.get("/tasks").post("/tasks", subject="x", about=wrong)
+            assert "Name one contact or lead" in anna.page
+        anna.post("/tasks", subject="x", person="4711")
+        assert "There is nobody of this name" in anna.page
+
+    def test_reminders_lead_back_to_where_one_was(self, anna, bench):
+        past = datetime.now(UTC) - timedelta(minutes=1)
+        ids = [bench.add(f"task {number}", reminder=past) for number in range(5)]
+        assert "2 more reminders" in anna.get("/settings/account").page
+        anna.post(f"/tasks/{ids[0]}/dismiss-reminder", next="/settings/account?")
+        assert "Time zone" in anna.page
+        anna.post(f"/tasks/{ids[1]}/dismiss-reminder", next="https://evil.example/")
+        assert "Command Center</h1>" in anna.page
 
     def test_reminders_that_are_due_are_on_every_page(self, anna, bench):
         past = datetime.now(UTC) - timedelta(minutes=1)
@@ -312,6 +375,34 @@ class TestTheState:
         anna.get("/tasks").post("/settings/salesforce/tasks/confirm")
         assert "nothing is halted" in anna.page
 
+    def test_no_brings_back_what_was_deleted_here(self, anna, bench):
+        bench.on()
+        for number in range(7):
+            bench.there(f"task {number}")
+        bench.once()
+        for one in bench.all()[:5]:
+            bench.delete(one.id)
+        bench.once()
+        assert "5 of your 7 synchronised tasks were deleted here at once" in anna.get("/tasks").page
+        anna.post("/settings/salesforce/tasks/reconsider")
+        assert "5 tasks are back." in anna.page
+        assert bench.once()
+        assert (len(bench.all()), len(bench.records())) == (7, 7)
+
+    def test_no_looks_at_salesforce_again(self, anna, bench):
+        bench.on()
+        ids = [bench.there(f"task {number}") for number in range(7)]
+        bench.once()
+        for one in ids[:5]:
+            bench.remove(one)
+        bench.once()
+        assert "5 of your 7 synchronised tasks are gone from Salesforce" in anna.get("/tasks").page
+        for one in ids[:5]:
+            bench.record(one)["IsDeleted"] = False
+        anna.post("/settings/salesforce/tasks/reconsider")
+        assert bench.once()
+        assert (len(bench.all()), bench.sync().plan) == (7, None)
+
 
 class TestTheCard:
     def test_off_is_the_default_and_saving_starts_it(self, anna, bench):
@@ -330,9 +421,28 @@ class TestTheCard:
             account = people.person_by_email(session, "boss@acme.test")
             assert task_syncs.task_sync(session, account.id) is None
 
+    def test_a_policy_that_changes_nothing_for_a_person_starts_nothing_anew(self, boss, bench):
+        bench.on()
+        fields = {
+            "task_sync": "both-ways",
+            "task_sync_locked": "y",
+            "sync_interval": "60",
+            "first_sync_hours": "24",
+            "api_share": "30",
+        }
+        boss.get("/settings/salesforce").post("/settings/salesforce/tasks/policy", **fields)
+        bench.once()
+        before = bench.sync().enabled_at
+        del fields["task_sync_locked"]
+        boss.get("/settings/salesforce").post(
+            "/settings/salesforce/tasks/policy", **(fields | {"task_sync": "off"})
+        )
+        assert (bench.sync().enabled_at, bench.sync().is_first, bench.sync().is_on) == (before, False, True)
+
     def test_rubbish_is_refused(self, anna, bench):
         anna.get("/settings/salesforce").post("/settings/salesforce/tasks", task_sync="sideways")
         assert bench.sync() is None
+        assert anna.get("/settings/salesforce/tasks").status == 200
 
     def test_the_policy_reaches_everybody_and_is_an_admins(self, anna, boss, bench):
         fields = {"task_sync": "both-ways", "task_sync_locked": "y", "confirm_first_sync": "y", "sync_interval": "30", "first_sync_hours": "48",

@@ -10,7 +10,7 @@ from core.settings import Name
 from core.storage import settings, task_syncs, tasks
 from core.storage.models import ProcessRow, TaskRow, TaskSyncRow
 from core.storage.tasks import Which
-from core.task import Field, State, Status, Values
+from core.task import Choices, Field, State, Status, Values
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person
 from tests.doors.test_mails import make_org
@@ -79,7 +79,7 @@ class TaskBench:
 
     def all(self, which=Which.ALL):
         with self.database.reading() as session:
-            return tasks.tasks(session, self.anna.id, which, datetime.now(UTC))
+            return tasks.tasks(session, self.anna.id, which, datetime.now(UTC), Choices())
 
     def only(self, which=Which.ALL):
         [found] = self.all(which)
@@ -800,6 +800,245 @@ class TestFaults:
         bench.edit(linked, subject="x")
         assert bench.once()
         assert bench.is_equal(linked)
+
+
+class TestWhatAnAttackFound:
+    @pytest.mark.parametrize("org", [{"blindcopy_key": True}], indirect=True)
+    def test_the_keys_of_two_installations_are_never_the_same(self, bench, linked, tmp_path, org_app):
+        from core.storage.database import Database
+        from tests.doors.conftest import BOX
+
+        other = Database(f"sqlite:///{tmp_path}/other.db", BOX)
+        other.migrate()
+        second = TaskBench(other, bench.org, org_app, tmp_path, f"sqlite:///{tmp_path}/other.db")
+        second.on()
+        second.once()
+        task_id = second.add("a wholly new task")
+        assert second.once()
+        assert second.task(task_id).values.subject == "a wholly new task"
+        assert {row["Subject"] for row in bench.records()} == {"Call Bob", "a wholly new task"}
+        other.close()
+
+    @pytest.mark.parametrize("org", [{"blindcopy_key": True}], indirect=True)
+    def test_a_create_that_was_lost_and_then_refused_can_be_mended(self, bench, linked):
+        real = bench.org.org.create
+
+        def strict(sobject, values, user):
+            if values.get("Subject") == "bad":
+                from tests.sandbox.org.records import Refused
+
+                raise Refused("FIELD_CUSTOM_VALIDATION_EXCEPTION", "not that word")
+            return real(sobject, values, user)
+
+        task_id = bench.add("bad")
+        bench.org.faults.order(Fault.HTML, "composite/sobjects$", method="POST")
+        bench.once()
+        bench.org.org.create = strict
+        bench.once()
+        assert bench.task(task_id).state is State.FAILED
+        bench.edit(task_id, subject="good")
+        assert bench.once()
+        assert bench.is_equal(task_id)
+
+    @pytest.mark.parametrize("org", [{"blindcopy_key": True}], indirect=True)
+    def test_another_field_that_must_be_unique_links_nothing(self, bench, linked):
+        from tests.sandbox.org.records import Refused
+
+        def taken(*_):
+            raise Refused(
+                "DUPLICATE_VALUE",
+                f"duplicate value found: Code__c duplicates value on record with id: {bench.task(linked).salesforce_id[:15]}",
+            )
+
+        bench.org.org.create, real = taken, bench.org.org.create
+        task_id = bench.add("new")
+        assert bench.once()
+        assert (bench.task(task_id).state, bench.task(task_id).salesforce_id) == (State.FAILED, None)
+        bench.org.org.create = real
+        bench.do(tasks.send, task_id, is_syncing=True)
+        assert bench.once()
+        assert bench.is_equal(task_id)
+
+    def test_a_page_and_a_cycle_do_not_wait_for_each_other(self, bench, linked):
+        """Both lock the sync's row first, then the task's: on PostgreSQL anything else is a deadlock."""
+        import threading
+
+        def click():
+            for number in range(20):
+                bench.edit(linked, comments=str(number))
+
+        hand = threading.Thread(target=click)
+        hand.start()
+        while hand.is_alive():
+            bench.once()
+        hand.join()
+        assert bench.once()
+        assert (bench.task(linked).values.comments, bench.is_equal(linked)) == ("19", True)
+
+    @pytest.mark.parametrize("hours", [-1, 1])
+    def test_a_clock_that_is_an_hour_off_hides_no_new_task(self, bench, linked, hours):
+        skew = timedelta(hours=hours)
+        bench.org.app.extensions["skew"] = skew
+        bench.org.org.clock = lambda: datetime.now(UTC) + skew
+        for number in range(3):
+            there = bench.there(f"new {number}")
+            bench.cycle()
+            assert there in {one.salesforce_id for one in bench.all()}
+
+    def test_what_a_dead_worker_has_in_hand_holds_up_nobody(self, bench, linked):
+        with bench.database.writing() as session:
+            task_syncs.claim(session, "dead", [bench.anna.id], everything=True)
+        with bench.database.writing() as session:
+            from core.storage import connections as stored
+
+            stored.disconnect(session, bench.anna, actor=None)
+        assert bench.once()
+
+    def test_a_reassigned_task_reaches_its_new_owner_who_switches_on_later(self, bench, linked):
+        from core.storage.connections import Identity, Tokens, Way, connect
+
+        user = bench.org.org.put(
+            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
+        )
+        there = bench.task(linked).salesforce_id
+        bench.change(there, OwnerId=user)
+        bench.once()
+        assert bench.only(Which.BIN).id == linked
+        carl = person(bench.database, "carl@acme.test")
+        with bench.database.writing() as session:
+            mine = _token(bench)
+            connect(session, carl, Identity(bench.sync().organisation_id, user, "carl@acme.test"), way=Way.SIGN_IN,
+                    login_url=bench.org.url, tokens=Tokens(mine.access_token, mine.refresh_token, bench.org.url), actor=None)  # fmt: skip
+            settings.set_preference(session, carl, Name.TASK_SYNC, "both-ways", actor=None)
+        bench.once()
+        with bench.database.reading() as session:
+            assert [
+                one.id for one in tasks.tasks(session, carl.id, Which.ALL, datetime.now(UTC), Choices())
+            ] == [linked]
+
+    def test_connected_as_somebody_else_for_a_while_the_list_comes_back(self, bench, linked):
+        from core.storage.models import ConnectionRow
+
+        anna = bench.org.anna
+        other = bench.org.org.put(
+            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
+        )
+        for user in (other, anna):
+            with bench.database.writing() as session:
+                session.query(ConnectionRow).update({"user_id": user})
+            bench.once()
+        assert (bench.only().id, bench.task(linked).state) == (linked, State.IN_SYNC)
+
+    def test_thousands_of_deletions_are_done_in_small_portions(self, bench):
+        from sync.tasks import pull
+
+        bench.on()
+        ids = [bench.there(f"task {number}") for number in range(900)]
+        bench.once()
+        for one in ids[:449]:
+            bench.remove(one)
+        held, real = [], pull.task_links.remove
+
+        def counted(session, *more):
+            held.append(id(session))
+            real(session, *more)
+
+        pull.task_links.remove = counted
+        try:
+            assert bench.once()
+        finally:
+            pull.task_links.remove = real
+        assert len(bench.all()) == 451
+        assert max(held.count(one) for one in set(held)) <= 449  # ids of sessions can come again
+        assert len(held) == 449
+
+    def test_two_tasks_of_one_subject_keep_their_values_when_an_answer_is_lost(self, bench, linked):
+        first, second = (
+            bench.add("Call", comments="a", due=date(2027, 1, 1)),
+            bench.add("Call", comments="b", due=date(2027, 2, 2)),
+        )
+        real, made = bench.org.org.create, []
+
+        def one_only(sobject, values, user):
+            if values.get("Description") == "a" and not made:
+                made.append(1)
+                from tests.sandbox.org.records import Refused
+
+                raise Refused("UNABLE_TO_LOCK_ROW", "locked")
+            return real(sobject, values, user)
+
+        bench.org.org.create = one_only
+        bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
+        bench.once()
+        bench.once()
+        with bench.database.writing() as session:
+            session.query(TaskRow).filter(TaskRow.not_before.is_not(None)).update(
+                {"not_before": datetime.now(UTC) - timedelta(seconds=1)}
+            )
+        assert bench.once()
+        assert [bench.task(one).values.comments for one in (first, second)] == ["a", "b"]
+        assert all(bench.is_equal(one) for one in (first, second))
+
+    def test_a_yes_is_for_what_was_told(self, bench):
+        bench.on()
+        ids = [bench.there(f"task {number}") for number in range(12)]
+        bench.once()
+        for one in ids[:7]:
+            bench.remove(one)
+        bench.once()
+        for one in ids[7:]:
+            bench.remove(one)
+        with bench.database.writing() as session:
+            task_syncs.confirm(session, bench.anna.id)
+        bench.once()
+        assert (len(bench.all()), bench.sync().plan.delete) == (12, 12)
+
+    def test_off_and_on_again_within_a_cycle_asks_anew(self, bench, linked):
+        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        with bench.database.writing() as session:
+            [held] = task_syncs.claim(session, "w", [bench.anna.id], everything=True)
+        bench.on("off")
+        bench.on()
+        with bench.database.writing() as session:
+            task_syncs.release(session, held, {"is_first": False})
+        assert bench.sync().is_first
+        bench.there("theirs")
+        assert bench.once()
+        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.FIRST, 1, 0, 0, 0)
+
+    def test_a_record_that_makes_sense_again_gets_what_was_edited(self, bench, linked):
+        there = bench.task(linked).salesforce_id
+        good = bench.record(there)["ActivityDate"]
+        bench.record(there).update(ActivityDate="9999-99-99", SystemModstamp=datetime.now(UTC))
+        bench.edit(linked, subject="ours")
+        bench.once()
+        bench.record(there).update(ActivityDate=good, SystemModstamp=datetime.now(UTC))
+        assert bench.once()
+        assert bench.is_equal(linked)
+
+    def test_what_cannot_be_deleted_there_is_back_with_what_was_edited(self, bench, linked):
+        bench.edit(linked, subject="ours")
+        bench.delete(linked)
+        bench.org.org.objects["task"].deletable = False
+        bench.once()
+        assert bench.once()
+        assert bench.only().id == linked
+        assert bench.is_equal(linked)
+
+    def test_the_bin_is_emptied_after_fifteen_days_whether_synchronised_or_not(self, bench, linked):
+        bench.on("off")
+        bench.delete(linked)
+        with bench.database.writing() as session:
+            session.query(TaskRow).update({"binned_at": datetime.now(UTC) - timedelta(days=15, minutes=1)})
+        bench.once()
+        assert bench.all(Which.BIN) == []
+
+
+def _token(bench):
+    from core.storage import connections as stored
+
+    with bench.database.reading() as session:
+        return stored.connection(session, bench.anna.id)
 
 
 class TestTexts:

@@ -97,12 +97,15 @@ def test_a_change_of_whom_it_is_about_is_taken():
 def test_out_of_the_bin_comes_what_salesforce_shows_later(seconds, is_back, binned):
     ours = replace(IN_BIN, binned=binned, is_gone=binned != "reassigned")
     actions = planned(replace(REMOTE, stamp=NOON + timedelta(seconds=seconds)), ours)
+    is_back = is_back or binned in {"reassigned", "gone"}  # whose it is, or that it shows, is news by itself
     assert [action.is_back for action in actions] == ([True] if is_back else [])
 
 
 def test_nonsense_is_said_once_and_changes_nothing():
     assert plan([Nonsense(ID)], {ID[:15]: OURS}, [], VIEW) == [Complain(OURS)]
-    assert plan([Nonsense(ID)], {ID[:15]: replace(OURS, has_trouble=True)}, [], VIEW) == []
+    assert (
+        plan([Nonsense(ID)], {ID[:15]: replace(OURS, has_trouble=True, is_unreadable=True)}, [], VIEW) == []
+    )
     assert plan([Nonsense(ID)], {}, [], VIEW) == []
 
 
@@ -133,6 +136,25 @@ def test_what_a_lost_create_made_is_known_again(change, is_it):
             (True, "edited since"),
             (True, "changed there"),
         }
+
+
+def test_the_log_of_a_mail_is_not_what_a_lost_create_made():
+    log = replace(REMOTE, values=SENT.sent)
+    assert planned(replace(log, is_to_do=False), unsettled=[SENT]) == []
+    assert planned(log, view=replace(VIEW, own_logs=frozenset({ID[:15]})), unsettled=[SENT]) == []
+
+
+def test_of_two_lost_creates_the_one_that_is_most_like_the_record_made_it():
+    other = replace(SENT, id=8, sent=Values("a", comments="other"))
+    found = [
+        planned(replace(REMOTE, values=one.sent), unsettled=[SENT, other])[0].ours.id for one in (other, SENT)
+    ]
+    assert found == [8, 7]
+
+
+def test_what_makes_sense_again_is_taken_though_nothing_else_is_new():
+    assert planned(REMOTE, replace(OURS, has_trouble=True, is_unreadable=True)) != []
+    assert planned(REMOTE, replace(OURS, has_trouble=True)) == []
 
 
 def test_where_records_carry_our_key_it_decides():

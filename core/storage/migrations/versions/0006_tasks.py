@@ -12,6 +12,7 @@ def upgrade() -> None:
     op.create_table(
         "task",
         sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("uid", sa.String(36), nullable=False),
         sa.Column("person_id", sa.Integer(), sa.ForeignKey("person.id"), nullable=False),
         sa.Column("organisation_id", sa.String(18)),
         sa.Column("salesforce_id", sa.String(18)),
@@ -88,7 +89,7 @@ def upgrade() -> None:
         sa.Column("verify_at", sa.DateTime()),
         sa.Column("progress", sa.Integer(), nullable=False),
         sa.Column("plan", sa.JSON()),
-        sa.Column("is_confirmed", sa.Boolean(), nullable=False),
+        sa.Column("confirmed", sa.JSON()),
         sa.Column("last_closed_status", sa.String(255)),
         sa.Column("trouble_code", sa.String(80)),
         sa.Column("trouble_detail", sa.Text()),
