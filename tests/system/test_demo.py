@@ -209,3 +209,66 @@ def test_check_set_up_is_green_where_the_demo_is(page):
     page.get_by_label("What was found").wait_for()
     assert page.get_by_text("Red", exact=True).count() == 0
     assert page.get_by_text("Green", exact=True).count() >= 10
+
+
+def test_the_command_center_is_worked_by_keyboard_alone(page, demo):
+    """From the address to the bin and back, with Tab, Enter and letters; what is done here is done in Salesforce."""
+
+    def tab_to(name):
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            focused = page.locator(":focus")
+            label = focused.get_attribute("aria-label") or focused.inner_text() or ""
+            if label.strip().startswith(name) or focused.get_attribute("id") == name:
+                return
+        raise AssertionError(f"{name} is not reached by Tab")
+
+    def enter():
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+
+    tab_to("Command Center")
+    enter()
+    page.get_by_role("heading", name="Command Center").wait_for()
+    assert page.locator("ul.tasks li").count() >= 2, "what came from Salesforce at first"
+    tab_to("new-subject")
+    page.keyboard.type("Buy a cake")
+    enter()
+    page.get_by_text("Added “Buy a cake”.").wait_for()
+    tab_to("Buy a cake")
+    enter()
+    page.get_by_role("heading", name="Buy a cake").wait_for()
+    tab_to("comments")
+    page.keyboard.type("chocolate")
+    tab_to("Save")
+    enter()
+    page.get_by_text("Saved.").wait_for()
+    until(lambda: "chocolate" in demo.records())
+    tab_to("Complete: Buy a cake")
+    enter()
+    page.get_by_text("Completed: Buy a cake").wait_for()
+    tab_to("Undo")
+    enter()
+    page.get_by_text("It is open again.").wait_for()
+    tab_to("Delete: Buy a cake")
+    enter()
+    page.get_by_text("In the bin for 15 days: Buy a cake").wait_for()
+    tab_to("Bin")
+    enter()
+    tab_to("Restore: Buy a cake")
+    enter()
+    page.get_by_text("It is back.").wait_for()
+
+
+def test_task_sync_is_switched_off_and_on_by_keyboard(page):
+    page.goto(page.url.replace("/activity", "/settings/salesforce"))
+    for key, said in (
+        ("ArrowUp", "Nothing is synchronised any more"),
+        ("ArrowDown", "The sync has begun in the background."),
+    ):
+        page.locator("#tasks input[type=radio]:checked").focus()
+        page.keyboard.press(key)
+        page.keyboard.press("Tab")
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+        page.get_by_text(said).first.wait_for()
