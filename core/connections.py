@@ -7,6 +7,7 @@ tries the old one, which an org may still take, and a connection by key needs no
 import time
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from core.endpoints import SALESFORCE_LOGIN, SalesforceApp
 from core.refusal import Refusal
@@ -30,6 +31,7 @@ from core.storage.people import Account
 _SECONDS_TO_WAIT_FOR_ANOTHER = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
 _TRIES_TO_STORE = 20
+_A_WHILE = timedelta(minutes=1)
 _DEAD_ALREADY = frozenset({"unsupported_token_type", "invalid_token", "invalid_grant"})
 
 
@@ -87,8 +89,9 @@ class Connections:
         """The person's Salesforce, which renews its session by itself. Raises Refused, Unavailable."""
         hand = _Hand(self, connection)
         opening = hand.opening() or hand.renew()
-        with self._database.writing() as session:
-            stored.used(session, connection.person_id)
+        if connection.last_used_at is None or datetime.now(UTC) - connection.last_used_at > _A_WHILE:
+            with self._database.writing() as session:
+                stored.used(session, connection.person_id)
         return _made(self._app, opening, hand)
 
     def disconnect(self, account: Account, *, actor: str | None) -> bool:

@@ -31,6 +31,7 @@ from sync.tasks.desk import Book, Desk
 _SECONDS_FOR_ANOTHER = 45.0
 """Longer than a worker that was killed is believed to live."""
 _SECONDS_BETWEEN_LOOKS = 0.5
+_LEAST = 5.0
 _FOR_A_PERSON = frozenset({Kind.CONNECTION, Kind.NO_API})
 
 
@@ -232,12 +233,22 @@ class TaskSyncs:
         """Let go of it until it is due again."""
         attempts = held.attempts + 1 if outcome.is_transient else 0
         with self._database.writing() as session:
-            seconds = self._pace(session, held, policy, outcome)
-            if outcome.is_transient:
-                seconds = max(_least(seconds), seconds_until_next(attempts, random.random()))  # noqa: S311  jitter
+            now = datetime.now(UTC)
+            look_at = held.look_at
+            if (
+                "succeeded_at" in outcome.values
+                or outcome.is_transient
+                or outcome.values.get("plan") is not None
+            ):
+                look_at = now + timedelta(seconds=self._pace(session, held, policy, outcome))
+            due_at = look_at
+            if outcome.is_transient:  # something that waits is not kept waiting by an idle person's pace
+                look_at = due_at = now + timedelta(
+                    seconds=max(_LEAST, seconds_until_next(attempts, random.random()))  # noqa: S311  jitter
+                )
             values = {
                 **outcome.values, "attempts": attempts, "trouble_code": outcome.trouble_code, "trouble_detail": outcome.trouble_detail,
-                "due_at": datetime.now(UTC) + timedelta(seconds=seconds),
+                "due_at": due_at, "look_at": look_at,
             }  # fmt: skip
             task_syncs.release(session, held, values)
 
@@ -248,8 +259,3 @@ class TaskSyncs:
         )  # fmt: skip
         active_at = outcome.values.get("changed_at", held.last_active_at)
         return seconds_between_looks(policy.sync_interval, datetime.now(UTC) - active_at, budget)
-
-
-def _least(seconds: float) -> float:
-    """Something that waits is not kept waiting by an idle person's pace."""
-    return min(seconds, 5.0)

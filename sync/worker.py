@@ -19,6 +19,7 @@ from sync.mails import Mails
 from sync.task_syncs import TaskSyncs
 
 _SECONDS_BETWEEN_CYCLES = 2.0
+_SECONDS_BETWEEN_TASK_CYCLES = 1.0
 _SECONDS_BETWEEN_BEATS = 5.0
 _SECONDS_BETWEEN_TIDYINGS = 60.0
 
@@ -78,7 +79,7 @@ class Worker:
             return
         while not stop.is_set():
             self._at_the_edge(self._sync_cycle)
-            stop.wait(_SECONDS_BETWEEN_CYCLES)
+            stop.wait(_SECONDS_BETWEEN_TASK_CYCLES)
         self._tasks.finish()
 
     def _sync_cycle(self) -> None:

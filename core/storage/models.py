@@ -360,7 +360,8 @@ class TaskHistoryRow(Base):
 
 
 class TaskSyncRow(Base):
-    """One person's task sync: since when, how far it has read, when it is due, who has it in hand, and what stands in its way.
+    """One person's task sync: since when, how far it has read, when it is due (for what was changed here)
+    and when Salesforce is to be looked at, who has it in hand, and what stands in its way.
 
     `plan` waits for the person's word: what a first sync, or a side that lost much, would do; `confirmed` is what got it."""
 
@@ -373,6 +374,7 @@ class TaskSyncRow(Base):
     is_first: Mapped[bool]
     since: Mapped[datetime | None]
     due_at: Mapped[datetime]
+    look_at: Mapped[datetime]
     claimed_by: Mapped[str | None] = mapped_column(String(36))
     claim: Mapped[int]
     attempts: Mapped[int]

@@ -62,6 +62,7 @@ class TaskSync:
     is_first: bool
     since: datetime | None
     due_at: datetime
+    look_at: datetime
     claim: int
     attempts: int
     succeeded_at: datetime | None
@@ -103,7 +104,14 @@ def switch(session: Session, person_id: int, *, is_on: bool) -> None:
     row.is_on, row.plan, row.confirmed = is_on, None, None
     row.claim, row.claimed_by = row.claim + 1, None  # whoever has it in hand stops at once
     if is_on:
-        row.enabled_at, row.is_first, row.due_at, row.progress, row.attempts = now, True, now, 0, 0
+        row.enabled_at, row.is_first, row.due_at, row.look_at, row.progress, row.attempts = (
+            now,
+            True,
+            now,
+            now,
+            0,
+            0,
+        )
         row.trouble_code = row.trouble_detail = None
 
 
@@ -118,15 +126,11 @@ def changed(session: Session, person_id: int) -> None:
 def seen(session: Session, person_id: int, pace: timedelta) -> None:
     """The person looks at the tasks: they are looked at in Salesforce at the fastest pace."""
     now = database_now(session)
-    row = session.get(TaskSyncRow, person_id)
+    row = session.get(TaskSyncRow, person_id, with_for_update=True)
     if row is None or (row.seen_at is not None and now - row.seen_at < _SEEN_OFTEN_ENOUGH):
         return
-    latest = max(now, (row.succeeded_at or row.enabled_at) + pace) if not row.attempts else row.due_at
-    session.execute(
-        update(TaskSyncRow)
-        .where(TaskSyncRow.person_id == person_id)
-        .values(seen_at=now, due_at=func.min(TaskSyncRow.due_at, latest) if _is_sqlite(session) else func.least(TaskSyncRow.due_at, latest))
-    )  # fmt: skip
+    soonest = row.due_at if row.attempts else max(now, (row.succeeded_at or row.enabled_at) + pace)
+    row.seen_at, row.due_at, row.look_at = now, min(row.due_at, soonest), min(row.look_at, soonest)
 
 
 def sync_now(session: Session, person_id: int) -> None:
@@ -134,7 +138,7 @@ def sync_now(session: Session, person_id: int) -> None:
     session.execute(
         update(TaskSyncRow)
         .where(TaskSyncRow.person_id == person_id)
-        .values(due_at=database_now(session), attempts=0)
+        .values(due_at=database_now(session), look_at=database_now(session), attempts=0)
     )
 
 
@@ -143,14 +147,16 @@ def confirm(session: Session, person_id: int) -> None:
     row = session.get(TaskSyncRow, person_id, with_for_update=True, populate_existing=True)
     if row is None or row.plan is None:
         raise NothingToConfirm("No plan waits for a word, and nothing is halted")
-    row.confirmed, row.plan, row.due_at = row.plan, None, database_now(session)
+    row.confirmed, row.plan = row.plan, None
+    row.due_at = row.look_at = database_now(session)
 
 
 def reconsider(session: Session, person_id: int) -> None:
     """What is asked about is not done; how it stands now is looked at anew."""
     row = session.get(TaskSyncRow, person_id, with_for_update=True, populate_existing=True)
     if row is not None and row.plan is not None:
-        row.plan, row.confirmed, row.due_at = None, None, database_now(session)
+        row.plan = row.confirmed = None
+        row.due_at = row.look_at = database_now(session)
 
 
 def claim(
@@ -223,10 +229,13 @@ def release(session: Session, held: TaskSync, values: Mapping[str, Any]) -> None
     row = session.get(TaskSyncRow, held.person_id, with_for_update=True, populate_existing=True)
     if row is None or row.claim != held.claim or row.claimed_by is None:
         return
-    was_changed = row.changed_at != held.changed_at or row.due_at != held.due_at
+    was_changed, due_before = row.changed_at != held.changed_at or row.due_at != held.due_at, row.due_at
+    looks_sooner = row.look_at < held.look_at
     for name, value in values.items():
         setattr(row, name, fit(value, _LONGEST_DETAIL) if name == "trouble_detail" else value)
-    row.due_at = min(row.due_at, due_at) if was_changed else due_at
+    row.due_at = min(due_before, due_at) if was_changed else due_at
+    if looks_sooner:  # somebody has asked for it meanwhile
+        row.look_at = row.due_at
     row.claimed_by = None
 
 
@@ -263,7 +272,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def _task_sync(row: TaskSyncRow) -> TaskSync:
     return TaskSync(
         person_id=row.person_id, is_on=row.is_on, enabled_at=row.enabled_at, is_first=row.is_first, since=row.since,
-        due_at=row.due_at, claim=row.claim, attempts=row.attempts, succeeded_at=row.succeeded_at, changed_at=row.changed_at,
+        due_at=row.due_at, look_at=row.look_at, claim=row.claim, attempts=row.attempts, succeeded_at=row.succeeded_at, changed_at=row.changed_at,
         seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, progress=row.progress, plan=_plan(row.plan),
         confirmed=_plan(row.confirmed), trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
         organisation_id=row.organisation_id, user_id=row.user_id,
@@ -276,10 +285,6 @@ def _plan(plain: dict[str, Any] | None) -> Plan | None:
 
 def _new(now: datetime) -> dict[str, Any]:
     return {
-        "is_on": True, "enabled_at": now, "is_first": True, "due_at": now, "claim": 0, "attempts": 0, "verified_id": 0,
+        "is_on": True, "enabled_at": now, "is_first": True, "due_at": now, "look_at": now, "claim": 0, "attempts": 0, "verified_id": 0,
         "progress": 0,
     }  # fmt: skip
-
-
-def _is_sqlite(session: Session) -> bool:
-    return session.get_bind().dialect.name == "sqlite"

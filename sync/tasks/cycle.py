@@ -51,15 +51,23 @@ class Cycle:
     def run(self) -> Outcome:
         """The whole of it."""
         held, desk = self._desk.held, self._desk
-        begun_at = desk.now_there
-        polled_at = datetime.now(UTC)
-        for page in self._reading.changes(self._since(begun_at)):
-            self._pull.take_in(page)
-        self._pull.pair_up()
-        verified = self._verify()
-        if (plan := self._question()) is not None:
-            return self._asking(plan)
-        self._pull.remove()
+        polled_at, looked = held.succeeded_at or held.enabled_at, {}
+        if self._is_look_due():
+            begun_at, polled_at = desk.now_there, datetime.now(UTC)
+            for page in self._reading.changes(self._since(begun_at)):
+                self._pull.take_in(page)
+            self._pull.pair_up()
+            looked = self._verify()
+            if (plan := self._question()) is not None:
+                return self._asking(plan)
+            self._pull.remove()
+            since = begun_at - A_LATE_COMMIT
+            looked |= {
+                "since": max(since, held.since or since),
+                "is_first": False,
+                "confirmed": None,
+                "succeeded_at": polled_at,
+            }
         if (plan := self._question_of_deletions()) is not None:
             return self._asking(plan)
         push = Push(desk, self._reading, self._pull)
@@ -70,10 +78,7 @@ class Cycle:
         is_changed = bool(
             push.number or self._pull.counts.brought or self._pull.counts.changed or self._pull.counts.paired
         )
-        values: dict[str, Any] = {
-            "since": max(begun_at - A_LATE_COMMIT, held.since or begun_at - A_LATE_COMMIT), "is_first": False, "confirmed": None,
-            "succeeded_at": datetime.now(UTC), "plan": None, **verified,
-        }  # fmt: skip
+        values: dict[str, Any] = {"plan": None, **looked}
         if is_changed:
             values["changed_at"] = datetime.now(UTC)
         if push.misses_some:
@@ -87,6 +92,19 @@ class Cycle:
         if push.trouble is not None:
             outcome.trouble_code, outcome.trouble_detail = push.trouble.code, push.trouble.detail
         return outcome
+
+    def _is_look_due(self) -> bool:
+        """Whether Salesforce is asked what has changed; what was changed here does not wait for that, unless it hangs on it."""
+        desk, held = self._desk, self._desk.held
+        if (
+            desk.everything
+            or held.is_first
+            or held.confirmed is not None
+            or held.look_at <= datetime.now(UTC)
+        ):
+            return True
+        with desk.database.reading() as session:
+            return bool(task_links.unsettled(session, held.person_id, desk.organisation_id))
 
     def _since(self, now_there: datetime) -> datetime:
         """From when on everything is read, by Salesforce's clock."""

@@ -9,9 +9,9 @@ import tempfile
 import time
 from datetime import UTC, datetime
 
-from tests.bench import api, latency, memory, speed, tls
+from tests.bench import api, latency, memory, speed, tasks, tls
 
-PARTS = ("speed", "commits", "latency", "memory", "tls", "api")
+PARTS = ("speed", "commits", "latency", "memory", "tls", "api", "tasks")
 _FSYNCS = 200
 
 
@@ -41,6 +41,8 @@ def main() -> None:
         _print("4 kB, 20 sessions, kept, own load (mails/s)", tls.measure())
     if "api" in arguments.parts:
         _print("Logging through the API", api.measure())
+    if "tasks" in arguments.parts:
+        _print("Task sync", tasks.measure())
 
 
 def _print_rates(found, ours):

@@ -25,7 +25,7 @@ from core.storage.models import OrganisationRow, TaskRow, TaskSyncRow
 from core.task import Choices, Field, Status, Values, to_text
 from sync.task_syncs import TaskSyncs
 from tests.doors.conftest import BOX, CALLBACK
-from tests.doors.test_connections import connected, person
+from tests.doors.test_connections import person
 from tests.doors.test_mails import make_org
 from tests.sandbox.org.faults import Fault
 
@@ -89,6 +89,11 @@ class Machine(RuleBasedStateMachine):
             from core.storage.people import person_by_email
 
             self.anna = person_by_email(session, "anna@acme.test")
+        # of its own: a token that an earlier run has rotated is dead
+        token = self.org.tokens.issue(self.org.anna, uuid.uuid4().hex, with_refresh=True)["refresh_token"]
+        Connections(self.database, self.app).by_refresh_token(
+            self.anna, token, instance_url=self.org.url, user_id=self.org.anna, actor=None
+        )
         self.made_here = self.made_there = 0
         self.were_here, self.were_read = set(), set()
 
@@ -175,6 +180,10 @@ class Machine(RuleBasedStateMachine):
         self.read()
         self.cycle(everything=everything)
 
+    @rule()
+    def cycle_that_only_sends(self):
+        self.cycle(everything=False, looks=False)
+
     @rule(
         fault=st.sampled_from([Fault.HTML, Fault.GARBAGE, Fault.LOST, Fault.LOCKED, Fault.EXPIRED]),
         path=st.sampled_from(["queryAll", "composite/sobjects/Task", "composite/sobjects$", ""]), times=st.integers(1, 2),
@@ -188,13 +197,14 @@ class Machine(RuleBasedStateMachine):
     def killed_cycle(self, steps, everything):
         self.cycle(everything=everything, steps=steps)
 
-    def cycle(self, *, everything, steps=NEVER):
+    def cycle(self, *, everything, steps=NEVER, looks=True):
         database = Mortal(self.url, BOX)
         database._is_up_to_date = True
         database.left = steps
         worker = TaskSyncs(Connections(database, self.app), database, str(uuid.uuid4()))
         with self.database.writing() as session:
-            session.query(TaskSyncRow).update({"due_at": datetime.now(UTC) - timedelta(seconds=1)})
+            past = datetime.now(UTC) - timedelta(seconds=1)
+            session.query(TaskSyncRow).update({"due_at": past, **({"look_at": past} if looks else {})})
         try:
             for claimed in worker._claim(everything=everything):
                 worker._sync(*claimed, threading.Event(), everything=everything)
@@ -294,8 +304,7 @@ def scene(tmp_path_factory):
     path = tmp_path_factory.mktemp("machine") / "template.db"
     database = Database(f"sqlite:///{path}", BOX)
     database.migrate()
-    app = SalesforceApp("blindcopy-client", "blindcopy-secret", CALLBACK, org.url, org.ca_file)
-    connected(Connections(database, app), org, app, person(database))
+    person(database)
     database.close()
     Machine.org, Machine.template = org, path
     yield

@@ -129,7 +129,8 @@ class TaskBench:
     def cycle(self):
         """As the running worker does it: what is due, at its pace."""
         with self.database.writing() as session:
-            session.query(TaskSyncRow).update({"due_at": datetime.now(UTC) - timedelta(seconds=1)})
+            past = datetime.now(UTC) - timedelta(seconds=1)
+            session.query(TaskSyncRow).update({"due_at": past, "look_at": past})
         self.runner._beat()
         self.runner._sync_cycle()
         while self.runner._tasks._in_hand:
@@ -625,6 +626,19 @@ class TestFinding:
     def test_a_quiet_cycle_is_one_call(self, bench, linked):
         bench.cycle()
         assert bench.calls() == ["GET queryAll/"]
+
+    def test_what_is_changed_here_waits_for_no_look(self, bench, linked):
+        bench.cycle()
+        bench.edit(linked, subject="soon")
+
+        def due():
+            bench.runner._sync_cycle()
+            while bench.runner._tasks._in_hand:
+                time.sleep(0.01)
+
+        assert bench.calls(due) == ["POST composite/sobjects/Task", "PATCH composite/sobjects"]
+        assert bench.is_equal(linked)
+        assert bench.calls(due) == []
 
 
 class TestOffAndOn:

@@ -79,6 +79,7 @@ def upgrade() -> None:
         sa.Column("is_first", sa.Boolean(), nullable=False),
         sa.Column("since", sa.DateTime()),
         sa.Column("due_at", sa.DateTime(), nullable=False),
+        sa.Column("look_at", sa.DateTime(), nullable=False),
         sa.Column("claimed_by", sa.String(36)),
         sa.Column("claim", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
