@@ -15,6 +15,7 @@ from core.storage.beats import Process, database_now, processes
 from core.storage.connections import Standing, connections
 from core.storage.database import Session
 from core.storage.logbook import in_need_of_somebody, mails_since, unknown_senders
+from core.storage.task_syncs import asking_for_a_word
 
 pages = Blueprint("health", __name__)
 
@@ -60,6 +61,9 @@ def _needs_of_salesforce(session: Session, alive: list[Process]) -> list[Need]:
             broken,
         )
         needs.append(Need(text, "connection.connection"))
+    if asking := asking_for_a_word(session):
+        text = ngettext("The task sync of %(num)d person waits for that person's word.", "The task syncs of %(num)d persons wait for their word.", asking)  # fmt: skip
+        needs.append(Need(text, "tasks.command_center"))
     return needs
 
 

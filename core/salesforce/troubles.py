@@ -60,7 +60,7 @@ _T, _L, _S, _C, _N, _P = (
 _TIME, _PERSON, _ADMIN, _OPERATOR = Mender.TIME, Mender.PERSON, Mender.SALESFORCE_ADMIN, Mender.OPERATOR
 _WAITS = "It is tried again by itself."
 _RECONNECT = "Connect Salesforce again, under Settings, Salesforce, Connections & Customizations."
-_LOG_AGAIN = "then log the mail again from its activity."
+_LOG_AGAIN = "then try again: “Log again” at a mail, “Send to Salesforce” at a task."
 
 _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
     "FAILED_WRITE": (_T, _TIME, "Salesforce could not write the record just then.", _WAITS),
@@ -137,6 +137,14 @@ _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
         _P, _OPERATOR, "Blindcopy met something in this mail that nobody foresaw.",
         "Look at the worker's log, and report it; then log the mail again, or dismiss it.",
     ),
+    "unforeseen_sync": (
+        _T, _OPERATOR, "Blindcopy met something among the tasks that nobody foresaw.",
+        "Look at the worker's log, and report it; it is tried again by itself.",
+    ),
+    "unreadable_record": (
+        _P, _ADMIN, "What Salesforce has of this task makes no sense, so nothing is done about it.",
+        "Look at the task in Salesforce; it is read again by itself.",
+    ),
     "lost_text": (
         _P, _OPERATOR, "What was kept of the mail cannot be read, so nobody can say who stood in its header.",
         "Give the worker the key that the relay had, in BLINDCOPY_SECRET_KEY, then log the mail again; or dismiss it.",
@@ -197,7 +205,10 @@ _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
     "CANNOT_UPDATE_CONVERTED_LEAD": (_P, _PERSON, "The lead was converted.", "Log the mail on the contact that it became."),
     "DUPLICATES_DETECTED": (_P, _ADMIN, "A duplicate rule refuses the record.", f"Let the rule pass it, {_LOG_AGAIN}"),
     "DUPLICATE_EXTERNAL_ID": (_P, _ADMIN, "Several records have the same external id.", "Merge them."),
-    "DUPLICATE_VALUE": (_P, _TIME, "The record is there already.", "Nothing needs to be done."),
+    "DUPLICATE_VALUE": (
+        _P, _ADMIN, "Another record has the same value in a field where each must have its own.",
+        f"Look at the field and the record that the message names, {_LOG_AGAIN}",
+    ),
     "STRING_TOO_LONG": (_P, _OPERATOR, "A text is longer than the field.", "Tell whoever runs Blindcopy."),
     "INVALID_CROSS_REFERENCE_KEY": (_P, _PERSON, "The record is not there any more.", "Choose another record."),
     "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST": (

@@ -245,6 +245,12 @@ def persons_of(session: Session, organisation_id: str) -> int:
     return session.scalar(query) or 0
 
 
+def asking_for_a_word(session: Session) -> int:
+    """How many syncs wait for their person."""
+    query = select(func.count()).where(TaskSyncRow.is_on, TaskSyncRow.plan.is_not(None))
+    return session.scalar(query) or 0
+
+
 def by_user(session: Session, organisation_id: str) -> dict[str, int]:
     """The persons whose tasks are synchronised with this organisation, by the first fifteen characters of their user's id."""
     query = (
