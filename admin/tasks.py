@@ -20,10 +20,11 @@ from admin.words import BINNED, TASK_COLOURS, TASK_FIELDS, TASK_LISTS, TASK_STAT
 from core.refusal import Refusal
 from core.salesforce.troubles import trouble
 from core.storage import connections as stored
-from core.storage import settings, task_syncs, tasks
+from core.storage import settings, task_choices, task_lists, task_syncs, tasks
 from core.storage.database import Session
 from core.storage.people import Account, NotThere, all_persons
-from core.storage.tasks import InTheBin, Task, Which
+from core.storage.task_lists import Which
+from core.storage.tasks import InTheBin, Task
 from core.task import Choices, Field, today_and_tomorrow
 
 pages = Blueprint("tasks", __name__, url_prefix="/tasks")
@@ -176,7 +177,7 @@ def reminders() -> list[Task]:
     if not current_user.is_authenticated:
         return []
     with database().reading() as session:
-        return tasks.due_reminders(session, me().id)
+        return task_lists.due_reminders(session, me().id)
 
 
 def _do(what: Callable[[Session, int], None], said: str | None, **told: Any) -> Response:
@@ -207,7 +208,7 @@ def _which(text: str) -> Which:
 
 def _choices(session: Session) -> Choices:
     sync = task_syncs.task_sync(session, me().id)
-    return tasks.choices(session, None if sync is None else sync.organisation_id)
+    return task_choices.choices(session, None if sync is None else sync.organisation_id)
 
 
 def _persons(session: Session) -> list[Account]:
@@ -221,8 +222,8 @@ def _render(form: TaskForm | None = None) -> str:
     now, first = datetime.now(UTC).astimezone(zone()), _first(request.args.get("from", ""))
     with database().reading() as session:
         choices = _choices(session)
-        found = tasks.tasks(session, account.id, which, now, choices, (first, _ROWS + 1))
-        counts = tasks.counts(session, account.id, now)
+        found = task_lists.listed(session, account.id, which, now, choices, (first, _ROWS + 1))
+        counts = task_lists.counts(session, account.id, now)
         persons = _persons(session)
         done = _told(session, account.id)
         url = _instance_url(session, account.id)

@@ -3,7 +3,8 @@
 from flask_babel import lazy_gettext as _l
 
 from core.mail import Copy, Reason, Row, State
-from core.storage.tasks import Binned, Which
+from core.storage.task_lists import Which
+from core.storage.tasks import Binned
 from core.task import Field
 from core.task import State as TaskState
 

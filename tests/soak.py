@@ -22,7 +22,8 @@ from core.secrets import Box
 from core.settings import Name
 from core.storage import people, settings, task_syncs, tasks
 from core.storage.database import Database
-from core.storage.models import OrganisationRow, TaskRow, TaskSyncRow
+from core.storage.models import OrganisationRow
+from core.storage.task_models import TaskRow, TaskSyncRow
 from core.task import Field, to_text
 from tests.sandbox.org.faults import Fault
 from tests.sandbox.org.records import Features
@@ -78,7 +79,7 @@ import contextlib, json, random, sys, time
 from datetime import UTC, date, datetime
 from core.refusal import Refusal
 from core.secrets import Box
-from core.storage import tasks
+from core.storage import task_lists, tasks
 from core.storage.database import Database, DatabaseUnavailable
 from core.task import Choices, Field, Values
 url, person, seed, pace, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), open(sys.argv[5], "a", buffering=1)
@@ -90,13 +91,13 @@ while True:
     with contextlib.suppress(Refusal, DatabaseUnavailable):
         wrote = []
         with database.writing() as session:
-            which = random.choices([tasks.Which.ALL, tasks.Which.BIN], [9, 1])[0]
-            ids = [one.id for one in tasks.tasks(session, person, which, datetime.now(UTC), Choices())]
+            which = random.choices([task_lists.Which.ALL, task_lists.Which.BIN], [9, 1])[0]
+            ids = [one.id for one in task_lists.listed(session, person, which, datetime.now(UTC), Choices())]
             what = random.random()
             if what < 0.2 or not ids:
                 made = tasks.add(session, person, Values(f"here {n}"), is_wanted=True)
                 wrote.append((made, "subject", f"here {n}"))
-            elif which is tasks.Which.BIN:
+            elif which is task_lists.Which.BIN:
                 tasks.restore(session, person, random.choice(ids), is_wanted=True)
             elif what < 0.3:
                 tasks.remove(session, person, random.choice(ids))

@@ -7,10 +7,11 @@ import click
 
 from admin.commands.printing import as_json, database, json_line
 from core.settings import time_zone
-from core.storage import settings, task_syncs, tasks
+from core.storage import settings, task_choices, task_syncs, tasks
 from core.storage.database import Session
 from core.storage.people import person_by_email
-from core.storage.tasks import Task, Which
+from core.storage.task_lists import Which, listed
+from core.storage.tasks import Task
 from core.task import Choices, Field, Values, checked_comments, checked_due, checked_priority, checked_subject
 
 
@@ -29,7 +30,7 @@ def list_tasks(email: str, is_all: bool, is_bin: bool, as_json: bool) -> None:
     which = Which.ALL if is_all else Which.BIN if is_bin else Which.NOW
     with database() as opened, opened.reading() as session:
         person_id = person_by_email(session, email).id
-        found = tasks.tasks(session, person_id, which, _now(session, person_id), _choices(session, person_id))
+        found = listed(session, person_id, which, _now(session, person_id), _choices(session, person_id))
     for one in found:
         if as_json:
             json_line(_fields(one))
@@ -153,7 +154,7 @@ def _do(email: str, task_id: str, what: Callable[[Session, int, int], None]) -> 
 
 def _choices(session: Session, person_id: int) -> Choices:
     sync = task_syncs.task_sync(session, person_id)
-    return tasks.choices(session, None if sync is None else sync.organisation_id)
+    return task_choices.choices(session, None if sync is None else sync.organisation_id)
 
 
 def _now(session: Session, person_id: int) -> datetime:

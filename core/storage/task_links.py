@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.storage.beats import database_now
-from core.storage.models import OwnTaskRow, TaskRow
 from core.storage.rows import fit, insert
+from core.storage.task_models import OwnTaskRow, TaskRow
 from core.storage.tasks import Binned, bin_it, lose, note_trouble, put, start_anew, values_of
 from core.task import Field, Limits, Ours, Related, Values, fitted, from_json, to_json
 

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from core.refusal import Refusal
 from core.storage.beats import alive, database_now
-from core.storage.models import ConnectionRow, PersonRow, TaskSyncRow
+from core.storage.models import ConnectionRow, PersonRow
 from core.storage.rows import fit, there
+from core.storage.task_models import TaskSyncRow
 
 _LONGEST_DETAIL = 500
 _SEEN_OFTEN_ENOUGH = timedelta(seconds=20)

@@ -9,19 +9,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.refusal import Refusal
 from core.storage import task_syncs
 from core.storage.beats import database_now
-from core.storage.models import TaskChoicesRow, TaskHistoryRow, TaskRow, TaskSyncRow
 from core.storage.people import NotThere
-from core.storage.rows import fit, there
+from core.storage.rows import fit
+from core.storage.task_models import TaskHistoryRow, TaskRow, TaskSyncRow
 from core.task import (
     Choices,
     Field,
-    KnownStatus,
     Limits,
     Related,
     State,
@@ -30,13 +29,11 @@ from core.task import (
     fitted,
     from_text,
     to_text,
-    today_and_tomorrow,
 )
 
 DAYS_IN_THE_BIN = 15
 HERE = "here"
 _LONGEST_DETAIL = 500
-_SHOWN_REMINDERS = 20
 
 
 class InTheBin(Refusal):
@@ -49,20 +46,6 @@ class NotInTheBin(Refusal):
 
 class NotSyncing(Refusal):
     """There is no sync that could send it."""
-
-
-class Which(StrEnum):
-    """The lists of the Command Center."""
-
-    NOW = "now"
-    """Open, and due today or tomorrow."""
-    OVERDUE = "overdue"
-    LATER = "later"
-    UNDATED = "without-date"
-    DONE = "done"
-    BIN = "bin"
-    ALL = "all"
-    """Everything outside the bin."""
 
 
 class Binned(StrEnum):
@@ -307,80 +290,6 @@ def history(session: Session, task_id: int) -> list[HistoryEntry]:
     ]  # fmt: skip
 
 
-def tasks(
-    session: Session,
-    person_id: int,
-    which: Which,
-    now: datetime,
-    known: Choices,
-    page: tuple[int, int] | None = None,
-) -> list[Task]:
-    """One of the lists, by due date, then by the organisation's order of priorities; `now` in the person's zone; `page`: from
-    which one on, and how many."""
-    query = select(TaskRow).where(TaskRow.person_id == person_id, _condition(which, now))
-    if which is Which.BIN:
-        query = query.order_by(TaskRow.binned_at.desc(), TaskRow.id.desc())
-    elif which is Which.DONE:
-        query = query.order_by(TaskRow.id.desc())
-    else:
-        query = query.order_by(TaskRow.due.is_(None), TaskRow.due, _rank(known), TaskRow.id)
-    if page is not None:
-        query = query.offset(page[0]).limit(page[1])
-    return [task_of(row) for row in session.scalars(query)]
-
-
-def counts(session: Session, person_id: int, now: datetime) -> dict[Which, int]:
-    """How many are on each list."""
-    lists = (Which.NOW, Which.OVERDUE, Which.LATER, Which.UNDATED, Which.DONE, Which.BIN)
-    columns = [func.count().filter(_condition(which, now)) for which in lists]
-    row = session.execute(select(*columns).select_from(TaskRow).where(TaskRow.person_id == person_id)).one()
-    return dict(zip(lists, row, strict=True))
-
-
-def due_reminders(session: Session, person_id: int) -> list[Task]:
-    """What the person wanted to be reminded of by now."""
-    query = (
-        select(TaskRow)
-        .where(
-            TaskRow.person_id == person_id, TaskRow.reminder.is_not(None), TaskRow.reminder <= database_now(session),
-            TaskRow.is_open, TaskRow.binned_at.is_(None),
-        )
-        .order_by(TaskRow.reminder)
-        .limit(_SHOWN_REMINDERS)
-    )  # fmt: skip
-    return [task_of(row) for row in session.scalars(query)]
-
-
-def choices(session: Session, organisation_id: str | None) -> Choices:
-    """What the organisation has, as it was last asked; what every new one has where it never was."""
-    row = None if organisation_id is None else session.get(TaskChoicesRow, organisation_id)
-    if row is None:
-        return Choices()
-    plain = row.choices
-    return Choices(
-        tuple(
-            KnownStatus(one["name"], one["label"], is_open=one["is_open"], is_default=one["is_default"], order=one["order"])
-            for one in plain["statuses"]
-        ),
-        tuple(plain["priorities"]), Limits(plain["subject"], plain["comments"]), has_key=plain["has_key"],
-    )  # fmt: skip
-
-
-def keep_choices(session: Session, organisation_id: str, known: Choices) -> None:
-    """As the organisation has just told."""
-    plain = {
-        "statuses": [
-            {"name": one.name, "label": one.label, "is_open": one.is_open, "is_default": one.is_default, "order": one.order}
-            for one in known.statuses
-        ],
-        "priorities": list(known.priorities), "subject": known.limits.subject, "comments": known.limits.comments,
-        "has_key": known.has_key,
-    }  # fmt: skip
-    row = there(session, TaskChoicesRow, {"organisation_id": organisation_id}, {"choices": plain})
-    if row.choices != plain:
-        row.choices = plain
-
-
 def tidy(session: Session) -> None:
     """What was in the bin long enough goes, unless Salesforce is still to hear of it."""
     long_ago = database_now(session) - timedelta(days=DAYS_IN_THE_BIN)
@@ -447,23 +356,3 @@ def _state(row: TaskRow) -> State:
 
 def _is_cut(row: TaskRow, values: Values) -> bool:
     return fitted(values, Limits(is_by_bytes=row.is_by_bytes)) != values
-
-
-def _rank(choices: Choices) -> ColumnElement[int]:
-    """The most urgent first; what nobody knows the rank of stands where the usual one does."""
-    ranks = {name: number for number, name in enumerate(choices.priorities)}
-    return case(ranks, value=TaskRow.priority, else_=ranks[choices.usual_priority])
-
-
-def _condition(which: Which, now: datetime) -> ColumnElement[bool]:
-    today, tomorrow = today_and_tomorrow(now)
-    is_there, is_open = TaskRow.binned_at.is_(None), TaskRow.is_open
-    return {
-        Which.NOW: and_(is_there, is_open, TaskRow.due >= today, TaskRow.due <= tomorrow),
-        Which.OVERDUE: and_(is_there, is_open, TaskRow.due < today),
-        Which.LATER: and_(is_there, is_open, TaskRow.due > tomorrow),
-        Which.UNDATED: and_(is_there, is_open, TaskRow.due.is_(None)),
-        Which.DONE: and_(is_there, ~is_open),
-        Which.BIN: TaskRow.binned_at.is_not(None),
-        Which.ALL: is_there,
-    }[which]

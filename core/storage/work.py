@@ -20,8 +20,9 @@ from core.storage import sealed
 from core.storage.beats import alive, database_now
 from core.storage.database import Database
 from core.storage.logbook import entry, first_id, row_of
-from core.storage.models import IgnoredRow, MailLogRow, MailRow, MailTextRow, OwnTaskRow
+from core.storage.models import IgnoredRow, MailLogRow, MailRow, MailTextRow
 from core.storage.rows import fit, insert
+from core.storage.task_models import OwnTaskRow
 
 _FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
 _LONGEST_DETAIL = 500

@@ -11,8 +11,7 @@ from core.mail_log import KEY_FIELD
 from core.salesforce.client import Client, Record
 from core.settings import PolicySettings
 from core.setup import is_key
-from core.storage import task_links, task_syncs
-from core.storage import tasks as stored
+from core.storage import task_choices, task_links, task_syncs
 from core.storage.connections import Connection, Identity
 from core.storage.database import Database, Session
 from core.storage.task_syncs import TaskSync
@@ -43,7 +42,7 @@ class Book:
             "SELECT ApiName, MasterLabel, IsClosed, IsDefault, SortOrder FROM TaskStatus ORDER BY SortOrder"
         ))  # fmt: skip
         with database.writing() as session:
-            stored.keep_choices(session, organisation_id, found)
+            task_choices.keep(session, organisation_id, found)
         self._known[organisation_id] = (time.monotonic() + _SECONDS_GOOD, found)
         return found
 

@@ -24,7 +24,7 @@ from core.secrets import Box
 from core.settings import Name
 from core.storage import people, settings, task_syncs, tasks
 from core.storage.database import Database
-from core.storage.models import TaskRow, TaskSyncRow
+from core.storage.task_models import TaskRow, TaskSyncRow
 from core.task import Field
 from sync.task_syncs import TaskSyncs
 from tests.bench.api import CHECKOUT, KEY, memory_of

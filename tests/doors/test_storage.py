@@ -11,7 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from core.mail import Copy, Decision, Reason, Row, State
 from core.people import app_password_digest
 from core.settings import LockedSetting, Logging, Name, PolicyEntry, PolicySettings, SettingError
-from core.storage import beats, logbook, people, settings
+from core.storage import (
+    beats,
+    logbook,
+    people,
+    settings,
+    task_models,  # noqa: F401  its tables are the base's too
+)
 from core.storage.audit import Change, changes, settings_revision
 from core.storage.beats import Beat
 from core.storage.database import Database, DatabaseUnavailable, newest_revision

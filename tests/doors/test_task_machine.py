@@ -21,7 +21,8 @@ from core.settings import Name
 from core.storage import settings as stored_settings
 from core.storage import task_syncs, tasks
 from core.storage.database import Database
-from core.storage.models import OrganisationRow, TaskRow, TaskSyncRow
+from core.storage.models import OrganisationRow
+from core.storage.task_models import TaskRow, TaskSyncRow
 from core.task import Choices, Field, Status, Values, to_text
 from sync.task_syncs import TaskSyncs
 from tests.doors.conftest import BOX, CALLBACK

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from admin.commands import main as admin_main
 from core.settings import Name
 from core.storage import people, task_syncs, tasks
-from core.storage.models import TaskRow, TaskSyncRow
-from core.storage.tasks import Which
+from core.storage.task_lists import Which
+from core.storage.task_models import TaskRow, TaskSyncRow
 from core.task import State, Values
 from tests.doors.test_pages import PASSWORD, Browser
 from tests.doors.test_tasks import TaskBench, org  # noqa: F401

@@ -7,10 +7,11 @@ import pytest
 
 from core.connections import Connections
 from core.settings import Name
-from core.storage import settings, task_syncs, tasks
-from core.storage.models import ProcessRow, TaskRow, TaskSyncRow
-from core.storage.tasks import Which
-from core.task import Choices, Field, State, Status, Values
+from core.storage import settings, task_choices, task_syncs, tasks
+from core.storage.models import ProcessRow
+from core.storage.task_lists import Which, listed
+from core.storage.task_models import TaskRow, TaskSyncRow
+from core.task import Choices, Field, Related, State, Status, Values
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person
 from tests.doors.test_mails import make_org
@@ -69,7 +70,7 @@ class TaskBench:
     def choices(self):
         with self.database.reading() as session:
             sync = task_syncs.task_sync(session, self.anna.id)
-            return tasks.choices(session, sync and sync.organisation_id)
+            return task_choices.choices(session, sync and sync.organisation_id)
 
     # -- what is here
 
@@ -79,7 +80,7 @@ class TaskBench:
 
     def all(self, which=Which.ALL):
         with self.database.reading() as session:
-            return tasks.tasks(session, self.anna.id, which, datetime.now(UTC), Choices())
+            return listed(session, self.anna.id, which, datetime.now(UTC), Choices())
 
     def only(self, which=Which.ALL):
         [found] = self.all(which)
@@ -258,7 +259,7 @@ class TestFirstSync:
         assert bench.all() == []
 
     def test_a_task_that_is_the_log_of_a_mail_stays_out_whatever_became_of_it(self, bench):
-        from core.storage.models import OwnTaskRow
+        from core.storage.task_models import OwnTaskRow
 
         log = bench.there("Email: Our offer", Description="changed")
         with bench.database.writing() as session:
@@ -764,6 +765,42 @@ class TestFaults:
         assert bench.once()
         assert bench.is_equal(linked)
 
+    def test_an_owner_who_was_made_inactive_is_said_on_the_task(self, bench, linked):
+        bench.org.org.row(bench.org.anna)["IsActive"] = False
+        task_id = bench.add("new")
+        assert bench.once()
+        assert (bench.task(task_id).state, bench.task(task_id).trouble_code) == (
+            State.FAILED,
+            "INACTIVE_OWNER_OR_USER",
+        )
+
+    def test_a_task_about_a_record_that_is_deleted_goes_on(self, bench, linked):
+        contact = bench.org.org.put("Contact", LastName="Bob")
+        there = bench.task(linked).salesforce_id
+        bench.change(there, WhoId=contact)
+        bench.once()
+        bench.org.org.delete("Contact", contact, bench.org.anna)
+        bench.edit(linked, subject="ours")
+        bench.change(there, Description="theirs")
+        assert bench.once()
+        assert bench.is_equal(linked)
+
+    def test_what_a_new_task_is_about_is_said_to_salesforce_or_why_not(self, bench, linked):
+        contact = bench.org.org.put("Contact", LastName="Bob")
+        with bench.database.writing() as session:
+            good, bad = (
+                tasks.add(session, bench.anna.id, Values(one), is_wanted=True, related=Related(who_id=one))
+                for one in (contact, "0035g0000000999AAA")
+            )
+        assert bench.once()
+        assert bench.record(bench.task(good).salesforce_id)["WhoId"] == contact
+        assert (bench.task(bad).state, bench.task(bad).trouble_code) == (
+            State.FAILED,
+            "INVALID_CROSS_REFERENCE_KEY",
+        )
+        bench.once()
+        assert bench.task(good).who == (contact, "Bob")
+
     def test_a_record_that_makes_no_sense_is_said_on_its_task(self, bench, linked):
         bench.record(bench.task(linked).salesforce_id).update(
             ActivityDate="9999-99-99", SystemModstamp=datetime.now(UTC)
@@ -926,9 +963,9 @@ class TestWhatAnAttackFound:
             settings.set_preference(session, carl, Name.TASK_SYNC, "both-ways", actor=None)
         bench.once()
         with bench.database.reading() as session:
-            assert [
-                one.id for one in tasks.tasks(session, carl.id, Which.ALL, datetime.now(UTC), Choices())
-            ] == [linked]
+            assert [one.id for one in listed(session, carl.id, Which.ALL, datetime.now(UTC), Choices())] == [
+                linked
+            ]
 
     def test_connected_as_somebody_else_for_a_while_the_list_comes_back(self, bench, linked):
         from core.storage.models import ConnectionRow

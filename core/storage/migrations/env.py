@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from core.storage import task_models  # noqa: F401  its tables are the base's too
 from core.storage.models import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
