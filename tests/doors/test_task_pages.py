@@ -309,7 +309,7 @@ class TestTheState:
         task_id = bench.add("Call Bob", due=TODAY)
         assert "Waiting" in anna.get("/tasks").page
         bench.once()
-        assert re.search(r"Last synchronised \d seconds? ago, every 60 s", anna.get("/tasks").page)
+        assert re.search(r"Last synchronised \d seconds? ago, every 60\u00a0s", anna.get("/tasks").page)
         assert "In sync" in anna.page
         anna.post("/settings/salesforce/tasks/now")
         assert "Salesforce is asked within seconds." in anna.page
