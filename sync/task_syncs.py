@@ -232,19 +232,21 @@ class TaskSyncs:
     def _settle(self, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> None:
         """Let go of it until it is due again."""
         attempts = held.attempts + 1 if outcome.is_transient else 0
+        is_asking = outcome.values.get("plan") is not None
         with self._database.writing() as session:
             now = datetime.now(UTC)
-            look_at = held.look_at
-            if (
-                "succeeded_at" in outcome.values
-                or outcome.is_transient
-                or outcome.values.get("plan") is not None
-            ):
-                look_at = now + timedelta(seconds=self._pace(session, held, policy, outcome))
+            has_looked = "succeeded_at" in outcome.values
+            look_at = (
+                now + timedelta(seconds=self._pace(session, held, policy, outcome))
+                if has_looked or is_asking
+                else held.look_at
+            )
             due_at = look_at
-            if outcome.is_transient:  # something that waits is not kept waiting by an idle person's pace
-                look_at = due_at = now + timedelta(
-                    seconds=max(_LEAST, seconds_until_next(attempts, random.random()))  # noqa: S311  jitter
+            if outcome.is_transient:
+                again = now + timedelta(seconds=max(_LEAST, seconds_until_next(attempts, random.random())))  # noqa: S311  jitter
+                # one task that waits does not slow down the others, and is not kept waiting by an idle person's pace
+                due_at, look_at = (
+                    (min(again, look_at), look_at) if has_looked else (again, max(again, look_at))
                 )
             values = {
                 **outcome.values, "attempts": attempts, "trouble_code": outcome.trouble_code, "trouble_detail": outcome.trouble_detail,

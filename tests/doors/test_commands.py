@@ -112,7 +112,7 @@ class TestSettings:
     def test_preference(self, admin):
         ok(admin("user", "add", "anna@acme.test"))
         assert ok(admin("preference", "anna@acme.test", "show")).splitlines() == [
-            "logging off", "bcc-address", "log-on contacts,leads,accounts,opportunities", "first contact", "duplicates oldest",
+            "logging off", "bcc-address", "task-sync off", "log-on contacts,leads,accounts,opportunities", "first contact", "duplicates oldest",
             "opportunity only-open", "no-match unmatched", "keep text", "blind-copied no", "record auto",
             "subject-template {{activity_type}}: {{activity_subject}}", "time-zone",
         ]  # fmt: skip
