@@ -269,8 +269,11 @@ def _are_right(form: TaskSyncPolicyForm) -> bool:
 def _question(plan: Plan) -> str:
     if plan.asks is Asks.FIRST:
         return str(
-            _("The first sync would bring in %(bring_in)s, pair %(pair)s and delete %(delete)s tasks here. Nothing that is here would be sent.",
+            _("The first sync would bring in %(bring_in)s, pair %(pair)s and delete %(delete)s tasks here.",
               bring_in=plan.bring_in, pair=plan.pair, delete=plan.delete)
+        ) + " " + str(
+            ngettext("%(num)d change that was made here would be sent.", "%(num)d changes that were made here would be sent.", plan.send)
+            if plan.send else _("Nothing that is here would be sent.")
         )  # fmt: skip
     if plan.asks is Asks.LOST_THERE:
         return str(

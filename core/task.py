@@ -110,6 +110,8 @@ class Ours:
     is_by_bytes: bool = False
     key: str = ""
     sent: Values | None = None
+    is_keyed: bool = False
+    """Whether that create carried the key."""
     not_before: datetime | None = None
     binned_at: datetime | None = None
     binned: str | None = None
@@ -201,6 +203,11 @@ def fitted(values: Values, limits: Limits) -> Values:
         subject=_cut(values.subject, limits.subject, by_bytes=limits.is_by_bytes),
         comments=_cut(values.comments, limits.comments, by_bytes=limits.is_by_bytes),
     )
+
+
+def lacking(values: Values, base: Values, limits: Limits) -> tuple[Field, ...]:
+    """The fields in which Salesforce, which has `base`, lacks what it could hold; what it has whole is not cut."""
+    return tuple(name for name in fitted(values, limits).differing(base) if values.of(name) != base.of(name))
 
 
 def checked_subject(text: str) -> str:

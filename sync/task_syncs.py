@@ -19,7 +19,8 @@ from core.salesforce.troubles import Kind, Trouble
 from core.settings import PolicySettings, policy_settings
 from core.storage import organisations, settings, task_syncs
 from core.storage import tasks as stored
-from core.storage.connections import Connection, lost_api
+from core.storage.beats import database_now
+from core.storage.connections import Connection, connections, has_api, lost_api
 from core.storage.database import Database, DatabaseUnavailable
 from core.storage.people import Account
 from core.storage.task_syncs import Lost, TaskSync
@@ -74,8 +75,12 @@ class TaskSyncs:
             done |= dict(results)
             with self._database.reading() as session:
                 left = task_syncs.in_hand(session) & set(persons_who_can_be_helped(session)) - set(done)
+                can_be_asked = {
+                    account.id for account, connection in connections(session) if has_api(connection)
+                }
+                is_left = bool((task_syncs.switched_on(session) & can_be_asked) - set(done))
             if not left or time.monotonic() > deadline:
-                return not left and all(done.values())
+                return not is_left and all(done.values())
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return False
 
@@ -88,6 +93,7 @@ class TaskSyncs:
         """Bins are emptied in time; and who may sync by the settings, is."""
         with self._database.writing() as session:
             stored.tidy(session)
+        with self._database.writing() as session:
             settings.follow_task_sync(session)
 
     def _work(
@@ -158,7 +164,7 @@ class TaskSyncs:
         """What nobody foresaw is not met again at full speed."""
         try:
             self._settle(
-                held, policy, Outcome(is_all_done=False, is_transient=True, trouble_code="unforeseen_sync")
+                held, policy, Outcome(is_all_done=False, is_broken=True, trouble_code="unforeseen_sync")
             )
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
@@ -180,7 +186,7 @@ class TaskSyncs:
             desk = Desk(self._connections, connection, held, policy, client, self._book, everything, stop)
             organisation_id = connection.identity.organisation_id
             if not self._may_go_on(client, connection, policy):
-                return Outcome(is_all_done=False, trouble_code="REQUEST_LIMIT_EXCEEDED")
+                return Outcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
             desk.choices = self._book.choices(client, self._database, organisation_id, anew=held.is_first)
             return Cycle(desk).run()
         except (Unavailable, Refused) as error:
@@ -199,7 +205,7 @@ class TaskSyncs:
                 organisations.pause(session, connection.identity.organisation_id, found.code)
         return Outcome(
             is_all_done=found.kind in _FOR_A_PERSON,
-            is_transient=True,
+            is_broken=True,
             trouble_code=found.code,
             trouble_detail=found.detail,
         )
@@ -231,23 +237,19 @@ class TaskSyncs:
 
     def _settle(self, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> None:
         """Let go of it until it is due again."""
-        attempts = held.attempts + 1 if outcome.is_transient else 0
         is_asking = outcome.values.get("plan") is not None
+        attempts = held.attempts + 1 if outcome.is_broken or outcome.is_transient else 0
         with self._database.writing() as session:
-            now = datetime.now(UTC)
-            has_looked = "succeeded_at" in outcome.values
-            look_at = (
-                now + timedelta(seconds=self._pace(session, held, policy, outcome))
-                if has_looked or is_asking
-                else held.look_at
-            )
-            due_at = look_at
-            if outcome.is_transient:
-                again = now + timedelta(seconds=max(_LEAST, seconds_until_next(attempts, random.random())))  # noqa: S311  jitter
-                # one task that waits does not slow down the others, and is not kept waiting by an idle person's pace
-                due_at, look_at = (
-                    (min(again, look_at), look_at) if has_looked else (again, max(again, look_at))
-                )
+            now = database_now(session)
+            again = now + timedelta(seconds=max(_LEAST, seconds_until_next(attempts, random.random())))  # noqa: S311  jitter
+            by_pace = now + timedelta(seconds=self._pace(session, held, policy, outcome))
+            has_looked = "succeeded_at" in outcome.values or is_asking
+            look_at = by_pace if has_looked or held.attempts else held.look_at
+            due_at = (
+                min(again, look_at) if outcome.is_transient else look_at
+            )  # one task that waits slows down no other
+            if outcome.is_broken:
+                due_at = look_at = again
             values = {
                 **outcome.values, "attempts": attempts, "trouble_code": outcome.trouble_code, "trouble_detail": outcome.trouble_detail,
                 "due_at": due_at, "look_at": look_at,

@@ -20,7 +20,7 @@ from core.connections import Connections
 from core.endpoints import SalesforceApp
 from core.secrets import Box
 from core.settings import Name
-from core.storage import people, settings, task_syncs, tasks
+from core.storage import connections, people, settings, task_syncs, tasks
 from core.storage.database import Database
 from core.storage.models import OrganisationRow
 from core.storage.task_models import TaskRow, TaskSyncRow
@@ -140,16 +140,16 @@ class Soak:
             "BLINDCOPY_SALESFORCE_CLIENT_ID": "blindcopy-client", "BLINDCOPY_SALESFORCE_CLIENT_SECRET": "blindcopy-secret",
             "BLINDCOPY_SALESFORCE_LOGIN_URL": self.org.url, "BLINDCOPY_SALESFORCE_CA_FILE": str(self.org.ca_file),
         }  # fmt: skip
-        self.kills = 0
+        self.kills = self.reconnections = 0
+        self.app = SalesforceApp("blindcopy-client", "blindcopy-secret", "x", self.org.url, self.org.ca_file)
 
     def set_up(self):
-        app = SalesforceApp("blindcopy-client", "blindcopy-secret", "x", self.org.url, self.org.ca_file)
         with self.database.writing() as session:
             self.anna = people.add_person(
                 session, "anna@acme.test", name="", is_admin=False, password_hash="x", actor=None
             )
         token = self.org.tokens.issue(self.user, "anna@acme.test", with_refresh=True)
-        Connections(self.database, app).by_refresh_token(
+        Connections(self.database, self.app).by_refresh_token(
             self.anna, token["refresh_token"], instance_url=self.org.url, user_id=self.user, actor=None
         )
         with self.database.writing() as session:
@@ -188,6 +188,7 @@ class Soak:
                         self.random.choice(["query", "composite", "composite/sobjects$"]),
                     )
                 self._say_yes()
+                self._connect_again()
                 worker = self._start_worker()
             assert all(editor.poll() is None for editor in editors), "an editor has ended"
         finally:
@@ -205,6 +206,7 @@ class Soak:
         while quiet < 2:
             assert time.monotonic() < deadline, "it never comes to rest"
             self._say_yes()
+            self._connect_again()
             with self.database.writing() as session:
                 session.query(OrganisationRow).update({"paused_until": None, "pauses": 0})
             done = subprocess.run([sys.executable, "-c", WORKER.format(seconds=self.until_it_shows), "--once"],
@@ -226,7 +228,9 @@ class Soak:
             }
         alive = {row.salesforce_id: row for row in rows if row.binned_at is None}
         there = {row["Id"]: row for row in self.org.org.rows["task"].values() if not row["IsDeleted"]}
-        assert set(alive) == set(there), set(alive) ^ set(there)
+        assert set(alive) == set(there), (
+            f"{len(set(alive) - set(there))} only here, {len(set(there) - set(alive))} only there"
+        )
         for record_id, row in alive.items():
             record, values = there[record_id], tasks.values_of(row)
             reminder = record["ReminderDateTime"] if record["IsReminderSet"] else None
@@ -241,7 +245,7 @@ class Soak:
         records = Counter(row["Subject"] for row in self.org.org.rows["task"].values())
         return {
             "tasks": len(rows), "linked and alive": len(alive), "values written here": len(written), "history": sum(map(len, kept.values())),
-            "kills": self.kills, "API calls": len(self.org.calls), "records ever": sum(records.values()),
+            "kills": self.kills, "connections that broke": self.reconnections, "API calls": len(self.org.calls), "records ever": sum(records.values()),
         }  # fmt: skip
 
     def close(self):
@@ -251,6 +255,17 @@ class Soak:
     def _say_yes(self):
         with contextlib.suppress(task_syncs.NothingToConfirm), self.database.writing() as session:
             task_syncs.confirm(session, self.anna.id)
+
+    def _connect_again(self):
+        """As the person does whose connection broke: a token that was rotated just when the worker was killed is lost."""
+        with self.database.reading() as session:
+            is_broken = not connections.connection(session, self.anna.id).is_usable
+        if is_broken:
+            self.reconnections += 1
+            token = self.org.tokens.issue(self.user, f"again {self.reconnections}", with_refresh=True)
+            Connections(self.database, self.app).by_refresh_token(
+                self.anna, token["refresh_token"], instance_url=self.org.url, user_id=self.user, actor=None
+            )
 
     def _start(self, *arguments):
         return subprocess.Popen([sys.executable, *arguments], cwd=CHECKOUT, env=self.env)
@@ -271,9 +286,18 @@ def main():
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--key", action="store_true", help="the org has Blindcopy_Key__c")
+    parser.add_argument(
+        "--shows-after",
+        type=int,
+        default=0,
+        metavar="SECONDS",
+        help="how late a commit of the pretend org can show; 0: as late as a real one's",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="blindcopy-soak-") as directory:
-        soak = Soak(directory, seed=arguments.seed, has_key=arguments.key)
+        soak = Soak(
+            directory, seed=arguments.seed, has_key=arguments.key, until_it_shows=arguments.shows_after
+        )
         try:
             print(f"{datetime.now(UTC):%H:%M} begun", flush=True)
             print(soak.run(arguments.minutes * 60), flush=True)

@@ -138,8 +138,8 @@ _TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
         "Look at the worker's log, and report it; then log the mail again, or dismiss it.",
     ),
     "unforeseen_sync": (
-        _T, _OPERATOR, "Blindcopy met something among the tasks that nobody foresaw.",
-        "Look at the worker's log, and report it; it is tried again by itself.",
+        _T, _TIME, "Blindcopy met something among the tasks that nobody foresaw.",
+        "It is tried again by itself; if it stays, have whoever runs Blindcopy look at the worker's log.",
     ),
     "unreadable_record": (
         _P, _ADMIN, "What Salesforce has of this task makes no sense, so nothing is done about it.",

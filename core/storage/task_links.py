@@ -15,10 +15,11 @@ from core.storage.beats import database_now
 from core.storage.rows import fit, insert
 from core.storage.task_models import OwnTaskRow, TaskRow
 from core.storage.tasks import Binned, bin_it, lose, note_trouble, put, start_anew, values_of
-from core.task import Field, Limits, Ours, Related, Values, fitted, from_json, to_json
+from core.task import Field, Limits, Ours, Related, Values, from_json, lacking, to_json
 
 _AT_ONCE = 500
 _LONGEST_NAME = 255
+_KEYED = "keyed"
 UNREADABLE = "unreadable_record"
 """The trouble of a task whose record makes no sense."""
 
@@ -79,6 +80,15 @@ def waiting(session: Session, person_id: int, organisation_id: str, *, after: in
         .limit(most)
     )  # fmt: skip
     return [_ours(row) for row in session.scalars(query)]
+
+
+def waiting_number(session: Session, person_id: int, organisation_id: str) -> int:
+    """How many wait to be written, changed or deleted in Salesforce."""
+    query = select(func.count()).where(
+        TaskRow.person_id == person_id, TaskRow.is_waiting,
+        or_(TaskRow.organisation_id.is_(None), TaskRow.organisation_id == organisation_id),
+    )  # fmt: skip
+    return session.scalar(query) or 0
 
 
 def deletions_due(session: Session, person_id: int, organisation_id: str) -> int:
@@ -169,7 +179,7 @@ def take(
         is_unknown_name = name.endswith("_name") and value is None and ours.related.is_about_the_same(related)
         if not is_unknown_name:
             setattr(row, name, value)
-    differing = fitted(values, limits).differing(base)
+    differing = lacking(values, base, limits)
     row.edited_at = {name: time for name, time in row.edited_at.items() if Field(name) in differing}
     row.is_waiting = bool(differing) or (row.bin_reason == Binned.HERE and not row.is_gone)
     row.trouble_code = row.trouble_detail = None
@@ -218,15 +228,15 @@ def intend(
     if row.salesforce_id is not None or row.binned_at is not None or not row.is_wanted:
         return False
     row.organisation_id, row.not_before = organisation_id, not_before
-    if row.sent is None or not is_keyed:
-        row.sent = to_json(sent)
+    if not (is_keyed and ours.is_keyed and row.sent is not None):
+        row.sent = {**to_json(sent), _KEYED: is_keyed}
     return True
 
 
 def never_sent(session: Session, ours: Ours, sent: Values | None, not_before: datetime | None) -> None:
     """The create was refused: nothing was written by it. What an earlier one may have written stays to be seen."""
     row = _row(session, ours)
-    row.sent, row.not_before = None if sent is None else to_json(sent), not_before
+    row.sent, row.not_before = None if sent is None else {**to_json(sent), _KEYED: ours.is_keyed}, not_before
     if sent is None and row.salesforce_id is None:
         row.organisation_id = None
         row.is_waiting = row.is_wanted and row.binned_at is None
@@ -243,7 +253,7 @@ def created(
 def updated(session: Session, ours: Ours, base: Values, limits: Limits) -> None:
     """Salesforce has these values; what was edited meanwhile waits on."""
     row = _row(session, ours)
-    differing = fitted(values_of(row), limits).differing(base)
+    differing = lacking(values_of(row), base, limits)
     row.base = to_json(base)
     row.edited_at = {name: time for name, time in row.edited_at.items() if Field(name) in differing}
     row.is_waiting = bool(differing) or (row.bin_reason == Binned.HERE and not row.is_gone)
@@ -327,7 +337,7 @@ def _ours(row: TaskRow) -> Ours:
         edited_at={Field(name): datetime.fromisoformat(time) for name, time in row.edited_at.items()},
         related=Related(row.who_id, row.what_id, row.who_name, row.what_name), is_wanted=row.is_wanted, is_waiting=row.is_waiting,
         is_by_bytes=row.is_by_bytes, key=key_of(row.uid, row.sends), sent=None if row.sent is None else from_json(row.sent),
-        not_before=row.not_before, binned_at=row.binned_at, binned=row.bin_reason, bin_stamp=row.bin_stamp, is_gone=row.is_gone,
+        is_keyed=bool((row.sent or {}).get(_KEYED)), not_before=row.not_before, binned_at=row.binned_at, binned=row.bin_reason, bin_stamp=row.bin_stamp, is_gone=row.is_gone,
         has_trouble=row.trouble_code is not None, is_unreadable=row.trouble_code == UNREADABLE,
     )  # fmt: skip
 

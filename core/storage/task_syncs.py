@@ -3,7 +3,7 @@
 As with mails a claim is a lease that holds while its worker beats; who was thought dead and comes back writes nothing."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -51,6 +51,8 @@ class Plan:
     pair: int = 0
     delete: int = 0
     of: int = 0
+    send: int = 0
+    """How many changes made here would be sent."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class TaskSync:
     trouble_detail: str
     organisation_id: str | None
     user_id: str | None
+    is_look_due: bool = True
 
     @property
     def last_active_at(self) -> datetime:
@@ -94,9 +97,10 @@ def task_sync(session: Session, person_id: int) -> TaskSync | None:
 def switch(session: Session, person_id: int, *, is_on: bool) -> None:
     """On: what there is of tasks is looked at as at first, from now on; off: both directions stop at once, and nothing is
     deleted."""
-    row = session.get(TaskSyncRow, person_id, with_for_update=True)
-    if row is None and not is_on:
-        return
+    known = session.get(TaskSyncRow, person_id)
+    if (known is None and not is_on) or (known is not None and known.is_on == is_on):
+        return  # nobody waits for a look
+    row = session.get(TaskSyncRow, person_id, with_for_update=True, populate_existing=True)
     now = database_now(session)
     if row is None:
         row = there(session, TaskSyncRow, {"person_id": person_id}, _new(now))
@@ -184,7 +188,7 @@ def claim(
     taken = []
     for row in session.scalars(query):
         row.claimed_by, row.claim = worker, row.claim + 1
-        taken.append(_task_sync(row))
+        taken.append(replace(_task_sync(row), is_look_due=row.look_at <= now))
     session.flush()
     return taken
 
@@ -195,6 +199,20 @@ def in_hand(session: Session) -> set[int]:
         TaskSyncRow.is_on, TaskSyncRow.claimed_by.in_(alive(database_now(session)))
     )
     return set(session.scalars(query))
+
+
+def switched_on(session: Session) -> set[int]:
+    """The persons whose sync is on and waits for no word."""
+    return set(
+        session.scalars(select(TaskSyncRow.person_id).where(TaskSyncRow.is_on, TaskSyncRow.plan.is_(None)))
+    )
+
+
+def deletions_done(row: TaskSyncRow, asks: Collection[Asks], number: int) -> None:
+    """What was said yes to becomes less, in the transaction in which it is done."""
+    confirmed = _plan(row.confirmed)
+    if confirmed is not None and confirmed.asks in asks:
+        row.confirmed = plan_to_json(replace(confirmed, delete=max(0, confirmed.delete - number)))
 
 
 def due(session: Session) -> set[int]:
@@ -231,12 +249,13 @@ def release(session: Session, held: TaskSync, values: Mapping[str, Any]) -> None
     if row is None or row.claim != held.claim or row.claimed_by is None:
         return
     was_changed, due_before = row.changed_at != held.changed_at or row.due_at != held.due_at, row.due_at
-    looks_sooner = row.look_at < held.look_at
+    look_before = row.look_at if row.look_at < held.look_at else None
     for name, value in values.items():
         setattr(row, name, fit(value, _LONGEST_DETAIL) if name == "trouble_detail" else value)
     row.due_at = min(due_before, due_at) if was_changed else due_at
-    if looks_sooner:  # somebody has asked for it meanwhile
-        row.look_at = row.due_at
+    if look_before is not None:  # somebody has asked for it meanwhile
+        row.look_at = min(look_before, row.look_at)
+        row.due_at = min(row.due_at, row.look_at)
     row.claimed_by = None
 
 
@@ -273,6 +292,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "pair": plan.pair,
         "delete": plan.delete,
         "of": plan.of,
+        "send": plan.send,
     }
 
 

@@ -33,6 +33,16 @@ from core.task import (
 
 DAYS_IN_THE_BIN = 15
 HERE = "here"
+_ABOUT_NOTHING = frozenset(
+    {
+        "ENTITY_IS_DELETED",
+        "INVALID_CROSS_REFERENCE_KEY",
+        "CANNOT_UPDATE_CONVERTED_LEAD",
+        "FIELD_INTEGRITY_EXCEPTION",
+        "MALFORMED_ID",
+    }
+)
+"""The troubles of a new record because of what it is about."""
 _LONGEST_DETAIL = 500
 
 
@@ -205,7 +215,8 @@ def remove(session: Session, person_id: int, task_id: int) -> None:
     """Into the bin; in Salesforce too. Raises NotThere, InTheBin."""
     row = _locked(session, person_id, task_id)
     bin_it(session, row, Binned.HERE)
-    row.is_waiting = row.salesforce_id is not None or row.sent is not None
+    is_there = row.salesforce_id is not None or row.sent is not None
+    row.is_waiting = is_there and not _is_of_another_organisation(session, row)
     _touched(session, row, is_waiting=row.is_waiting)
 
 
@@ -256,8 +267,10 @@ def send(session: Session, person_id: int, task_id: int, *, is_syncing: bool) ->
     row = _locked(session, person_id, task_id)
     if not is_syncing:
         raise NotSyncing("Task sync is switched off, so nothing can be sent; switch it on first")
-    if not _is_to_be_told(session, row) and row.salesforce_id is not None:
+    if _is_of_another_organisation(session, row):
         start_anew(row)
+    if row.salesforce_id is None and row.trouble_code in _ABOUT_NOTHING:
+        row.who_id = row.who_name = row.what_id = row.what_name = None  # what it was about is there no more
     row.is_wanted = True
     _touched(session, row)
 
@@ -329,8 +342,13 @@ def _is_to_be_told(session: Session, row: TaskRow) -> bool:
     """Whether Salesforce is to know of it: not of what is linked to an organisation that the person is in no more."""
     if row.salesforce_id is None:
         return row.is_wanted
+    return not _is_of_another_organisation(session, row)
+
+
+def _is_of_another_organisation(session: Session, row: TaskRow) -> bool:
     sync = session.get(TaskSyncRow, row.person_id)
-    return sync is None or sync.organisation_id in {None, row.organisation_id}
+    known = {None, row.organisation_id}
+    return row.organisation_id is not None and sync is not None and sync.organisation_id not in known
 
 
 def _note_status(session: Session, row: TaskRow, before: Status, after: Status) -> None:

@@ -11,7 +11,7 @@ from core.salesforce.client import MOST_IDS
 from core.storage import task_links, task_syncs
 from core.storage.task_syncs import Asks, Plan
 from sync.tasks.desk import Desk
-from sync.tasks.plan import gone, halts
+from sync.tasks.plan import CLOCKS_MAY_DIFFER, UNTIL_IT_SHOWS, gone, halts
 from sync.tasks.pull import Pull
 from sync.tasks.push import Push
 from sync.tasks.reading import Reading
@@ -32,7 +32,9 @@ class Outcome:
     values: dict[str, Any] = field(default_factory=dict)
     is_all_done: bool = True
     is_transient: bool = False
-    """A record met what time mends: the next try waits a while."""
+    """A record met what time mends: it is tried again after a while."""
+    is_broken: bool = False
+    """The cycle came to no end: all of it is tried again after a while."""
     trouble_code: str | None = None
     trouble_detail: str = ""
     number: int = 0
@@ -56,6 +58,7 @@ class Cycle:
             begun_at, polled_at = desk.now_there, datetime.now(UTC)
             for page in self._reading.changes(self._since(begun_at)):
                 self._pull.take_in(page)
+            self._look_for_lost(polled_at)
             self._pull.pair_up()
             looked = self._verify()
             if (plan := self._question()) is not None:
@@ -65,7 +68,6 @@ class Cycle:
             looked |= {
                 "since": max(since, held.since or since),
                 "is_first": False,
-                "confirmed": None,
                 "succeeded_at": polled_at,
             }
         if (plan := self._question_of_deletions()) is not None:
@@ -79,10 +81,10 @@ class Cycle:
             push.number or self._pull.counts.brought or self._pull.counts.changed or self._pull.counts.paired
         )
         values: dict[str, Any] = {"plan": None, **looked}
+        if self._is_confirmed_done(has_looked=bool(looked)):
+            values["confirmed"] = None
         if is_changed:
             values["changed_at"] = datetime.now(UTC)
-        if push.misses_some:
-            values["verify_at"] = None
         outcome = Outcome(
             values,
             is_all_done=not push.is_waiting,
@@ -93,15 +95,23 @@ class Cycle:
             outcome.trouble_code, outcome.trouble_detail = push.trouble.code, push.trouble.detail
         return outcome
 
+    def _look_for_lost(self, polled_at: datetime) -> None:
+        """Creates that would have shown by now and have not: somebody may have given what they made to somebody else."""
+        desk, held = self._desk, self._desk.held
+        with desk.database.reading() as session:
+            unsettled = task_links.unsettled(session, held.person_id, desk.organisation_id)
+        late = [
+            one.not_before for one in unsettled if one.not_before is not None and one.not_before <= polled_at
+        ]
+        if late and not self._is_rehearsal:
+            since = min(late) - UNTIL_IT_SHOWS - CLOCKS_MAY_DIFFER + desk.offset
+            for page in self._reading.made_by_the_person(since):
+                self._pull.take_in(page)
+
     def _is_look_due(self) -> bool:
         """Whether Salesforce is asked what has changed; what was changed here does not wait for that, unless it hangs on it."""
         desk, held = self._desk, self._desk.held
-        if (
-            desk.everything
-            or held.is_first
-            or held.confirmed is not None
-            or held.look_at <= datetime.now(UTC)
-        ):
+        if desk.everything or held.is_first or held.confirmed is not None or held.is_look_due:
             return True
         with desk.database.reading() as session:
             return bool(task_links.unsettled(session, held.person_id, desk.organisation_id))
@@ -166,12 +176,14 @@ class Cycle:
 
     def _question(self) -> Plan | None:
         """What the person has to say something about before anything is deleted."""
-        desk, removals = self._desk, self._pull.removals
-        counts = self._pull.counts
+        desk, counts = self._desk, self._pull.counts
+        removals = {number: one for number, one in self._pull.removals.items() if one.ours.binned_at is None}
+        person_id, organisation_id = desk.held.person_id, desk.organisation_id
         with desk.database.reading() as session:
-            linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if removals else 0
+            linked = task_links.linked(session, person_id, organisation_id) if removals else 0
+            send = task_links.waiting_number(session, person_id, organisation_id) if self._is_rehearsal else 0
         if self._is_rehearsal:
-            return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked)
+            return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked, send)
         if len(removals) <= self._allowed(Asks.FIRST, Asks.LOST_THERE, Asks.GONE):
             return None
         if halts(len(removals), linked):
@@ -187,13 +199,23 @@ class Cycle:
         with desk.database.reading() as session:
             due = task_links.deletions_due(session, desk.held.person_id, desk.organisation_id)
             linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if due else 0
-        is_too_many = due > self._allowed(Asks.FIRST, Asks.LOST_HERE) and halts(due, due + linked)
+        is_too_many = due > self._allowed(Asks.LOST_HERE) and halts(due, due + linked)
         return Plan(Asks.LOST_HERE, delete=due, of=due + linked) if is_too_many else None
 
     def _allowed(self, *asks: Asks) -> int:
-        """So many deletions the person has said yes to."""
+        """So many deletions the person has said yes to, and they are not done yet."""
         confirmed = self._desk.held.confirmed
-        return confirmed.delete if confirmed is not None and confirmed.asks in asks else 0
+        if confirmed is None or confirmed.asks not in asks:
+            return 0
+        return confirmed.delete - (0 if confirmed.asks is Asks.LOST_HERE else self._pull.counts.removed)
+
+    def _is_confirmed_done(self, *, has_looked: bool) -> bool:
+        """Whether nothing is left of what the person has said yes to."""
+        desk = self._desk
+        if desk.held.confirmed is None or desk.held.confirmed.asks is not Asks.LOST_HERE:
+            return has_looked
+        with desk.database.reading() as session:
+            return not task_links.deletions_due(session, desk.held.person_id, desk.organisation_id)
 
     def _asking(self, plan: Plan) -> Outcome:
         """Nothing more is done until the person has spoken."""

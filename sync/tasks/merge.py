@@ -61,8 +61,9 @@ def merge(base: Values | None, ours: Values, theirs: Values, times: Times, limit
     won: dict[Field, Any] = {}
     lost: list[Lost] = []
     for field in Field:
-        mine, there = held.of(field), theirs.of(field)
+        there = theirs.of(field)
         was = there if base is None else base.of(field)
+        mine = ours.of(field) if ours.of(field) in (was, there) else held.of(field)
         if mine == there:  # the same on both sides, whoever changed it
             continue
         if base is not None and there == was:  # changed here only

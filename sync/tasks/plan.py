@@ -170,9 +170,10 @@ def _of_binned(ours: Ours, remote: Remote, person_id: int, view: View) -> list[A
 
 def _of_found(ours: Ours, remote: Remote, view: View) -> list[Action]:
     """The record that a create made whose answer was lost."""
-    if remote.is_deleted:
-        return [Remove(ours, "salesforce", remote)]
-    return [_take(ours, remote, view.person_id, view, is_found=True)]
+    person_id = view.person_of(remote.owner_id)
+    if remote.is_deleted or person_id is None:
+        return [Remove(ours, "salesforce" if remote.is_deleted else "reassigned", remote)]
+    return [_take(ours, remote, person_id, view, is_found=True)]
 
 
 def _take(
@@ -205,12 +206,14 @@ def _is_renamed(ours: Ours, remote: Remote) -> bool:
 
 
 def _made_by_us(remote: Remote, unsettled: Sequence[Ours], view: View) -> Ours | None:
-    """By the key where the organisation has one; else by who made it, when, and what was sent: the most like it."""
-    if view.has_key:
-        return next((ours for ours in unsettled if remote.key == ours.key), None)
+    """By the key where it carried one; else by who made it, when, and what was sent: the most like it."""
+    for ours in unsettled:
+        if ours.is_keyed and view.has_key and remote.key == ours.key:
+            return ours
     if not remote.is_to_do or remote.id[:15] in view.own_logs:
         return None
-    likeness = [(_likeness(remote, ours, view), -number, ours) for number, ours in enumerate(unsettled)]
+    unkeyed = [ours for ours in unsettled if not (ours.is_keyed and view.has_key)]
+    likeness = [(_likeness(remote, ours, view), -number, ours) for number, ours in enumerate(unkeyed)]
     best = max(likeness, default=(0, 0, None))
     return best[2] if best[0] else None
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from core.storage import task_links, task_syncs
 from core.storage.database import Session
+from core.storage.task_syncs import Asks
 from core.task import Ours
 from sync.tasks.desk import Desk
 from sync.tasks.merge import Merged
@@ -26,6 +27,7 @@ class Counts:
     brought: int = 0
     paired: int = 0
     changed: int = 0
+    removed: int = 0
 
 
 class Pull:
@@ -101,13 +103,15 @@ class Pull:
         """What is gone there goes here. Raises Lost, DatabaseUnavailable."""
         for some in _slices(list(self.removals.values())):
             with self._desk.database.writing() as session:
-                task_syncs.hold(session, self._desk.held)
+                row = task_syncs.hold(session, self._desk.held)
+                task_syncs.deletions_done(row, (Asks.FIRST, Asks.LOST_THERE, Asks.GONE), len(some))
                 now = {one.id: one for one in task_links.ours_again(session, [one.ours for one in some])}
                 for removal in some:
                     ours = now.get(removal.ours.id)
                     if ours is not None and ours.salesforce_id == removal.ours.salesforce_id:
                         self._remove(session, ours, removal)
         self.counts.changed += len(self.removals)
+        self.counts.removed += len(self.removals)
         self.removals.clear()
 
     def _plan(

@@ -15,9 +15,10 @@ from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
 from core.storage import task_links, task_syncs
 from core.storage.database import DatabaseUnavailable, Session
-from core.task import Field, Ours, Values, fitted
+from core.storage.task_syncs import Asks
+from core.task import Field, Ours, Values, fitted, lacking
 from sync.tasks.desk import Desk
-from sync.tasks.plan import UNTIL_IT_SHOWS
+from sync.tasks.plan import UNTIL_IT_SHOWS, gone
 from sync.tasks.pull import Pull
 from sync.tasks.reading import Reading
 from sync.tasks.remote import Remote, written
@@ -51,8 +52,6 @@ class Push:
         self.is_waiting = False
         """Something waits for a later cycle."""
         self.number = 0
-        self.misses_some = False
-        """A record that was to be written is not there."""
         self._desk = desk
         self._reading = reading
         self._pull = pull
@@ -81,7 +80,8 @@ class Push:
     def _update(self, tasks: Sequence[Ours]) -> None:
         if not tasks:
             return
-        found, _ = self._reading.known([str(one.salesforce_id) for one in tasks])
+        found, missing = self._reading.known([str(one.salesforce_id) for one in tasks])
+        self._look_for(missing, tasks)
         related = {str(one.salesforce_id)[:15]: one.related for one in tasks}
         self._pull.take_in(self._reading.named(found, related))
         readable = {one.id[:15] for one in found if isinstance(one, Remote) and not one.is_deleted}
@@ -93,24 +93,35 @@ class Push:
                 if not ours.is_waiting or ours.binned_at is not None or not is_mine:
                     continue
                 if str(ours.salesforce_id)[:15] not in readable:
-                    self.is_waiting = self.misses_some = (
-                        True  # deleted there a moment ago, or gone: the next look tells
-                    )
+                    self.is_waiting = True
                     continue
-                update = self._difference(self._respelt(session, ours))
+                respelt = self._respelt(session, ours)
+                update = self._difference(respelt)
                 if update is None:
-                    task_links.settled(session, ours)
+                    task_links.settled(session, respelt)
                 else:
                     updates.append(update)
         for batch in _batches(updates):
             self._update_some(batch)
 
+    def _look_for(self, missing: Sequence[str], tasks: Sequence[Ours]) -> None:
+        """Records that are not found: a query tells whether they are deleted, or gone without a trace."""
+        if not missing:
+            return
+        traces = self._reading.traces(missing)
+        self._pull.take_in(traces)
+        left = set(missing) - {one.id for one in traces}
+        self._pull.removals |= {
+            one.ours.id: one for one in gone(one for one in tasks if one.salesforce_id in left)
+        }
+
     def _difference(self, ours: Ours) -> _Update | None:
         """What Salesforce lacks of it."""
         if ours.base is None:
             return None
-        held = fitted(ours.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
-        if not (fields := held.differing(ours.base)):
+        limits = self._desk.limits(is_by_bytes=ours.is_by_bytes)
+        held = fitted(ours.values, limits)
+        if not (fields := lacking(ours.values, ours.base, limits)):
             return None
         return _Update(ours, fields, ours.base.having({field: held.of(field) for field in fields}))
 
@@ -158,7 +169,7 @@ class Push:
 
     def _may_repeat(self, ours: Ours, polled_at: datetime) -> bool:
         """Where the organisation itself refuses a second one, or the first would have shown by now."""
-        if self._desk.choices.has_key and ours.binned_at is None:
+        if self._desk.choices.has_key and ours.is_keyed and ours.binned_at is None:
             return True
         return ours.not_before is not None and polled_at >= ours.not_before
 
@@ -263,8 +274,10 @@ class Push:
                 sent if duplicate is None else ours.sent or sent
             )  # what is there already was begun with these
             task_links.created(session, ours, self._desk.organisation_id, record_id, has, limits)
-        elif duplicate is not None:
-            self.is_waiting = True
+        elif duplicate is not None and (ours.not_before is None or datetime.now(UTC) < ours.not_before):
+            self.is_waiting = True  # the next look finds it
+        elif duplicate is not None and answer.trouble is not None:
+            task_links.complain(session, ours, answer.trouble.code, answer.trouble.detail, is_final=True)
         else:
             # what an earlier try may have made is not refused by this one
             task_links.never_sent(session, ours, ours.sent, ours.not_before)
@@ -275,7 +288,8 @@ class Push:
             begun = self._desk.now_there - _STALE
             answers = self._desk.client.delete([str(one.salesforce_id) for one in batch])
             with self._desk.database.writing() as session:
-                task_syncs.hold(session, self._desk.held)
+                row = task_syncs.hold(session, self._desk.held)
+                task_syncs.deletions_done(row, (Asks.LOST_HERE,), sum(one.id is not None for one in answers))
                 for ours, answer in zip(batch, answers, strict=True):
                     if answer.id is not None or (
                         answer.trouble is not None and answer.trouble.code in _IS_GONE
@@ -292,7 +306,7 @@ class Push:
         trouble = answer.trouble
         code = "" if trouble is None else trouble.code
         if code in _IS_GONE and ours.salesforce_id is not None:
-            self.is_waiting = self.misses_some = True
+            self.is_waiting = True
         elif code == "STRING_TOO_LONG" and not ours.is_by_bytes:
             task_links.cut_by_bytes(session, ours)
             self.is_waiting = True

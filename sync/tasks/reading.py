@@ -32,6 +32,14 @@ class Reading:
         ):  # fmt: skip
             yield read_all(page)
 
+    def made_by_the_person(self, since: datetime) -> Iterator[list[Remote | Nonsense]]:
+        """What the person's user has made since then, whosever it is by now."""
+        for page in self._client.pages(
+            f"SELECT {', '.join(self._columns)} FROM Task WHERE CreatedById = {{}} AND CreatedDate >= {{}}",  # noqa: S608
+            self._user_id, since,
+        ):  # fmt: skip
+            yield read_all(page)
+
     def known(self, ids: Sequence[str]) -> tuple[list[Remote | Nonsense], list[str]]:
         """The records of these ids, MOST_IDS a call; and the ids of those that are not found."""
         found: list[Remote | Nonsense] = []

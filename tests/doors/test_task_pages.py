@@ -367,7 +367,10 @@ class TestTheState:
             bench.there(f"task {number}")
         bench.on()
         bench.once()
-        assert "would bring in 3, pair 0 and delete 0 tasks" in anna.get("/tasks").page
+        assert (
+            "would bring in 3, pair 0 and delete 0 tasks here. Nothing that is here would be sent."
+            in anna.get("/tasks").page
+        )
         anna.post("/settings/salesforce/tasks/confirm")
         assert "It is done within seconds." in anna.page
         bench.once()

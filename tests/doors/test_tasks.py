@@ -1085,6 +1085,197 @@ class TestWhatAnAttackFound:
         assert bench.all(Which.BIN) == []
 
 
+def confirm(bench):
+    with bench.database.writing() as session:
+        task_syncs.confirm(session, bench.anna.id)
+
+
+class TestWhatASecondAttackFound:
+    @pytest.fixture
+    def thirty(self, bench):
+        bench.on()
+        bench.there_ids = [bench.there(f"task {number}") for number in range(30)]
+        assert bench.once()
+        return [one.id for one in bench.all()]
+
+    def test_a_yes_cannot_be_used_twice_though_the_cycle_broke_off(self, bench, thirty):
+        for one in thirty[:16]:
+            bench.delete(one)
+        bench.once()
+        bench.add("new")
+        confirm(bench)
+        bench.org.faults.order(Fault.HTML, "composite/sobjects$", method="POST")
+        bench.once()
+        assert len(bench.records()) == 14
+        for one in thirty[16:]:
+            bench.delete(one)
+        bench.once()
+        assert bench.sync().plan.asks is task_syncs.Asks.LOST_HERE
+        assert len(bench.records()) == 14
+
+    def test_nor_from_the_other_side(self, bench, thirty):
+        for one in bench.there_ids[:16]:
+            bench.remove(one)
+        bench.once()
+        bench.edit(thirty[29], subject="x")
+        confirm(bench)
+        bench.org.faults.order(Fault.HTML, "composite/sobjects$", method="PATCH")
+        bench.once()
+        assert len(bench.all()) == 14
+        for one in bench.there_ids[16:28]:
+            bench.remove(one)
+        bench.once()
+        assert (len(bench.all()), bench.sync().plan.asks) == (14, task_syncs.Asks.LOST_THERE)
+
+    def test_a_yes_holds_until_it_is_done(self, bench, thirty):
+        for one in thirty[:16]:
+            bench.delete(one)
+        bench.once()
+        confirm(bench)
+        bench.org.faults.order(Fault.LOCKED, "composite/sobjects$", method="DELETE")
+        bench.once()
+        assert bench.once() or bench.once()
+        assert (len(bench.records()), bench.sync().plan, bench.sync().confirmed) == (14, None, None)
+
+    def test_a_yes_to_the_first_sync_deletes_nothing_there(self, bench, thirty):
+        bench.on("off")
+        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        for one in thirty[:16]:
+            bench.delete(one)
+        bench.on()
+        bench.once()
+        assert (bench.sync().plan.asks, bench.sync().plan.send) == (task_syncs.Asks.FIRST, 16)
+        confirm(bench)
+        bench.once()
+        assert (bench.sync().plan.asks, len(bench.records())) == (task_syncs.Asks.LOST_HERE, 30)
+
+    def test_deleted_on_both_sides_is_no_loss(self, bench, thirty):
+        for one in thirty[:25]:
+            bench.delete(one)
+            bench.remove(bench.task(one).salesforce_id)
+        with bench.database.writing() as session:
+            session.query(TaskSyncRow).update(
+                {"confirmed": {"asks": "lost-here", "bring_in": 0, "pair": 0, "delete": 25, "of": 30}}
+            )
+        assert bench.once()
+        assert (len(bench.all()), bench.sync().plan) == (5, None)
+
+    def test_one_record_that_is_held_slows_down_nothing_else(self, bench, linked):
+        real = bench.org.org.update
+
+        def held(sobject, record_id, values, user):
+            from tests.sandbox.org.records import Refused
+
+            if record_id == bench.task(linked).salesforce_id:
+                raise Refused("UNABLE_TO_LOCK_ROW", "locked")
+            real(sobject, record_id, values, user)
+
+        bench.org.org.update = held
+        bench.edit(linked, subject="x")
+        for _ in range(9):
+            bench.cycle()
+        ahead = bench.sync().look_at - datetime.now(UTC)
+        assert ahead <= timedelta(seconds=61)
+        bench.org.org.update = real
+        bench.cycle()
+        assert bench.is_equal(linked)
+        assert bench.sync().look_at - datetime.now(UTC) <= timedelta(seconds=61)
+
+    def test_after_an_outage_an_edit_brings_back_the_pace(self, bench, linked):
+        bench.org.faults.order(Fault.HTML, times=100)
+        for _ in range(9):
+            bench.cycle()
+        assert bench.sync().look_at - datetime.now(UTC) > timedelta(seconds=61)
+        bench.org.faults.clear()
+        bench.edit(linked, subject="x")
+        bench.runner._sync_cycle()
+        while bench.runner._tasks._in_hand:
+            time.sleep(0.01)
+        assert bench.is_equal(linked)
+        assert bench.sync().look_at - datetime.now(UTC) <= timedelta(seconds=61)
+
+    def test_what_waits_for_a_limit_is_left_over(self, bench, linked):
+        bench.edit(linked, subject="x")
+        bench.org.faults.order(Fault.LIMIT)
+        assert not bench.once()
+        assert not bench.once()
+
+    def test_a_lost_create_that_was_given_away_is_not_made_again(self, bench, linked):
+        colleague = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        task_id = bench.add("new")
+        bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
+        bench.once()
+        [made] = [row for row in bench.records() if row["Subject"] == "new"]
+        bench.change(made["Id"], OwnerId=colleague)
+        with bench.database.writing() as session:
+            session.get(TaskRow, task_id).not_before = datetime.now(UTC) - timedelta(seconds=1)
+        bench.once()
+        assert len([row for row in bench.records() if row["Subject"] == "new"]) == 1
+        assert bench.task(task_id).binned is tasks.Binned.REASSIGNED
+
+    def test_a_key_that_is_new_repeats_nothing(self, bench, linked):
+        task_id = bench.add("new")
+        bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
+        bench.once()
+        from tests.sandbox.org.schema import Field as SchemaField
+
+        bench.org.org.objects["task"].fields["blindcopy_key__c"] = SchemaField(
+            "Blindcopy_Key__c", length=64, is_external_id=True, is_unique=True
+        )
+        bench.worker._tasks._book.forget(bench.sync().organisation_id)
+        assert bench.once()
+        assert len([row for row in bench.records() if row["Subject"] == "new"]) == 1
+        assert bench.is_equal(task_id)
+
+    def test_what_was_about_somebody_who_is_gone_can_be_had_back(self, bench, linked):
+        contact = bench.org.org.put("Contact", LastName="Bob")
+        there = bench.task(linked).salesforce_id
+        bench.change(there, WhoId=contact)
+        bench.once()
+        bench.org.org.delete("Contact", contact, bench.org.anna)
+        bench.remove(there)
+        bench.once()
+        bench.do(tasks.restore, linked, is_wanted=True)
+        bench.once()
+        assert (bench.task(linked).state, bench.task(linked).trouble_code) == (
+            State.FAILED,
+            "ENTITY_IS_DELETED",
+        )
+        bench.do(tasks.send, linked, is_syncing=True)
+        assert bench.once()
+        assert bench.is_equal(linked)
+
+    def test_a_subject_that_fits_is_not_cut_because_the_comments_were_too_long(self, bench, linked):
+        bench.edit(linked, subject="x" * 255)
+        bench.once()
+        with bench.database.writing() as session:
+            session.get(TaskRow, linked).is_by_bytes = True
+        bench.edit(linked, comments="ü" * 31_000)
+        assert bench.once()
+        row = bench.record(bench.task(linked).salesforce_id)
+        assert (row["Subject"], len(row["Description"].encode())) == ("x" * 255, 31_360)
+
+    def test_an_organisation_that_one_has_left_holds_nothing_up(self, bench, linked):
+        from core.storage.models import ConnectionRow
+
+        task_id = bench.add("new")
+        bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
+        bench.once()
+        with bench.database.writing() as session:
+            session.query(ConnectionRow).update({"organisation_id": "00D000000000002AAA"})
+        assert bench.once()
+        bench.do(tasks.send, task_id, is_syncing=True)
+        assert bench.once()
+        assert bench.task(task_id).state is State.IN_SYNC
+        bench.delete(linked)
+        with bench.database.writing() as session:
+            session.query(TaskRow).filter_by(id=linked).update(
+                {"binned_at": datetime.now(UTC) - timedelta(days=16)}
+            )
+        bench.once()
+        assert bench.all(Which.BIN) == []
+
+
 def _token(bench):
     from core.storage import connections as stored
 

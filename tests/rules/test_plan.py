@@ -157,12 +157,21 @@ def test_what_makes_sense_again_is_taken_though_nothing_else_is_new():
     assert planned(REMOTE, replace(OURS, has_trouble=True)) == []
 
 
-def test_where_records_carry_our_key_it_decides():
-    view = replace(VIEW, has_key=True)
-    assert isinstance(
-        planned(replace(REMOTE, values=Values("x"), key="k"), view=view, unsettled=[SENT])[0], Take
-    )
-    assert isinstance(planned(replace(REMOTE, values=SENT.sent), view=view, unsettled=[SENT])[0], BringIn)
+def test_where_a_create_carried_our_key_it_decides():
+    view, keyed = replace(VIEW, has_key=True), replace(SENT, is_keyed=True)
+    [action] = planned(replace(REMOTE, values=Values("x"), key="k"), view=view, unsettled=[keyed])
+    assert isinstance(action, Take)
+    [action] = planned(replace(REMOTE, values=SENT.sent), view=view, unsettled=[keyed])
+    assert isinstance(action, BringIn)
+    # the field is new: what was begun without it is known by its values
+    [action] = planned(replace(REMOTE, values=SENT.sent), view=view, unsettled=[SENT])
+    assert isinstance(action, Take)
+
+
+def test_what_a_lost_create_made_may_be_somebody_elses_by_now():
+    stranger, carl = (replace(REMOTE, values=SENT.sent, owner_id=one) for one in (STRANGER, CARL))
+    assert [one.why for one in planned(stranger, unsettled=[SENT])] == ["reassigned"]
+    assert [one.person_id for one in planned(carl, unsettled=[SENT])] == [2]
 
 
 def test_a_lost_create_is_found_once_and_two_are_two():
