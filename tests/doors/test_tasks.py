@@ -152,8 +152,16 @@ def org(request):
 
 
 @pytest.fixture
-def bench(database, org, org_app, tmp_path, database_url):
-    return TaskBench(database, org, org_app, tmp_path, database_url)
+def bench(sqlite, org, org_app, tmp_path):
+    return TaskBench(sqlite, org, org_app, tmp_path, None)
+
+
+class OnBothDatabases:
+    """What concerns locks, claims, and each kind of statement is asked of SQLite and of PostgreSQL."""
+
+    @pytest.fixture
+    def bench(self, database, org, org_app, tmp_path, database_url):
+        return TaskBench(database, org, org_app, tmp_path, database_url)
 
 
 @pytest.fixture
@@ -166,7 +174,7 @@ def linked(bench):
     return bench.linked
 
 
-class TestFirstSync:
+class TestFirstSync(OnBothDatabases):
     def test_brings_in_what_was_changed_within_a_day_and_sends_nothing(self, bench):
         old = [bench.add(f"old {n}") for n in range(3)]
         bench.there("mine")
@@ -269,7 +277,7 @@ class TestFirstSync:
         assert bench.all() == []
 
 
-class TestEveryVerbBothWays:
+class TestEveryVerbBothWays(OnBothDatabases):
     def test_create_here(self, bench, linked):
         assert bench.is_equal(linked)
         assert bench.task(linked).state is State.IN_SYNC
@@ -541,7 +549,7 @@ class TestOwners:
         assert bench.task(task.id).who == (rob, "Rob")
 
 
-class TestHalt:
+class TestHalt(OnBothDatabases):
     @pytest.fixture
     def seven(self, bench):
         bench.on()
@@ -642,7 +650,7 @@ class TestFinding:
         assert bench.calls(due) == []
 
 
-class TestOffAndOn:
+class TestOffAndOn(OnBothDatabases):
     def test_off_both_directions_stop_and_nothing_is_deleted(self, bench, linked):
         there = bench.task(linked).salesforce_id
         bench.on("off")
@@ -853,7 +861,7 @@ class TestFaults:
         assert bench.is_equal(linked)
 
 
-class TestWhatAnAttackFound:
+class TestWhatAnAttackFound(OnBothDatabases):
     @pytest.mark.parametrize("org", [{"blindcopy_key": True}], indirect=True)
     def test_the_keys_of_two_installations_are_never_the_same(self, bench, linked, tmp_path, org_app):
         from core.storage.database import Database
