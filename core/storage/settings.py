@@ -17,7 +17,7 @@ from core.settings import (
     policy_settings,
     syncs_tasks,
 )
-from core.storage import sealed, task_syncs
+from core.storage import sealed
 from core.storage.audit import Change, note, settings_changed, settings_revision
 from core.storage.connections import Standing
 from core.storage.models import (
@@ -83,6 +83,8 @@ def set_preference(session: Session, account: Account, name: Name, text: str, *,
 
 def follow_task_sync(session: Session, person_id: int | None = None) -> None:
     """Everybody's task sync, or that of one person, is on or off as the settings in force say."""
+    from core.storage import task_syncs  # noqa: PLC0415  tables that a relay, which only reads settings, does without
+
     in_policy, chosen = policy(session), _preferences(session, PreferenceRow.name == Name.TASK_SYNC.value)
     for row in active_rows(session):
         if person_id in {None, row.id}:
