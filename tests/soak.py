@@ -16,7 +16,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.connections import Connections
+from core.connections import Connections, NotConnected
 from core.endpoints import SalesforceApp
 from core.secrets import Box
 from core.settings import Name
@@ -263,9 +263,14 @@ class Soak:
         if is_broken:
             self.reconnections += 1
             token = self.org.tokens.issue(self.user, f"again {self.reconnections}", with_refresh=True)
-            Connections(self.database, self.app).by_refresh_token(
-                self.anna, token["refresh_token"], instance_url=self.org.url, user_id=self.user, actor=None
-            )
+            with contextlib.suppress(NotConnected):  # a fault struck the person too, who tries again
+                Connections(self.database, self.app).by_refresh_token(
+                    self.anna,
+                    token["refresh_token"],
+                    instance_url=self.org.url,
+                    user_id=self.user,
+                    actor=None,
+                )
 
     def _start(self, *arguments):
         return subprocess.Popen([sys.executable, *arguments], cwd=CHECKOUT, env=self.env)
