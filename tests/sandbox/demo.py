@@ -8,6 +8,7 @@ import fcntl
 import itertools
 import os
 import secrets
+import shutil
 import signal
 import smtplib
 import socket
@@ -41,7 +42,7 @@ class Demo:
         self.env = os.environ | {
             "DATABASE_URL": f"sqlite:///{state}/blindcopy.db",
             "BLINDCOPY_STATE_DIR": str(state),
-            "BLINDCOPY_SECRET_KEY": _secret_key(state),
+            "BLINDCOPY_SECRET_KEY": secrets.token_hex(32),
             "BLINDCOPY_HOSTNAME": "relay.acme.example",
             "BLINDCOPY_LISTEN": f"submission://127.0.0.1:{self.relay_port}",
             "BLINDCOPY_UPSTREAM": f"smtp://127.0.0.1:{self.sink_port}",
@@ -82,16 +83,12 @@ class Demo:
             _wait_for(port, self.children)
 
     def set_up_person(self) -> tuple[str, str]:
-        """The demo person's page password and app password, both new."""
-        if EMAIL not in self._admin("user", "list"):
-            self._admin("user", "add", EMAIL, "--name", "Dana Demo", "--admin")
-            self._admin("policy", "set", "own-domains", ".acme.example")
+        """The demo person's page password and app password."""
+        self._admin("user", "add", EMAIL, "--name", "Dana Demo", "--admin")
+        self._admin("policy", "set", "own-domains", ".acme.example")
         self._connect()
         password = secrets.token_urlsafe(9)
         self._admin("user", "password", EMAIL, "--password-stdin", stdin=password)
-        for line in self._admin("user", "app-passwords", EMAIL).splitlines():
-            if "  demo  " in line:
-                self._admin("user", "app-passwords", EMAIL, "--revoke", line.split()[0])
         return password, self._admin("user", "app-password", EMAIL, "--label", "demo").strip()
 
     def _connect(self) -> None:
@@ -201,29 +198,24 @@ Logs are in {demo.state.relative_to(CHECKOUT)}. Ctrl-C ends everything.""",
 
 @contextlib.contextmanager
 def _state_of_ones_own() -> Iterator[Path]:
-    """The directory that keeps the demo's people and mails from run to run; a demo beside another has its own."""
+    """An empty directory: sink and pretend org begin anew with every run, so what referred to them goes as well. A demo
+    beside another has its own."""
     for number in itertools.count(1):
         state = CHECKOUT / ".blindcopy" / ("demo" if number == 1 else f"demo-{number}")
-        state.mkdir(parents=True, exist_ok=True)
-        with (state / "lock").open("w") as lock:
+        state.parent.mkdir(exist_ok=True)
+        with state.with_suffix(".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            shutil.rmtree(state, ignore_errors=True)
+            state.mkdir()
             yield state
             return
 
 
 def _as_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _secret_key(state: Path) -> str:
-    path = state / "secret"
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    return path.read_text()
 
 
 def _port(wanted: int) -> int:

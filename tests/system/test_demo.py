@@ -218,6 +218,8 @@ def test_the_command_center_is_worked_by_keyboard_alone(page, demo):
         for _ in range(80):
             page.keyboard.press("Tab")
             focused = page.locator(":focus")
+            if not focused.count():
+                continue  # the button of a date's calendar is in the browser's own part of the page
             label = focused.get_attribute("aria-label") or focused.inner_text() or ""
             if label.strip().startswith(name) or focused.get_attribute("id") == name:
                 return
