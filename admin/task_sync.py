@@ -20,12 +20,12 @@ from admin.prerequisites import NeedsConnection, Prerequisites
 from admin.refusals import beside, flash_refusal
 from admin.salesforce_forms import Button
 from core import settings as rules
-from core.pace import Budget, seconds_between_looks
+from core.pace import seconds_between_looks
 from core.refusal import Refusal
 from core.salesforce.troubles import Trouble, trouble
 from core.settings import LockedSetting, Name, SettingError, TaskSync
 from core.storage import connections as stored
-from core.storage import organisations, settings, task_syncs, tasks
+from core.storage import settings, task_syncs, tasks
 from core.storage.database import Session
 from core.storage.task_syncs import Asks, Plan
 
@@ -249,9 +249,10 @@ def _back() -> str:
 def _pace(session: Session, known: Prerequisites, policy: rules.PolicySettings) -> timedelta:
     """As fast as the person who looks is served."""
     identity = None if known.connection is None else known.connection.identity
-    organisation = None if identity is None else organisations.organisation(session, identity.organisation_id)
-    persons = 1 if identity is None else max(1, task_syncs.persons_of(session, identity.organisation_id))
-    budget = Budget(0 if organisation is None else organisation.usage.total, policy.api_share, persons)
+    held = None if known.connection is None else task_syncs.task_sync(session, known.connection.person_id)
+    organisation_id = None if identity is None else identity.organisation_id
+    links = 0 if held is None else held.links
+    budget = task_syncs.budget(session, organisation_id, policy.api_share, links)
     return timedelta(seconds=seconds_between_looks(policy.sync_interval, timedelta(0), budget))
 
 

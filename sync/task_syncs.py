@@ -11,7 +11,7 @@ from typing import Any
 
 from core import logs
 from core.connections import Connections
-from core.pace import Budget, seconds_between_looks
+from core.pace import seconds_between_looks
 from core.retry import seconds_until_next
 from core.salesforce.client import Client
 from core.salesforce.login import Refused, Unavailable
@@ -257,9 +257,7 @@ class TaskSyncs:
             task_syncs.release(session, held, values)
 
     def _pace(self, session: Any, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> float:
-        known = organisations.organisation(session, held.organisation_id or "")
-        budget = Budget(
-            0 if known is None else known.usage.total, policy.api_share, task_syncs.persons_of(session, held.organisation_id or ""),
-        )  # fmt: skip
+        links = outcome.values.get("links", held.links)
+        budget = task_syncs.budget(session, held.organisation_id, policy.api_share, links)
         active_at = outcome.values.get("changed_at", held.last_active_at)
         return seconds_between_looks(policy.sync_interval, datetime.now(UTC) - active_at, budget)

@@ -14,11 +14,13 @@ from requests.adapters import HTTPAdapter
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 from simple_salesforce.format import format_soql
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from core.endpoints import SalesforceApp
 from core.salesforce.login import (
     SECONDS_TO_ANSWER,
     SECONDS_TO_CONNECT,
+    NeverSent,
     Refused,
     Unavailable,
     checked_host,
@@ -199,13 +201,15 @@ class Client:
             Refused
         ) as refused:  # whatever it is, it is the connection's trouble and not that of what was asked
             raise Refused(replace(refused.trouble, kind=Kind.CONNECTION)) from None
+        except Unavailable as error:  # and what was asked has been refused, with the session
+            raise NeverSent(str(error), error.trouble) from None
         try:
             return _translating(call, self._salesforce)
         except Refused as refused:
             if refused.trouble.kind is not Kind.SESSION:
                 raise
             # a new session is refused too: no renewing helps, time or an admin does
-            raise Unavailable("a session that has just been renewed is refused", refused.trouble) from None
+            raise NeverSent("a session that has just been renewed is refused", refused.trouble) from None
 
     def _note(self, answer: requests.Response, *_: Any, **__: Any) -> None:
         if found := _USAGE.search(answer.headers.get("Sforce-Limit-Info", "")):
@@ -219,8 +223,17 @@ def _translating(call: Callable[[Salesforce], Any], salesforce: Salesforce) -> A
         return call(salesforce)
     except SalesforceError as error:
         raise _translated(error) from None  # its text holds the query, with customers' addresses
+    except requests.ConnectionError as error:
+        kind = NeverSent if _is_without_connection(error) else Unavailable
+        raise kind(type(error).__name__) from None
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise Unavailable(type(error).__name__) from None
+
+
+def _is_without_connection(error: requests.ConnectionError) -> bool:
+    """Whether not even a connection could be made: a name that does not resolve, a port that is closed, nobody who answers."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
 def _translated(error: SalesforceError) -> Unavailable | Refused:

@@ -43,6 +43,10 @@ class Unavailable(Exception):
         super().__init__(cause)
 
 
+class NeverSent(Unavailable):
+    """The same, and what was to be said did not leave us: no connection could be made, or no session be had."""
+
+
 class Refused(Exception):
     """Salesforce says no; `trouble` has why, and what to do."""
 

@@ -92,8 +92,10 @@ def follow_task_sync(session: Session, person_id: int | None = None) -> None:
 
 
 def syncs_tasks_of(session: Session, person_id: int) -> bool:
-    """Whether this person's tasks are kept the same here and in Salesforce."""
-    return syncs_tasks(policy(session), preference(session, person_id))
+    """Whether what this person adds is to be in Salesforce too; before the first connection there is nothing to be in sync
+    with, and what is here by then is not sent unasked."""
+    is_on = syncs_tasks(policy(session), preference(session, person_id))
+    return is_on and session.get(ConnectionRow, person_id) is not None
 
 
 def people(session: Session) -> People:

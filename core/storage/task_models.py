@@ -115,6 +115,7 @@ class TaskSyncRow(Base):
     seen_at: Mapped[datetime | None]
     verified_id: Mapped[int]
     verify_at: Mapped[datetime | None]
+    links: Mapped[int]
     progress: Mapped[int]
     plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     confirmed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

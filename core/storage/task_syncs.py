@@ -11,7 +11,9 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from core.pace import Budget
 from core.refusal import Refusal
+from core.storage import organisations
 from core.storage.beats import alive, database_now
 from core.storage.models import ConnectionRow, PersonRow
 from core.storage.rows import fit, there
@@ -73,6 +75,8 @@ class TaskSync:
     seen_at: datetime | None
     verified_id: int
     verify_at: datetime | None
+    links: int
+    """How many there were when known links were last verified."""
     progress: int
     plan: Plan | None
     confirmed: Plan | None
@@ -139,11 +143,13 @@ def seen(session: Session, person_id: int, pace: timedelta) -> None:
 
 
 def sync_now(session: Session, person_id: int) -> None:
-    """As the person asks: whatever the pace, and whatever went wrong before."""
+    """As the person asks: whatever the pace, and whatever went wrong before; known links are verified too, of which a query
+    does not tell that they went to somebody else."""
+    now = database_now(session)
     session.execute(
         update(TaskSyncRow)
         .where(TaskSyncRow.person_id == person_id)
-        .values(due_at=database_now(session), look_at=database_now(session), attempts=0)
+        .values(due_at=now, look_at=now, verify_at=None, attempts=0)
     )
 
 
@@ -259,10 +265,11 @@ def release(session: Session, held: TaskSync, values: Mapping[str, Any]) -> None
     row.claimed_by = None
 
 
-def persons_of(session: Session, organisation_id: str) -> int:
-    """How many share the organisation's budget."""
+def budget(session: Session, organisation_id: str | None, share: int, links: int) -> Budget:
+    """What one of the organisation's persons, who has so many known links, may cost."""
+    known = None if organisation_id is None else organisations.organisation(session, organisation_id)
     query = select(func.count()).where(TaskSyncRow.is_on, TaskSyncRow.organisation_id == organisation_id)
-    return session.scalar(query) or 0
+    return Budget(0 if known is None else known.usage.total, share, max(1, session.scalar(query) or 0), links)
 
 
 def asking_for_a_word(session: Session) -> int:
@@ -300,7 +307,7 @@ def _task_sync(row: TaskSyncRow) -> TaskSync:
     return TaskSync(
         person_id=row.person_id, is_on=row.is_on, enabled_at=row.enabled_at, is_first=row.is_first, since=row.since,
         due_at=row.due_at, look_at=row.look_at, claim=row.claim, attempts=row.attempts, succeeded_at=row.succeeded_at, changed_at=row.changed_at,
-        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, progress=row.progress, plan=_plan(row.plan),
+        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, links=row.links, progress=row.progress, plan=_plan(row.plan),
         confirmed=_plan(row.confirmed), trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
         organisation_id=row.organisation_id, user_id=row.user_id,
     )  # fmt: skip
@@ -313,5 +320,5 @@ def _plan(plain: dict[str, Any] | None) -> Plan | None:
 def _new(now: datetime) -> dict[str, Any]:
     return {
         "is_on": True, "enabled_at": now, "is_first": True, "due_at": now, "look_at": now, "claim": 0, "attempts": 0, "verified_id": 0,
-        "progress": 0,
+        "links": 0, "progress": 0,
     }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.mail_log import Target
 from core.salesforce.client import MOST_RECORDS, Written
-from core.salesforce.login import Refused
+from core.salesforce.login import NeverSent, Refused
 from core.salesforce.troubles import trouble as trouble_of
 from core.storage import work
 from core.storage.database import DatabaseUnavailable
@@ -106,7 +106,7 @@ class Writing:
         still = [number for number, (mail, _) in enumerate(begun) if mail.job.row.id in ours]
         try:
             answers = self._desk.client.create(kind, [records[number] for number in still])
-        except Refused:
+        except (Refused, NeverSent):
             for (mail, target), was_tried in zip(begun, were_tried, strict=True):
                 mail.put(target, replace(target, is_tried=was_tried))
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from core.pace import seconds_of_a_round
 from core.salesforce.client import MOST_IDS
 from core.storage import task_links, task_syncs
 from core.storage.task_syncs import Asks, Plan
@@ -18,11 +19,8 @@ from sync.tasks.reading import Reading
 
 A_LATE_COMMIT = timedelta(minutes=11)
 """A call may take ten minutes and shows only then ("API Request Limits"); so long what was read is read again."""
-_A_ROUND = timedelta(minutes=25)
-"""Within it every known link is verified, so that with the slowest pace it is done in half an hour."""
 _LONG_OFF = timedelta(days=15)
 """Salesforce's bin remembers no longer (REST guide, "Get Deleted")."""
-_STEPS_AT_ONCE = 10
 
 
 @dataclass
@@ -125,8 +123,8 @@ class Cycle:
         return min(held.since, now_there - A_LATE_COMMIT)
 
     def _verify(self) -> dict[str, Any]:
-        """Known links, read by their ids: so many that all have had their turn within half an hour; all of them when
-        everything is to be looked at, or the sync was off. What is to be noted of it."""
+        """Known links, read by their ids: so many that all have had their turn within a round; all of them when everything is
+        to be looked at, or the sync was off. What is to be noted of it."""
         desk, held = self._desk, self._desk.held
         now = datetime.now(UTC)
         is_whole = desk.everything or held.is_first
@@ -134,16 +132,16 @@ class Cycle:
             return {}
         with desk.database.reading() as session:
             number = task_links.linked(session, held.person_id, desk.organisation_id)
-        if not number:
-            return {"verified_id": 0, "verify_at": now + _A_ROUND}
-        steps = math.ceil(number / MOST_IDS)
-        behind = 1.0 if held.verify_at is None else 1 + (now - held.verify_at) / (_A_ROUND / steps)
+            budget = task_syncs.budget(session, desk.organisation_id, desk.policy.api_share, number)
+        steps = budget.calls_of_a_round
+        one_each = timedelta(seconds=seconds_of_a_round(budget) / max(1, steps))
+        behind = 1.0 if held.verify_at is None else 1 + (now - held.verify_at) / one_each
         after = 0 if is_whole else held.verified_id
-        for _ in range(steps if is_whole else min(steps, _STEPS_AT_ONCE, math.ceil(behind))):
+        for _ in range(steps if is_whole else min(steps, math.ceil(behind))):
             after = self._verify_some(after)
             if not after:
                 break
-        return {"verified_id": after, "verify_at": now + _A_ROUND / steps}
+        return {"verified_id": after, "verify_at": now + one_each, "links": number}
 
     def _verify_some(self, after: int) -> int:
         """After which task it goes on; 0: from the first."""
@@ -184,13 +182,13 @@ class Cycle:
             send = task_links.waiting_number(session, person_id, organisation_id) if self._is_rehearsal else 0
         if self._is_rehearsal:
             return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked, send)
-        if len(removals) <= self._allowed(Asks.FIRST, Asks.LOST_THERE, Asks.GONE):
-            return None
-        if halts(len(removals), linked):
-            return Plan(Asks.LOST_THERE, delete=len(removals), of=linked)
+        lost = sum(one.why != "reassigned" for one in removals.values())  # those are not lost
+        if halts(lost, linked) and lost > self._allowed(Asks.FIRST, Asks.LOST_THERE):
+            return Plan(Asks.LOST_THERE, delete=lost, of=linked)
         last = desk.held.succeeded_at
         traceless = sum(one.why == "gone" for one in removals.values())
-        if traceless and last is not None and datetime.now(UTC) - last > _LONG_OFF:
+        is_long_ago = last is not None and datetime.now(UTC) - last > _LONG_OFF
+        if is_long_ago and traceless > self._allowed(Asks.FIRST, Asks.LOST_THERE, Asks.GONE):
             return Plan(Asks.GONE, delete=traceless, of=linked)
         return None
 
@@ -207,7 +205,8 @@ class Cycle:
         confirmed = self._desk.held.confirmed
         if confirmed is None or confirmed.asks not in asks:
             return 0
-        return confirmed.delete - (0 if confirmed.asks is Asks.LOST_HERE else self._pull.counts.removed)
+        done = 0 if confirmed.asks is Asks.LOST_HERE else self._pull.counts.removed
+        return max(0, confirmed.delete - done)
 
     def _is_confirmed_done(self, *, has_looked: bool) -> bool:
         """Whether nothing is left of what the person has said yes to."""

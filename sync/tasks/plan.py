@@ -152,7 +152,11 @@ def _of_linked(ours: Ours, remote: Remote, view: View) -> list[Action]:
         )
     if person_id is None:
         # reassigned to somebody whose tasks are none of ours
-        return [] if ours.binned_at is not None else [Remove(ours, "reassigned", remote)]
+        is_settled = ours.binned_at is not None and not ours.is_deletion_due
+        return [] if is_settled else [Remove(ours, "reassigned", remote)]
+    if ours.is_deletion_due and person_id != ours.person_id:
+        # it was deleted by somebody whose task it is no more
+        return [_take(ours, remote, person_id, view, is_back=True)]
     if ours.binned_at is not None and not ours.is_deletion_due:
         return _of_binned(ours, remote, person_id, view)
     taken = _take(ours, remote, person_id, view)

@@ -4,14 +4,14 @@ Before a batch of updates the records are read again, and what has moved meanwhi
 before each create, so that one whose end nobody knows is looked for before it is repeated."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.mail_log import KEY_FIELD
-from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
-from core.salesforce.login import Refused, Unavailable
+from core.salesforce.client import MOST_IDS, MOST_RECORDS, Record, Written
+from core.salesforce.login import NeverSent, Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
 from core.storage import task_links, task_syncs
 from core.storage.database import DatabaseUnavailable, Session
@@ -27,6 +27,8 @@ _FRESH = timedelta(seconds=10)
 _STALE = timedelta(seconds=3)
 """So much older a look at the record can be than our word that it is deleted."""
 _MOST_NOTES = 5
+_MOST_HALVES = 40
+"""Twice as many as it takes to find one record of a batch."""
 _IS_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 _NOT_IN_PICKLIST = frozenset(
     {"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"}
@@ -56,6 +58,7 @@ class Push:
         self._reading = reading
         self._pull = pull
         self._has_asked_anew = False
+        self._halves = _MOST_HALVES
 
     def push(self, polled_at: datetime) -> None:
         """Everything that waits. `polled_at`: what was created well before that moment has been seen by now, if it is there.
@@ -73,7 +76,7 @@ class Push:
             if not some:
                 return
             after = some[-1].id
-            self._delete([one for one in some if one.salesforce_id is not None and one.is_deletion_due])
+            self._delete_ours([one for one in some if one.salesforce_id is not None and one.is_deletion_due])
             self._create([one for one in some if one.salesforce_id is None], polled_at)
             self._update([one for one in some if one.salesforce_id is not None and one.binned_at is None])
 
@@ -140,7 +143,7 @@ class Push:
         records = [
             {"Id": one.ours.salesforce_id, **written(one.values, one.fields, limits)} for one in updates
         ]  # fmt: skip
-        answers = self._desk.client.update("Task", records)
+        answers = self._answers(self._desk.client.update, records)
         with self._desk.database.writing() as session:
             task_syncs.hold(session, self._desk.held)
             for one, answer in zip(updates, answers, strict=True):
@@ -186,8 +189,8 @@ class Push:
             return
         records = [self._record(ours, sent[ours.id]) for ours in begun]
         try:
-            answers = self._desk.client.create("Task", records)
-        except Refused:  # the call as a whole: nothing was written
+            answers = self._answers(self._desk.client.create, records)
+        except (Refused, NeverSent):  # the call as a whole: nothing was written
             with self._desk.database.writing() as session:
                 task_syncs.hold(session, self._desk.held)
                 for ours in begun:
@@ -198,6 +201,34 @@ class Push:
             task_syncs.hold(session, self._desk.held)
             for ours, answer in zip(begun, answers, strict=True):
                 self._take_in(session, ours, sent[ours.id], answer, duplicates)
+
+    def _answers(
+        self, write: Callable[[str, Sequence[Record]], list[Written]], records: Sequence[Record]
+    ) -> list[Written]:
+        """What became of each. One record that has the whole call refused is found by halves, and the others go on without it.
+
+        Raises Unavailable, Refused, NeverSent: nothing was written, where it is one of the latter two."""
+        try:
+            return write("Task", records)
+        except Refused as refused:
+            if refused.trouble.kind is not Kind.PERMANENT:
+                raise
+            if len(records) == 1 or self._halves <= 0:
+                return [Written(None, refused.trouble) for _ in records]
+        self._halves -= 2
+        middle = len(records) // 2
+        return [
+            *self._answers(write, records[:middle]), *self._answers_of_the_rest(write, records[middle:])
+        ]  # fmt: skip
+
+    def _answers_of_the_rest(
+        self, write: Callable[[str, Sequence[Record]], list[Written]], records: Sequence[Record]
+    ) -> list[Written]:
+        """The same where something may have been written before: that must not be told as if nothing had."""
+        try:
+            return self._answers(write, records)
+        except (Refused, NeverSent) as error:
+            return [Written(None, error.trouble) for _ in records]
 
     def _record(self, ours: Ours, sent: Values) -> dict[str, Any]:
         made = {
@@ -282,6 +313,18 @@ class Push:
             # what an earlier try may have made is not refused by this one
             task_links.never_sent(session, ours, ours.sent, ours.not_before)
             self._refused(session, ours, answer, tuple(Field))
+
+    def _delete_ours(self, tasks: Sequence[Ours]) -> None:
+        """What is somebody else's by now is not deleted: that is asked first."""
+        if not tasks:
+            return
+        found, _ = self._reading.known([str(one.salesforce_id) for one in tasks])
+        owners = {one.id[:15]: one.owner_id[:15] for one in found if isinstance(one, Remote)}
+        mine = self._desk.identity.user_id[:15]
+        somebody_elses = {record_id for record_id, owner in owners.items() if owner != mine}
+        if somebody_elses:
+            self._pull.take_in([one for one in found if one.id[:15] in somebody_elses])
+        self._delete([one for one in tasks if str(one.salesforce_id)[:15] not in somebody_elses])
 
     def _delete(self, tasks: Sequence[Ours]) -> None:
         for batch in _batches(tasks):

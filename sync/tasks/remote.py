@@ -14,6 +14,8 @@ from core.task import Field, Limits, Related, Status, Values, clean, fitted
 
 _NOT_TO_DO = frozenset({"email", "list email", "listemail", "call"})
 """Subtypes of what was done, mails and calls, not of what is to do (object reference, Task.TaskSubtype)."""
+_MAIL_TYPES = frozenset({"email", "sendemail"})
+"""An organisation's "Send Email Default" of the task types, without blanks and hyphens."""
 _LAST_LINE = "Message-ID: <"
 COLUMNS = (
     "Id", "Subject", "ActivityDate", "Status", "IsClosed", "Priority", "Description", "IsReminderSet", "ReminderDateTime",
@@ -122,9 +124,10 @@ def _read(record_id: str, record: Mapping[str, Any]) -> Remote:
 def _is_to_do(record: Mapping[str, Any], about: Related, comments: str) -> bool:
     """Whether it is a task that somebody has to do: no mail or call that was logged, none of the unresolved items of Email
     to Salesforce, and no master of a series, which is only the pattern of its tasks."""
-    subtype, kind = str(record["TaskSubtype"] or "").casefold(), str(record["Type"] or "").casefold()
+    subtype = str(record["TaskSubtype"] or "").casefold()
+    kind = str(record["Type"] or "").casefold().replace("-", "").replace(" ", "")
     is_about_nobody = about.who_id is None and about.what_id is None
-    is_unresolved = is_about_nobody and kind == "email"
+    is_unresolved = is_about_nobody and kind in _MAIL_TYPES
     is_our_log = comments.rstrip().rpartition("\n")[2].startswith(_LAST_LINE)
     return (
         subtype not in _NOT_TO_DO

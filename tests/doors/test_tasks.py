@@ -1291,6 +1291,105 @@ def _token(bench):
         return stored.connection(session, bench.anna.id)
 
 
+class TestWhatAReaderFound(OnBothDatabases):
+    def test_a_yes_to_what_is_long_gone_is_enough_though_others_went_too(self, bench, linked):
+        more = [bench.add(f"task {number}") for number in range(5)]
+        assert bench.once()
+        bench.on("off")
+        with bench.database.writing() as session:
+            session.query(TaskSyncRow).update({"succeeded_at": datetime.now(UTC) - timedelta(days=16)})
+        for one in more[:2]:
+            del bench.org.org.rows["task"][bench.task(one).salesforce_id]
+        bench.remove(bench.task(linked).salesforce_id)
+        bench.on()
+        bench.once()
+        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.GONE, delete=2, of=6)
+        confirm(bench)
+        assert bench.once()
+        assert bench.sync().plan is None
+        assert {one.id for one in bench.all(Which.BIN)} == {linked, *more[:2]}
+
+    def test_what_was_handed_over_is_not_lost(self, bench, linked):
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        more = [bench.add(f"task {number}") for number in range(6)]
+        assert bench.once()
+        for one in more:
+            bench.change(bench.task(one).salesforce_id, OwnerId=stranger)
+        assert bench.once()
+        assert bench.sync().plan is None
+        assert [one.id for one in bench.all()] == [linked]
+
+    def test_sync_now_finds_what_was_handed_over(self, bench, linked):
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        bench.change(bench.task(linked).salesforce_id, OwnerId=stranger)
+        bench.cycle()
+        assert bench.task(linked).state is State.IN_SYNC, "a query for the person's tasks does not tell"
+        with bench.database.writing() as session:
+            task_syncs.sync_now(session, bench.anna.id)
+        bench.cycle()
+        assert bench.task(linked).binned is tasks.Binned.REASSIGNED
+
+    def test_what_is_somebody_elses_by_now_is_not_deleted(self, bench, linked):
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        there = bench.task(linked).salesforce_id
+        bench.change(there, OwnerId=stranger)
+        bench.delete(linked)
+        bench.cycle()
+        assert not bench.record(there)["IsDeleted"]
+        assert bench.task(linked).binned is tasks.Binned.REASSIGNED
+        assert bench.calls() == ["GET queryAll/"], "and that is all there is to it"
+
+    def test_a_record_that_has_the_whole_call_refused_holds_up_no_other(self, bench, linked):
+        made = [bench.add(f"task {number}") for number in range(9)]
+        poison = bench.add("poison")
+        bench.edit(linked, comments="poison")
+        bench.org.faults.order(Fault.POISON, "composite/sobjects$", times=1_000)
+        assert bench.once()
+        assert {bench.task(one).state for one in made} == {State.IN_SYNC}
+        assert {bench.task(one).state for one in (poison, linked)} == {State.FAILED}
+        assert bench.task(poison).trouble_code == "JSON_PARSER_ERROR"
+        assert len(bench.records()) == 10
+
+    def test_a_create_that_never_left_us_waits_for_nobody(self, bench, linked, monkeypatch):
+        from core.salesforce.login import NeverSent
+
+        task_id = bench.add("new")
+        with monkeypatch.context() as patch:
+            real = bench.connections.__class__.client
+
+            def without_network(self, connection):
+                client = real(self, connection)
+                patch.setattr(client, "create", raising(NeverSent("NewConnectionError")))
+                return client
+
+            patch.setattr(bench.connections.__class__, "client", without_network)
+            assert not bench.once()
+        assert bench.once()
+        assert bench.is_equal(task_id)
+
+    def test_what_was_added_before_the_first_connection_stays_here(self, bench):
+        from core.storage.models import ConnectionRow
+
+        bench.policy(Name.TASK_SYNC, "both-ways")
+        with bench.database.writing() as session:
+            row = session.get(ConnectionRow, bench.anna.id)
+            kept = {column.name: getattr(row, column.name) for column in ConnectionRow.__table__.columns}
+            session.delete(row)
+        task_id = bench.add("before")
+        with bench.database.writing() as session:
+            session.add(ConnectionRow(**kept))
+        assert bench.once()
+        assert bench.task(task_id).state is State.LOCAL
+        assert bench.records() == []
+
+
+def raising(error):
+    def raises(*_, **__):
+        raise error
+
+    return raises
+
+
 class TestTexts:
     @pytest.mark.parametrize("text", ["x" * 300, "😀" * 200, "ü" * 255])
     def test_what_salesforce_cannot_hold_stays_whole_here_and_says_so(self, bench, linked, text):

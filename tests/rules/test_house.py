@@ -27,9 +27,14 @@ DOORS = {
 
 
 @functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imported(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -48,7 +53,7 @@ def relative(path: Path) -> str:
 
 @functools.cache
 def is_pure(path: Path) -> bool:
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    docstring = ast.get_docstring(tree(path)) or ""
     return docstring.splitlines()[-1].startswith("Pure:") if docstring else False
 
 

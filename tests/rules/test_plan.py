@@ -69,6 +69,9 @@ def test_the_log_of_a_mail_does_not_come_in():
         # reassigned to somebody whose tasks are none of ours
         ({"owner_id": STRANGER}, {}, "reassigned"),
         ({"owner_id": STRANGER}, {"binned_at": NOON, "binned": "reassigned"}, None),
+        # deleted here, and reassigned there before that was said
+        ({"owner_id": STRANGER}, {"binned_at": NOON, "binned": "here"}, "reassigned"),
+        ({"owner_id": STRANGER}, {"binned_at": NOON, "binned": "here", "is_gone": True}, None),
     ],
 )
 def test_what_goes(remote, ours, expected):
@@ -85,6 +88,12 @@ def test_what_was_changed_there_is_taken():
 def test_a_change_of_owner_moves_the_task():
     remote = replace(REMOTE, owner_id=CARL)
     assert planned(remote, OURS) == [Take(OURS, remote, Merged(Values("a")), 2)]
+
+
+def test_what_was_deleted_by_somebody_whose_it_is_no_more_is_its_new_owners():
+    deleted = replace(OURS, binned_at=NOON, binned="here")
+    [action] = planned(replace(REMOTE, owner_id=CARL), deleted)
+    assert (action.person_id, action.is_back) == (2, True)
 
 
 def test_a_change_of_whom_it_is_about_is_taken():

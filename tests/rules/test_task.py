@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.pace import Budget, least_seconds, seconds_between_looks
+from core.pace import Budget, least_seconds, seconds_between_looks, seconds_of_a_round
 from core.task import (
     Choices,
     Field,
@@ -134,14 +134,24 @@ def test_json_gives_back_what_it_was_given(values):
     ("idle", "calls", "persons", "expected"),
     [
         (0, 100_000, 1, 60), (9, 100_000, 1, 60), (10, 100_000, 1, 120), (25, 100_000, 1, 240), (999, 100_000, 1, 600),
-        (0, 0, 1_000, 60), (0, 15_000, 100, pytest.approx(2112)), (0, 1_000_000, 100, 60),
+        (0, 0, 1_000, 60), (0, 15_000, 100, pytest.approx(1920)), (0, 1_000_000, 100, 60),
     ],
 )  # fmt: skip
 def test_the_pace(idle, calls, persons, expected):
     assert seconds_between_looks(60, timedelta(minutes=idle), Budget(calls, 30, persons)) == expected
 
 
-def test_all_looking_stays_within_the_share():
-    budget = Budget(15_000, 30, 40)
-    assert 86_400 / least_seconds(budget) * budget.persons * 1.1 <= 15_000 * 0.3 + 1e-6
+@pytest.mark.parametrize("links", [0, 1, 2_000, 2_001, 100_000])
+@pytest.mark.parametrize("calls", [15_000, 1_000_000])
+def test_all_looking_stays_within_the_share(links, calls):
+    budget = Budget(calls, 30, 40, links)
+    looks = 86_400 / least_seconds(budget)
+    for_links = 86_400 / seconds_of_a_round(budget) * budget.calls_of_a_round
+    assert (looks + for_links) * budget.persons <= calls * 0.3 + 1e-6
+    assert seconds_of_a_round(budget) == 1_500 or for_links == pytest.approx(budget.a_day / 2)
+
+
+def test_every_link_is_verified_within_half_an_hour_where_there_are_calls_for_it():
+    assert seconds_of_a_round(Budget(1_000_000, 30, 10, 100_000)) == 1_500
+    assert seconds_of_a_round(Budget(0, 30, 1, 100_000)) == 1_500
     assert seconds_between_looks(3_600, timedelta(0), Budget(0, 30, 1)) == 3_600

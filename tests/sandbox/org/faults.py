@@ -26,6 +26,8 @@ class Fault(StrEnum):
     GARBAGE = "200 with garbage"
     BARE_401 = "401 with a word"
     DRIP = "an answer that drips"
+    POISON = "400 for all because of one"
+    """Only calls that hold the word `poison`."""
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Faults:
             return Response("<html><body>Down for maintenance</body></html>", 503, content_type="text/html")
         if struck.fault is Fault.GARBAGE:
             return Response("{nonsense", 200, content_type="application/json")
+        if struck.fault is Fault.POISON and b"poison" in request.get_data():
+            return _error(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of date")
         if struck.fault is Fault.BARE_401:
             return Response("Unauthorized", 401, content_type="text/plain")
         if struck.fault is Fault.DRIP:

@@ -18,7 +18,7 @@ from tests.sandbox.org.oauth import Client, Tokens
 from tests.sandbox.org.records import Features, Org, external
 
 _SHOWN = ("Task", "EmailMessage", "Contact", "Lead", "Opportunity", "Account")
-
+_SECONDS_TO_NOTICE_THE_END = 0.02
 
 _COLUMNS = {
     "Task": (
@@ -103,7 +103,12 @@ class PretendOrg:
         )
         self.url = f"https://127.0.0.1:{self._server.server_port}"
         self.app.extensions["audiences"].add(self.url)
-        threading.Thread(target=self._server.serve_forever, name="pretend org", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever,
+            args=(_SECONDS_TO_NOTICE_THE_END,),
+            name="pretend org",
+            daemon=True,
+        ).start()
         return self.url
 
     def stop(self) -> None:

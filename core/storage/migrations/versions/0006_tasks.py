@@ -88,6 +88,7 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.DateTime()),
         sa.Column("verified_id", sa.Integer(), nullable=False),
         sa.Column("verify_at", sa.DateTime()),
+        sa.Column("links", sa.Integer(), nullable=False),
         sa.Column("progress", sa.Integer(), nullable=False),
         sa.Column("plan", sa.JSON()),
         sa.Column("confirmed", sa.JSON()),
