@@ -16,7 +16,7 @@ demo: install
 	@$(RUN) -m tests.sandbox.demo
 
 test: install
-	$(RUN) -m pytest
+	env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 lint: install
 	$(RUN) -m ruff check .
