@@ -60,7 +60,7 @@ def unsettled(session: Session, person_id: int, organisation_id: str) -> list[Ou
     query = (
         select(TaskRow)
         .where(
-            TaskRow.person_id == person_id, TaskRow.organisation_id == organisation_id, TaskRow.salesforce_id.is_(None),
+            TaskRow.person_id == person_id, _may_be_in(organisation_id), TaskRow.salesforce_id.is_(None),
             TaskRow.not_before.is_not(None),
         )
         .order_by(TaskRow.id)
@@ -74,7 +74,7 @@ def waiting(session: Session, person_id: int, organisation_id: str, *, after: in
         select(TaskRow)
         .where(
             TaskRow.person_id == person_id, TaskRow.is_waiting, TaskRow.id > after,
-            or_(TaskRow.organisation_id.is_(None), TaskRow.organisation_id == organisation_id),
+            _may_be_in(organisation_id),
         )
         .order_by(TaskRow.id)
         .limit(most)
@@ -86,7 +86,7 @@ def waiting_number(session: Session, person_id: int, organisation_id: str) -> in
     """How many wait to be written, changed or deleted in Salesforce."""
     query = select(func.count()).where(
         TaskRow.person_id == person_id, TaskRow.is_waiting,
-        or_(TaskRow.organisation_id.is_(None), TaskRow.organisation_id == organisation_id),
+        _may_be_in(organisation_id),
     )  # fmt: skip
     return session.scalar(query) or 0
 
@@ -94,7 +94,7 @@ def waiting_number(session: Session, person_id: int, organisation_id: str) -> in
 def deletions_due(session: Session, person_id: int, organisation_id: str) -> int:
     """How many were deleted here and wait to be deleted there."""
     query = select(func.count()).where(
-        TaskRow.person_id == person_id, TaskRow.is_waiting, TaskRow.organisation_id == organisation_id,
+        TaskRow.person_id == person_id, TaskRow.is_waiting, _may_be_in(organisation_id),
         TaskRow.salesforce_id.is_not(None), TaskRow.bin_reason == Binned.HERE.value,
     )  # fmt: skip
     return session.scalar(query) or 0
@@ -314,6 +314,11 @@ def ours_again(session: Session, ours: Sequence[Ours]) -> list[Ours]:
             found[row.id] = _ours(row)
             _held(session).add(row.id)
     return [found[one.id] for one in ours if one.id in found]
+
+
+def _may_be_in(organisation_id: str) -> ColumnElement[bool]:
+    """Not another organisation's. Said so, it is by what waits that SQLite finds the few rows, not by what is linked."""
+    return or_(TaskRow.organisation_id.is_(None), TaskRow.organisation_id == organisation_id)
 
 
 def _row(session: Session, ours: Ours) -> TaskRow:

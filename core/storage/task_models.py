@@ -58,8 +58,15 @@ class TaskRow(Base):
         Index(
             "task_waiting",
             "person_id",
-            sqlite_where=text("is_waiting"),
+            "id",
+            sqlite_where=text("is_waiting = 1"),  # SQLite takes it only for a query that says the same
             postgresql_where=text("is_waiting"),
+        ),
+        Index(
+            "task_unsettled",
+            "person_id",
+            sqlite_where=text("not_before IS NOT NULL"),
+            postgresql_where=text("not_before IS NOT NULL"),
         ),
         Index(
             "task_reminder",

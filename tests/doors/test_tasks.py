@@ -4,10 +4,11 @@ import time
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from sqlalchemy import event
 
 from core.connections import Connections
 from core.settings import Name
-from core.storage import settings, task_choices, task_syncs, tasks
+from core.storage import settings, task_choices, task_links, task_syncs, tasks
 from core.storage.models import ProcessRow
 from core.storage.task_lists import Which, listed
 from core.storage.task_models import TaskRow, TaskSyncRow
@@ -1425,6 +1426,19 @@ class TestTexts:
             bench.once()
         assert bench.task(linked).state is State.IN_SYNC
         assert bench.record(bench.task(linked).salesforce_id)["Subject"] == "ü" * 124
+
+
+@pytest.mark.parametrize("ask", ["waiting", "waiting_number", "deletions_due", "unsettled"])
+def test_what_every_cycle_asks_does_not_look_at_all_that_is_linked(sqlite, ask):
+    asked = []
+    event.listen(sqlite.engine, "before_cursor_execute", lambda *more: asked.append(more[2:4]))
+    more = {"after": 0, "most": 1} if ask == "waiting" else {}
+    with sqlite.reading() as session:
+        getattr(task_links, ask)(session, 1, "00D000000000001AAA", **more)
+        statement, parameters = asked[-1]
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+    assert any(index in str(plan) for index in ("task_waiting", "task_unsettled")), plan
+    assert "task_linked" not in str(plan)
 
 
 def test_ids_are_stable_and_never_used_again(bench):

@@ -51,12 +51,14 @@ def upgrade() -> None:
     for name, columns, where in (
         ("task_of_person", ["person_id", "is_open", "due"], None),
         ("task_linked", ["person_id", "organisation_id", "id"], None),
-        ("task_waiting", ["person_id"], "is_waiting"),
+        ("task_waiting", ["person_id", "id"], "is_waiting = 1"),
+        ("task_unsettled", ["person_id"], "not_before IS NOT NULL"),
         ("task_reminder", ["person_id", "reminder"], "reminder IS NOT NULL"),
         ("task_bin", ["binned_at"], "binned_at IS NOT NULL"),
     ):
-        condition = None if where is None else sa.text(where)
-        op.create_index(name, "task", columns, sqlite_where=condition, postgresql_where=condition)
+        on_sqlite = None if where is None else sa.text(where)
+        elsewhere = None if where is None else sa.text(where.removesuffix(" = 1"))
+        op.create_index(name, "task", columns, sqlite_where=on_sqlite, postgresql_where=elsewhere)
     op.create_table(
         "task_history",
         sa.Column("id", sa.Integer(), primary_key=True),
