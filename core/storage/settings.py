@@ -94,8 +94,13 @@ def follow_task_sync(session: Session, person_id: int | None = None) -> None:
 def syncs_tasks_of(session: Session, person_id: int) -> bool:
     """Whether what this person adds is to be in Salesforce too; before the first connection there is nothing to be in sync
     with, and what is here by then is not sent unasked."""
-    is_on = syncs_tasks(policy(session), preference(session, person_id))
-    return is_on and session.get(ConnectionRow, person_id) is not None
+    from core.storage import task_syncs  # noqa: PLC0415  tables that a relay, which only reads settings, does without
+
+    if not syncs_tasks(policy(session), preference(session, person_id)):
+        return False
+    held = task_syncs.task_sync(session, person_id)
+    was_connected = held is not None and held.organisation_id is not None
+    return was_connected or session.get(ConnectionRow, person_id) is not None
 
 
 def people(session: Session) -> People:

@@ -143,8 +143,8 @@ def seen(session: Session, person_id: int, pace: timedelta) -> None:
 
 
 def sync_now(session: Session, person_id: int) -> None:
-    """As the person asks: whatever the pace, and whatever went wrong before; known links are verified too, of which a query
-    does not tell that they went to somebody else."""
+    """As the person asks: whatever the pace, and whatever went wrong before; the next known links are verified too, as a query
+    for the person's tasks does not tell which went to somebody else."""
     now = database_now(session)
     session.execute(
         update(TaskSyncRow)
@@ -255,7 +255,9 @@ def release(session: Session, held: TaskSync, values: Mapping[str, Any]) -> None
     if row is None or row.claim != held.claim or row.claimed_by is None:
         return
     was_changed, due_before = row.changed_at != held.changed_at or row.due_at != held.due_at, row.due_at
-    look_before = row.look_at if row.look_at < held.look_at else None
+    look_before = row.look_at if row.look_at != held.look_at else None
+    if row.verify_at is None and held.verify_at is not None:
+        values = {name: value for name, value in values.items() if name != "verify_at"}
     for name, value in values.items():
         setattr(row, name, fit(value, _LONGEST_DETAIL) if name == "trouble_detail" else value)
     row.due_at = min(due_before, due_at) if was_changed else due_at

@@ -137,9 +137,13 @@ class Cycle:
         one_each = timedelta(seconds=seconds_of_a_round(budget) / max(1, steps))
         behind = 1.0 if held.verify_at is None else 1 + (now - held.verify_at) / one_each
         after = 0 if is_whole else held.verified_id
-        for _ in range(steps if is_whole else min(steps, math.ceil(behind))):
+        done, wanted = 0, steps if is_whole else min(steps, math.ceil(behind))
+        while done < wanted:
             after = self._verify_some(after)
-            if not after:
+            done += 1
+            if halts(len(self._pull.removals), done * MOST_IDS):
+                wanted = steps  # much is lost: all is looked at before anything goes
+            elif not after:
                 break
         return {"verified_id": after, "verify_at": now + one_each, "links": number}
 
@@ -182,8 +186,9 @@ class Cycle:
             send = task_links.waiting_number(session, person_id, organisation_id) if self._is_rehearsal else 0
         if self._is_rehearsal:
             return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked, send)
-        lost = sum(one.why != "reassigned" for one in removals.values())  # those are not lost
-        if halts(lost, linked) and lost > self._allowed(Asks.FIRST, Asks.LOST_THERE):
+        lost = sum(one.is_loss for one in removals.values())
+        handed_over = len(removals) - lost
+        if halts(lost, linked - handed_over) and lost > self._allowed(Asks.FIRST, Asks.LOST_THERE):
             return Plan(Asks.LOST_THERE, delete=lost, of=linked)
         last = desk.held.succeeded_at
         traceless = sum(one.why == "gone" for one in removals.values())

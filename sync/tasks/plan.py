@@ -53,6 +53,11 @@ class Remove:
     why: str
     remote: Remote | None = None
 
+    @property
+    def is_loss(self) -> bool:
+        """Whether a task is gone by it that the person had: neither handed over nor in the bin before."""
+        return self.why != "reassigned" and self.ours.binned_at is None
+
 
 @dataclass(frozen=True)
 class Complain:

@@ -104,14 +104,15 @@ class Pull:
         for some in _slices(list(self.removals.values())):
             with self._desk.database.writing() as session:
                 row = task_syncs.hold(session, self._desk.held)
-                task_syncs.deletions_done(row, (Asks.FIRST, Asks.LOST_THERE, Asks.GONE), len(some))
+                lost = sum(one.is_loss for one in some)
+                task_syncs.deletions_done(row, (Asks.FIRST, Asks.LOST_THERE, Asks.GONE), lost)
                 now = {one.id: one for one in task_links.ours_again(session, [one.ours for one in some])}
                 for removal in some:
                     ours = now.get(removal.ours.id)
                     if ours is not None and ours.salesforce_id == removal.ours.salesforce_id:
                         self._remove(session, ours, removal)
         self.counts.changed += len(self.removals)
-        self.counts.removed += len(self.removals)
+        self.counts.removed += sum(one.is_loss for one in self.removals.values())
         self.removals.clear()
 
     def _plan(

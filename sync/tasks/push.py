@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.mail_log import KEY_FIELD
-from core.salesforce.client import MOST_IDS, MOST_RECORDS, Record, Written
+from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
 from core.salesforce.login import NeverSent, Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
 from core.storage import task_links, task_syncs
@@ -28,7 +28,11 @@ _STALE = timedelta(seconds=3)
 """So much older a look at the record can be than our word that it is deleted."""
 _MOST_NOTES = 5
 _MOST_HALVES = 40
-"""Twice as many as it takes to find one record of a batch."""
+"""In one cycle; it takes eight to find one record of a batch."""
+_OF_A_RECORD = frozenset({"JSON_PARSER_ERROR"})
+"""Why a call is refused as a whole, though it is one record's fault; others may be, where other calls go through."""
+_OF_THE_CALL = frozenset({"INVALID_FIELD", "INVALID_TYPE", "NOT_FOUND", "UNSUPPORTED_API_VERSION"})
+"""And what no record can be blamed for."""
 _IS_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 _NOT_IN_PICKLIST = frozenset(
     {"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"}
@@ -58,6 +62,7 @@ class Push:
         self._reading = reading
         self._pull = pull
         self._has_asked_anew = False
+        self._has_written = False
         self._halves = _MOST_HALVES
 
     def push(self, polled_at: datetime) -> None:
@@ -143,7 +148,12 @@ class Push:
         records = [
             {"Id": one.ours.salesforce_id, **written(one.values, one.fields, limits)} for one in updates
         ]  # fmt: skip
-        answers = self._answers(self._desk.client.update, records)
+        try:
+            answers = self._desk.client.update("Task", records)
+        except Refused as refused:
+            self._by_halves(self._update_some, updates, updates[0].ours, refused)
+            return
+        self._has_written = True
         with self._desk.database.writing() as session:
             task_syncs.hold(session, self._desk.held)
             for one, answer in zip(updates, answers, strict=True):
@@ -189,46 +199,48 @@ class Push:
             return
         records = [self._record(ours, sent[ours.id]) for ours in begun]
         try:
-            answers = self._answers(self._desk.client.create, records)
-        except (Refused, NeverSent):  # the call as a whole: nothing was written
+            answers = self._desk.client.create("Task", records)
+        except (Refused, NeverSent) as error:  # the call as a whole: nothing was written
             with self._desk.database.writing() as session:
                 task_syncs.hold(session, self._desk.held)
                 for ours in begun:
                     task_links.never_sent(session, ours, ours.sent, ours.not_before)
-            raise
+            if isinstance(error, NeverSent):
+                raise
+            self._by_halves(self._create_some, begun, begun[0], error)
+            return
+        self._has_written = True
         duplicates = self._duplicates(answers)
         with self._desk.database.writing() as session:
             task_syncs.hold(session, self._desk.held)
             for ours, answer in zip(begun, answers, strict=True):
                 self._take_in(session, ours, sent[ours.id], answer, duplicates)
 
-    def _answers(
-        self, write: Callable[[str, Sequence[Record]], list[Written]], records: Sequence[Record]
-    ) -> list[Written]:
-        """What became of each. One record that has the whole call refused is found by halves, and the others go on without it.
+    def _by_halves(
+        self, write: Callable[[Sequence[Any]], None], some: Sequence[Any], first: Ours, refused: Refused
+    ) -> None:
+        """A call was refused as a whole. If one record may have done it, it is found by halves, each noted and written like
+        any batch, and the others go on without it. Raises what it is given where the record is not to blame."""
+        trouble = refused.trouble
+        if trouble.kind is not Kind.PERMANENT or trouble.code in _OF_THE_CALL:
+            raise refused
+        if len(some) == 1:
+            if trouble.code not in _OF_A_RECORD and not self._has_written:
+                raise refused
+            self._complain(first, trouble)
+        elif self._halves <= 0:
+            self.is_waiting = True
+            self.trouble = self.trouble or trouble
+        else:
+            self._halves -= 1
+            middle = len(some) // 2
+            write(some[:middle])
+            write(some[middle:])
 
-        Raises Unavailable, Refused, NeverSent: nothing was written, where it is one of the latter two."""
-        try:
-            return write("Task", records)
-        except Refused as refused:
-            if refused.trouble.kind is not Kind.PERMANENT:
-                raise
-            if len(records) == 1 or self._halves <= 0:
-                return [Written(None, refused.trouble) for _ in records]
-        self._halves -= 2
-        middle = len(records) // 2
-        return [
-            *self._answers(write, records[:middle]), *self._answers_of_the_rest(write, records[middle:])
-        ]  # fmt: skip
-
-    def _answers_of_the_rest(
-        self, write: Callable[[str, Sequence[Record]], list[Written]], records: Sequence[Record]
-    ) -> list[Written]:
-        """The same where something may have been written before: that must not be told as if nothing had."""
-        try:
-            return self._answers(write, records)
-        except (Refused, NeverSent) as error:
-            return [Written(None, error.trouble) for _ in records]
+    def _complain(self, ours: Ours, trouble: Trouble) -> None:
+        with self._desk.database.writing() as session:
+            task_syncs.hold(session, self._desk.held)
+            task_links.complain(session, ours, trouble.code, trouble.detail, is_final=True)
 
     def _record(self, ours: Ours, sent: Values) -> dict[str, Any]:
         made = {
@@ -324,6 +336,9 @@ class Push:
         somebody_elses = {record_id for record_id, owner in owners.items() if owner != mine}
         if somebody_elses:
             self._pull.take_in([one for one in found if one.id[:15] in somebody_elses])
+            with self._desk.database.writing() as session:
+                row = task_syncs.hold(session, self._desk.held)
+                task_syncs.deletions_done(row, (Asks.LOST_HERE,), len(somebody_elses))
         self._delete([one for one in tasks if str(one.salesforce_id)[:15] not in somebody_elses])
 
     def _delete(self, tasks: Sequence[Ours]) -> None:
@@ -332,7 +347,8 @@ class Push:
             answers = self._desk.client.delete([str(one.salesforce_id) for one in batch])
             with self._desk.database.writing() as session:
                 row = task_syncs.hold(session, self._desk.held)
-                task_syncs.deletions_done(row, (Asks.LOST_HERE,), sum(one.id is not None for one in answers))
+                done = sum(self._is_settled(answer) for answer in answers)
+                task_syncs.deletions_done(row, (Asks.LOST_HERE,), done)
                 for ours, answer in zip(batch, answers, strict=True):
                     if answer.id is not None or (
                         answer.trouble is not None and answer.trouble.code in _IS_GONE
@@ -343,6 +359,11 @@ class Push:
                         task_links.not_deleted(session, ours, answer.trouble.code, answer.trouble.detail)
                     else:
                         self._comes_again(session, ours, answer.trouble)
+
+    def _is_settled(self, answer: Written) -> bool:
+        """Whether this deletion is not tried again."""
+        trouble = answer.trouble
+        return trouble is None or trouble.code in _IS_GONE or trouble.kind in _FOR_GOOD
 
     def _refused(self, session: Session, ours: Ours, answer: Written, fields: Sequence[Field]) -> None:
         """One record was not taken: what can be mended is, what time mends waits, the rest is said on the task."""

@@ -1330,6 +1330,20 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.cycle()
         assert bench.task(linked).binned is tasks.Binned.REASSIGNED
 
+    def test_sync_now_is_heard_while_a_look_is_under_way(self, bench, linked):
+        bench.cycle()
+        with bench.database.writing() as session:
+            session.query(TaskSyncRow).update({"due_at": datetime.now(UTC) - timedelta(seconds=1)})
+            [held] = task_syncs.claim(session, bench.runner._process_id, {bench.anna.id})
+        with bench.database.writing() as session:
+            task_syncs.sync_now(session, bench.anna.id)
+        later = datetime.now(UTC) + timedelta(hours=1)
+        with bench.database.writing() as session:
+            task_syncs.release(session, held, {"due_at": later, "look_at": later, "verify_at": later})
+        sync = bench.sync()
+        assert sync.verify_at is None
+        assert max(sync.due_at, sync.look_at) < later
+
     def test_what_is_somebody_elses_by_now_is_not_deleted(self, bench, linked):
         stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         there = bench.task(linked).salesforce_id
@@ -1350,6 +1364,39 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert {bench.task(one).state for one in (poison, linked)} == {State.FAILED}
         assert bench.task(poison).trouble_code == "JSON_PARSER_ERROR"
         assert len(bench.records()) == 10
+
+    def test_a_call_that_no_record_can_be_blamed_for_fails_none(self, bench, linked):
+        made = [bench.add(f"task {number}") for number in range(4)]
+        bench.org.faults.order(Fault.UNKNOWN_FIELD, "composite/sobjects$", method="POST")
+        assert not bench.once()
+        assert {bench.task(one).state for one in made} == {State.WAITING}
+        assert bench.sync().trouble_code == "INVALID_FIELD"
+        assert bench.once()
+        assert len(bench.records()) == 5
+
+    def test_what_is_lost_beside_much_that_was_handed_over_is_asked_about(self, bench, linked):
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        more = [bench.add(f"task {number}") for number in range(29)]
+        assert bench.once()
+        for one in more[:18]:
+            bench.change(bench.task(one).salesforce_id, OwnerId=stranger)
+        for one in more[18:28]:
+            bench.remove(bench.task(one).salesforce_id)
+        assert bench.once()
+        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.LOST_THERE, delete=10, of=30)
+
+    def test_what_is_added_while_disconnected_is_sent_when_connected_again(self, bench, linked):
+        from core.storage.models import ConnectionRow
+
+        with bench.database.writing() as session:
+            row = session.get(ConnectionRow, bench.anna.id)
+            kept = {column.name: getattr(row, column.name) for column in ConnectionRow.__table__.columns}
+            session.delete(row)
+        task_id = bench.add("meanwhile")
+        with bench.database.writing() as session:
+            session.add(ConnectionRow(**kept))
+        assert bench.once()
+        assert bench.is_equal(task_id)
 
     def test_a_create_that_never_left_us_waits_for_nobody(self, bench, linked, monkeypatch):
         from core.salesforce.login import NeverSent

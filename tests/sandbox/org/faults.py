@@ -28,6 +28,7 @@ class Fault(StrEnum):
     DRIP = "an answer that drips"
     POISON = "400 for all because of one"
     """Only calls that hold the word `poison`."""
+    UNKNOWN_FIELD = "400 for a field that is gone"
 
 
 @dataclass
@@ -71,6 +72,8 @@ class Faults:
             return Response("<html><body>Down for maintenance</body></html>", 503, content_type="text/html")
         if struck.fault is Fault.GARBAGE:
             return Response("{nonsense", 200, content_type="application/json")
+        if struck.fault is Fault.UNKNOWN_FIELD:
+            return _error(400, "INVALID_FIELD", "No such column 'X' on sobject of type Task")
         if struck.fault is Fault.POISON and b"poison" in request.get_data():
             return _error(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of date")
         if struck.fault is Fault.BARE_401:
