@@ -1,5 +1,6 @@
 """Tasks, the same here and in the pretend org: what a person does on either side, and what goes wrong between."""
 
+import contextlib
 import time
 from datetime import UTC, date, datetime, timedelta
 
@@ -1386,15 +1387,8 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.LOST_THERE, delete=10, of=30)
 
     def test_what_is_added_while_disconnected_is_sent_when_connected_again(self, bench, linked):
-        from core.storage.models import ConnectionRow
-
-        with bench.database.writing() as session:
-            row = session.get(ConnectionRow, bench.anna.id)
-            kept = {column.name: getattr(row, column.name) for column in ConnectionRow.__table__.columns}
-            session.delete(row)
-        task_id = bench.add("meanwhile")
-        with bench.database.writing() as session:
-            session.add(ConnectionRow(**kept))
+        with without_connection(bench):
+            task_id = bench.add("meanwhile")
         assert bench.once()
         assert bench.is_equal(task_id)
 
@@ -1416,19 +1410,25 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert bench.is_equal(task_id)
 
     def test_what_was_added_before_the_first_connection_stays_here(self, bench):
-        from core.storage.models import ConnectionRow
-
         bench.policy(Name.TASK_SYNC, "both-ways")
-        with bench.database.writing() as session:
-            row = session.get(ConnectionRow, bench.anna.id)
-            kept = {column.name: getattr(row, column.name) for column in ConnectionRow.__table__.columns}
-            session.delete(row)
-        task_id = bench.add("before")
-        with bench.database.writing() as session:
-            session.add(ConnectionRow(**kept))
+        with without_connection(bench):
+            task_id = bench.add("before")
         assert bench.once()
         assert bench.task(task_id).state is State.LOCAL
         assert bench.records() == []
+
+
+@contextlib.contextmanager
+def without_connection(bench):
+    from core.storage.models import ConnectionRow
+
+    with bench.database.writing() as session:
+        row = session.get(ConnectionRow, bench.anna.id)
+        kept = {column.name: getattr(row, column.name) for column in ConnectionRow.__table__.columns}
+        session.delete(row)
+    yield
+    with bench.database.writing() as session:
+        session.add(ConnectionRow(**kept))
 
 
 def raising(error):

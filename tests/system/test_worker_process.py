@@ -68,9 +68,7 @@ def start_worker(installation):
 
 def test_finds_the_address_of_who_is_connected_and_stops_cleanly(connected):
     worker = start_worker(connected)
-    until(
-        lambda: address(connected) == [ADDRESS], seconds=120
-    )  # a first try that fails is repeated after a while
+    until(lambda: address(connected) == [ADDRESS], seconds=120)  # every look is a process of its own
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert "worker stopped" in connected.log()
