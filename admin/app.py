@@ -2,6 +2,7 @@
 
 import sys
 from datetime import timedelta
+from typing import NoReturn
 
 from flask import Flask, Response, abort, render_template, request
 from flask_babel import Babel, get_locale
@@ -27,6 +28,7 @@ from admin import (
     mail_client,
     people,
     policy,
+    probes,
     salesforce,
     senders,
     sign_in,
@@ -79,10 +81,15 @@ def build_app(config: Config | None = None) -> Flask:
         services.database.migrate()
     except DatabaseUnavailable as error:
         logs.database_unavailable(str(error))
+    except ConfigurationError as error:
+        _give_up(error)
     access.set_up(app, services)
-    _set_up_libraries(app, config)
+    # before all libraries: the CSRF page of a POST, say, shows who is signed in, and needs the database for it
+    app.before_request(_look_first)
+    probes.Probes(app, services)
+    talisman = _set_up_libraries(app, config)
     for blueprint in (
-        sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
+        probes.pages, sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
         app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages, tasks.pages, task_sync.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)
@@ -90,9 +97,11 @@ def build_app(config: Config | None = None) -> Flask:
         app.add_template_filter(text)
     app.add_template_global(get_locale)
     app.add_template_global(tasks.reminders, "due_reminders")
-    app.before_request(_look_first)
+    for endpoint in probes.ENDPOINTS:
+        app.view_functions[endpoint] = talisman(force_https=False)(app.view_functions[endpoint])
     app.register_error_handler(HTTPException, _sorry)
     app.register_error_handler(DatabaseUnavailable, _database_away)
+    app.register_error_handler(ConfigurationError, _database_away)
     app.after_request(_keep_private)
     return app
 
@@ -101,18 +110,23 @@ def _config_or_exit() -> Config:
     try:
         return read_config(needs=("BLINDCOPY_SECRET_KEY",))
     except ConfigurationError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(_GUNICORNS_BOOT_ERROR)
+        _give_up(error)
 
 
-def _set_up_libraries(app: Flask, config: Config) -> None:
+def _give_up(error: ConfigurationError) -> NoReturn:
+    print(error, file=sys.stderr)  # noqa: T201
+    sys.exit(_GUNICORNS_BOOT_ERROR)
+
+
+def _set_up_libraries(app: Flask, config: Config) -> Talisman:
     is_https = config.public_url.startswith("https://")
     if is_https:  # somebody else speaks TLS for us, and says whom for
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]  # Flask's documented way
     CSRFProtect(app)
     Bootstrap5(app)
     Babel(app, locale_selector=lambda: request.accept_languages.best_match(LANGUAGES, "en"))
-    Talisman(
+    sign_in.limiter.init_app(app)
+    return Talisman(
         app,
         force_https=is_https,
         session_cookie_secure=is_https,
@@ -121,12 +135,11 @@ def _set_up_libraries(app: Flask, config: Config) -> None:
         frame_options="DENY",
         referrer_policy="same-origin",
     )
-    sign_in.limiter.init_app(app)
 
 
 def _look_first() -> None:
     """What no page could answer for is told at once: a database that is away, and NUL, which no text of ours holds."""
-    if request.endpoint in {"static", "bootstrap.static"}:
+    if request.endpoint in {"static", "bootstrap.static"} | probes.ENDPOINTS:
         return
     access.database().migrate()
     current_user.is_authenticated  # noqa: B018  loads the person, from the database
@@ -138,7 +151,7 @@ def _sorry(error: HTTPException) -> tuple[str, int]:
     return render_template("error.html", error=error), error.code or 500
 
 
-def _database_away(error: DatabaseUnavailable) -> tuple[str, int]:
+def _database_away(error: DatabaseUnavailable | ConfigurationError) -> tuple[str, int]:
     logs.database_unavailable(str(error))
     access.assume_nobody()
     return render_template("database_away.html"), 503

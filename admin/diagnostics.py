@@ -6,8 +6,10 @@ from flask_login import login_required
 
 from admin.access import config, connections, database, me
 from admin.salesforce_forms import Button
+from core.findings import Finding
+from core.health import look_at_installation, look_at_machine
 from core.settings import policy_settings
-from core.setup import Finding, Person, look_at_installation, look_at_salesforce
+from core.setup import Person, look_at_salesforce, look_at_upstream
 from core.storage import connections as stored
 from core.storage import people, settings
 
@@ -36,8 +38,12 @@ def _findings() -> list[Finding]:
             tuple(people.addresses(session, account.id)),
         )
         reserve = policy_settings(settings.policy(session)).api_reserve
-    found = list(look_at_installation(config(), database())) if account.is_admin else []
-    return found + list(look_at_salesforce(connections(), person, reserve))
+    of_the_installation = _of_the_installation() if account.is_admin else []
+    return [*of_the_installation, *look_at_salesforce(connections(), person, reserve)]
+
+
+def _of_the_installation() -> list[Finding]:
+    return [*look_at_installation(database()), *look_at_machine(config()), *look_at_upstream(config())]
 
 
 def _sentence(finding: Finding) -> str:

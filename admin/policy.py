@@ -9,6 +9,7 @@ from admin import salesforce
 from admin.access import admin_required, database, me
 from admin.policy_form import PolicyForm
 from admin.refusals import beside
+from admin.salesforce_forms import Button
 from core import settings as rules
 from core.settings import Name, SettingError
 from core.storage import settings
@@ -30,6 +31,19 @@ def save() -> str | Response:
         settings.lock_policy(session, Name.LOGGING, locked=form.logging_locked.data, actor=me().email)
     flash(_("Saved. The relay follows within two seconds."), "success")
     return redirect(url_for("salesforce.sync_settings"))
+
+
+@pages.post("/policy/own-domains")
+@admin_required
+def confirm_own_domains() -> Response:
+    """The domains that count as internal because people sign in with them are the organisation's own from now on."""
+    if Button().validate_on_submit():
+        with database().writing() as session:
+            derived = settings.policy_for_mail(session).derived_domains
+            if derived:
+                settings.set_policy(session, Name.OWN_DOMAINS, ",".join(derived), actor=me().email)
+                flash(_("Confirmed. Mail within these domains is internal."), "success")
+    return redirect(url_for("salesforce.sync_settings", _anchor="policy"))
 
 
 def _values(form: PolicyForm) -> dict[Name, str]:

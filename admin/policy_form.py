@@ -31,7 +31,7 @@ class PolicyForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
         _l("Own domains"),
         [Length(max=10_000)],
         description=_l(
-            "Mail to these domains only is internal and never logged. Comma-separated; .example.com means it and everything below."
+            "Mail to these domains only is internal and never logged; a gateway takes mail from them. Comma-separated; .example.com means it and everything below."
         ),
     )
     never_log = TextAreaField(

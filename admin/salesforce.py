@@ -70,6 +70,7 @@ def render(
         picked_up = pick_ups.pick_up(session, account.id)
         known = prerequisites(session)
         ignored = sorted(work.ignored(session, account.id))
+        for_mail = settings.policy_for_mail(session)
     bcc_address = in_force[Name.BCC_ADDRESS].value
     if bcc_form is None:
         bcc_form = BccForm(formdata=None, address=bcc_address)
@@ -98,6 +99,8 @@ def render(
         add_form=add_form or AddAddressForm(formdata=None),
         button=Button(formdata=None),
         policy_form=policy_form,
+        has_own_domains=bool(for_mail.own_domains),
+        derived_domains=for_mail.derived_domains,
         task_card=task_card or task_sync.card(),
         addresses=addresses,
         ignored=ignored,

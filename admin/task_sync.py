@@ -276,6 +276,14 @@ def _question(plan: Plan) -> str:
             ngettext("%(num)d change that was made here would be sent.", "%(num)d changes that were made here would be sent.", plan.send)
             if plan.send else _("Nothing that is here would be sent.")
         )  # fmt: skip
+    if plan.asks is Asks.RESTORED:
+        return str(
+            _("The database was restored from a backup. Compared with Salesforce, the sync would bring in %(bring_in)s, pair %(pair)s and delete %(delete)s tasks here.",
+              bring_in=plan.bring_in, pair=plan.pair, delete=plan.delete)
+        ) + " " + str(
+            ngettext("%(num)d change that was made here before the backup would be sent.", "%(num)d changes that were made here before the backup would be sent.", plan.send)
+            if plan.send else _("Nothing that is here would be sent.")
+        )  # fmt: skip
     if plan.asks is Asks.LOST_THERE:
         return str(
             _("%(delete)s of your %(of)s synchronised tasks are gone from Salesforce at once. The sync waits: if that is right, have them deleted here too; if not, restore them in Salesforce first.",

@@ -1,6 +1,7 @@
-"""`python -m core check` and `python -m core migrate`."""
+"""`python -m core check`, `migrate` and `backup`."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -8,10 +9,13 @@ from core.commands import REFUSED, Commands, troubles_as_exit_status
 from core.config import Config, masked_url, read_config
 from core.connections import Connections
 from core.endpoints import SalesforceApp
+from core.findings import Finding, Light
+from core.health import look_at_installation, look_at_machine
 from core.settings import policy_settings
-from core.setup import Finding, Light, Person, look_at_installation, look_at_salesforce
+from core.setup import Person, look_at_salesforce, look_at_upstream
 from core.storage import connections, people, settings
-from core.storage.database import Database
+from core.storage.backup import back_up
+from core.storage.database import Database, DatabaseUnavailable, newest_revision
 
 
 @click.group(cls=Commands, help="Look after the installation.")
@@ -29,6 +33,21 @@ def migrate() -> None:
             database.close()
 
 
+@main.command(help="Copy the SQLite database to PATH while everything runs; for PostgreSQL, say how.")
+@click.argument("path", type=click.Path(path_type=Path))
+def backup(path: Path) -> None:
+    with troubles_as_exit_status():
+        config = read_config()
+        database = Database.of(config)
+        try:
+            size = back_up(database, config.database_url, path)
+        finally:
+            database.close()
+        click.echo(
+            f"{path}: {size} bytes. Journals and BLINDCOPY_SECRET_KEY are not in it: keep the key apart from it, and safe."
+        )
+
+
 @main.command(help="Say which configuration is in force, and look at upstream, database and Salesforce.")
 def check() -> None:
     with troubles_as_exit_status():
@@ -36,12 +55,31 @@ def check() -> None:
         _say_configuration(config)
         database = Database.of(config)
         try:
-            results = [_say(finding) for finding in look_at_installation(config, database)]
-            if results[0]:
+            stored = _look_at_database(database)
+            results = [
+                _say(finding) for finding in (*stored, *look_at_machine(config), *look_at_upstream(config))
+            ]
+            if stored[0].light is Light.GREEN:
                 results += _check_salesforce(config, database)
         finally:
             database.close()
     sys.exit(0 if all(results) else REFUSED)
+
+
+def _look_at_database(database: Database) -> list[Finding]:
+    """A look changes nothing: a schema that is old is said, and brought up to date by `migrate` or by any process."""
+    try:
+        revision = database.revision()
+    except DatabaseUnavailable as error:
+        return [Finding(Light.RED, "database", "%(said)s", {"said": str(error)})]
+    if revision < newest_revision() or revision == "none":
+        return [
+            Finding(
+                Light.RED, "database", "its schema is at revision %(found)s, not %(wanted)s",
+                {"found": revision, "wanted": newest_revision()}, remedy="run `python -m core migrate`",
+            )
+        ]  # fmt: skip
+    return look_at_installation(database)
 
 
 def _check_salesforce(config: Config, database: Database) -> list[bool]:
@@ -71,6 +109,8 @@ def _say_configuration(config: Config) -> None:
         if config.upstream and config.upstream.ca_file
         else "the system's",
         "BLINDCOPY_MONITOR": config.monitor or "off",
+        "BLINDCOPY_WORKER_MONITOR": config.worker_monitor or "off",
+        "BLINDCOPY_JOURNAL_MB": config.journal_bytes >> 20,
         "BLINDCOPY_WEB_HOST": config.web_host,
         "PORT": config.web_port,
         "BLINDCOPY_PUBLIC_URL": config.public_url,
@@ -95,8 +135,7 @@ def _salesforce_lines(app: SalesforceApp | None) -> dict[str, object]:
 
 def _say(finding: Finding) -> bool:
     """One line; whether it is not red."""
-    rest = "".join(f"; {part}" for part in (finding.remedy, finding.path) if part)
-    click.echo(f"{finding.light:<6} {finding.what}: {finding.said}{rest}")
+    click.echo(f"{finding.light:<6} {finding.what}: {finding.advice}")
     return finding.light is not Light.RED
 
 

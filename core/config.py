@@ -32,6 +32,7 @@ from core.endpoints import (
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _SHORTEST_SECRET = 16
+_LARGEST_JOURNAL_MB = 65_536
 _DEFAULT_LISTEN = "submission://127.0.0.1:2587"
 _LISTEN_EXAMPLE = f"write it like {_DEFAULT_LISTEN}, submissions://0.0.0.0:465 or gateway://10.1.0.5:25"
 _UPSTREAM_EXAMPLE = (
@@ -70,6 +71,8 @@ class Config:
     web_host: str
     web_port: int
     salesforce: SalesforceApp | None = None
+    journal_bytes: int = 64 * 1024 * 1024
+    worker_monitor: Place | None = None
 
 
 def read_config(environ: Mapping[str, str] | None = None, *, needs: Iterable[str] = ()) -> Config:
@@ -100,11 +103,13 @@ class _Reader:
             sign_in=self._sign_in(),
             trusted=trusted,
             upstream=self._upstream(listeners),
-            monitor=self._monitor(),
+            monitor=self._monitor("BLINDCOPY_MONITOR", "127.0.0.1:9025"),
             public_url=self._public_url(),
             web_host=self._text("BLINDCOPY_WEB_HOST") or "127.0.0.1",
             web_port=self._web_port(),
             salesforce=self._salesforce(),
+            journal_bytes=self._journal_bytes(),
+            worker_monitor=self._monitor("BLINDCOPY_WORKER_MONITOR", "127.0.0.1:9026"),
         )
         if self._problems:
             raise ConfigurationError(sorted(self._problems))
@@ -318,14 +323,24 @@ class _Reader:
             options.get("token_url", ""), options.get("scope", ""), options.get("client_id") or user
         )
 
-    def _monitor(self) -> Place | None:
-        text = self._text("BLINDCOPY_MONITOR") or "127.0.0.1:9025"
+    def _journal_bytes(self) -> int:
+        name, usual = "BLINDCOPY_JOURNAL_MB", 64
+        text = self._text(name) or str(usual)
+        if not text.isdecimal() or not 1 <= int(text) <= _LARGEST_JOURNAL_MB:
+            self._wrong(
+                name, f"“{text}” is not a number of megabytes; write one from 1 to {_LARGEST_JOURNAL_MB}"
+            )
+            return usual << 20
+        return int(text) << 20
+
+    def _monitor(self, name: str, usual: str) -> Place | None:
+        text = self._text(name) or usual
         if text.lower() == "off":
             return None
         url, port = _split(f"http://{text}")
         is_place = url is not None and not (url.path or url.query or url.fragment or url.username is not None)
         if url is None or port is None or not is_place or not _is_host(url.hostname or ""):
-            self._wrong("BLINDCOPY_MONITOR", f"“{text}” is not a place; write it like 127.0.0.1:9025, or off")
+            self._wrong(name, f"“{text}” is not a place; write it like {usual}, or off")
             return None
         return Place(url.hostname or "", port)
 

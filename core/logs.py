@@ -19,9 +19,6 @@ def to_stderr() -> None:
         stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING
     )
     _log.setLevel(logging.INFO)
-    # what our format does not name is not worked out for every line (13 us a line, 10 without; measured)
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # noqa: SLF001  the documented switch of "Optimization" in the logging guide
     logging.getLogger("mail.log").setLevel(logging.ERROR)
 
 
@@ -110,7 +107,7 @@ def monitor_started(place: str) -> None:
 
 def monitor_unavailable(place: str, cause: str) -> None:
     _log.error(
-        "ALARM cannot answer on BLINDCOPY_MONITOR, mail goes on place=%s cause=%s", place, _quoted(cause)
+        "ALARM cannot answer on BLINDCOPY_MONITOR, work goes on place=%s cause=%s", place, _quoted(cause)
     )
 
 
@@ -118,20 +115,56 @@ def metrics_not_kept(cause: str) -> None:
     _log.error("figures not kept cause=%s", _quoted(cause))
 
 
-def journaled(rows: int) -> None:
-    _log.warning("journaled rows=%d", rows)
+def journal_loaded(rows: int) -> None:
+    _log.info("a journal of the first release was loaded rows=%d", rows)
 
 
-def journal_fed(rows: int) -> None:
-    _log.info("journal fed back rows=%d", rows)
+def journal_late(seconds: float) -> None:
+    _log.warning("the journal's disk is slow: mail goes on, its rows follow late seconds=%.2f", seconds)
 
 
-def journal_full() -> None:
-    _log.error("ALARM the journal is full or cannot be written: mail goes on, its row is lost")
+def journal_unavailable(cause: str) -> None:
+    _log.error("ALARM no journal: mail goes on, and its rows are lost cause=%s", _quoted(cause))
 
 
-def journal_unreadable(name: str) -> None:
-    _log.error("ALARM journal has lines that cannot be read, they are kept aside name=%s", name)
+def journal_back() -> None:
+    _log.info("the journal takes rows again")
+
+
+def row_lost(mail_id: str, cause: str) -> None:
+    _log.error("ALARM the row of a mail is lost id=%s cause=%s", mail_id, _quoted(cause))
+
+
+def journal_unreadable(cause: str) -> None:
+    _log.error("ALARM a journal cannot be read cause=%s", _quoted(cause))
+
+
+def journal_entry_unreadable(name: str, cause: str) -> None:
+    _log.error(
+        "ALARM an entry of a journal makes no sense and is left out name=%s cause=%s", name, _quoted(cause)
+    )
+
+
+def journal_torn(name: str) -> None:
+    _log.warning("the last entry of a journal was not written to its end name=%s", name)
+
+
+def journal_damaged(name: str) -> None:
+    _log.error("ALARM a journal was damaged: what was whole is loaded, the file is kept aside name=%s", name)
+
+
+def marker_not_kept(cause: str) -> None:
+    _log.error("the state directory takes no marker cause=%s", _quoted(cause))
+
+
+def state_directory_taken_over(path: str) -> None:
+    _log.warning("the state directory was another database's, and is this one's now path=%s", path)
+
+
+def database_was_restored() -> None:
+    _log.warning(
+        "the database was restored from a backup: waiting mails are looked up before they are written, and task syncs ask first"
+    )
 
 
 def settings_from_snapshot(revision: int) -> None:

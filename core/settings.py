@@ -199,7 +199,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """What applies to everybody's mail."""
+    """What applies to everybody's mail.
+
+    `own_domains` are those that an admin has named: they decide who may send by a gateway. As long as none is named,
+    `derived_domains`, those of the persons' sign-in addresses, decide what is internal, and nothing else."""
 
     own_domains: tuple[str, ...] = ()
     never_log: tuple[str, ...] = ()
@@ -213,6 +216,12 @@ class PolicySettings:
     sync_interval: int = 60
     first_sync_hours: int = 24
     api_share: int = 30
+    derived_domains: tuple[str, ...] = ()
+
+    @property
+    def internal_domains(self) -> tuple[str, ...]:
+        """Mail to these domains only is internal."""
+        return self.own_domains or self.derived_domains
 
 
 def _one_of(*values: str) -> Callable[[str], str]:

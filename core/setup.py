@@ -4,13 +4,13 @@ Each finding is a line of its own: green, yellow (it works, and could do more) o
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 
 from core.config import Config
 from core.connections import Connections
 from core.endpoints import Upstream
+from core.findings import Finding, Light, facts
 from core.mail_log import KEY_FIELD
 from core.salesforce.client import Client, Record
 from core.salesforce.email_to_salesforce import Outcome, look_up, senders_that_salesforce_lacks
@@ -19,7 +19,6 @@ from core.salesforce.login import Unavailable as SalesforceUnavailable
 from core.salesforce.troubles import Kind, Mender, Trouble
 from core.smtp import Connected, RefusesUs, Route, Unavailable
 from core.storage.connections import Connection
-from core.storage.database import Database, DatabaseUnavailable, newest_revision
 
 _CLOCKS_MAY_DIFFER = timedelta(minutes=2)
 _TASK_FIELDS = (
@@ -53,31 +52,6 @@ _KEY_PATH = (
 _USAGE = "Salesforce: Setup → Company Information → API Requests, Last 24 Hours"
 
 
-class Light(StrEnum):
-    """How a line stands."""
-
-    GREEN = "green"
-    YELLOW = "yellow"
-    RED = "red"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: `sentence` with its `parts` is what was found; `remedy` what to do, `path` where."""
-
-    light: Light
-    what: str
-    sentence: str
-    parts: Mapping[str, str | int] = field(default_factory=dict)
-    remedy: str = ""
-    path: str = ""
-
-    @property
-    def said(self) -> str:
-        """The sentence in English."""
-        return self.sentence % self.parts if self.parts else self.sentence
-
-
 @dataclass(frozen=True)
 class Person:
     """Whose Salesforce is looked at: the connection, and the acceptable addresses."""
@@ -87,9 +61,8 @@ class Person:
     addresses: tuple[str, ...]
 
 
-def look_at_installation(config: Config, database: Database) -> Iterator[Finding]:
-    """Database and upstream."""
-    yield _database(database)
+def look_at_upstream(config: Config) -> Iterator[Finding]:
+    """Whether the mail provider can be reached, and takes us."""
     if config.upstream is not None:
         yield from _upstream(config.upstream, config.hostname)
 
@@ -125,43 +98,25 @@ def look_at_salesforce(connections: Connections | None, person: Person, reserve:
         yield _trouble("connection", error.trouble, _CONNECTIONS)
 
 
-def _database(database: Database) -> Finding:
-    try:
-        revision = database.revision()
-    except DatabaseUnavailable as error:
-        return _line(Light.RED, "database", str(error))
-    if revision != "none" and revision > newest_revision():
-        return Finding(
-            Light.RED, "database", "its schema, revision %(found)s, is newer than this code", {"found": revision},
-            remedy="update Blindcopy",
-        )  # fmt: skip
-    if revision != newest_revision():
-        return Finding(
-            Light.RED, "database", "its schema is at revision %(found)s, not %(wanted)s",
-            {"found": revision, "wanted": newest_revision()}, remedy="run `python -m core migrate`",
-        )  # fmt: skip
-    return Finding(Light.GREEN, "database", "answers, schema revision %(found)s", {"found": revision})
-
-
 def _upstream(upstream: Upstream, hostname: str) -> Iterator[Finding]:
     try:
         connected = asyncio.run(_connect(upstream, hostname))
     except OSError as error:
-        yield _line(Light.RED, "upstream", f"the file of BLINDCOPY_UPSTREAM_CA_FILE cannot be used: {error}")
+        yield facts(Light.RED, "upstream", f"the file of BLINDCOPY_UPSTREAM_CA_FILE cannot be used: {error}")
         return
     except (Unavailable, RefusesUs) as error:
-        yield _line(
+        yield facts(
             Light.RED, "upstream", f"{upstream}: {error}", "look at BLINDCOPY_UPSTREAM and at the provider"
         )
         return
     offers = " ".join(sorted(name.upper() for name in connected.extensions)) or "nothing"
-    yield _line(Light.GREEN, "upstream", f"{upstream} answers and offers {offers}")
+    yield facts(Light.GREEN, "upstream", f"{upstream} answers and offers {offers}")
     if connected.tls_version is not None:
-        yield _line(
+        yield facts(
             Light.GREEN, "upstream", f"{connected.tls_version}, certificate {_certificate(connected)}"
         )
     if upstream.user is not None:
-        yield _line(Light.GREEN, "upstream", f"takes the credentials of {upstream.user}")
+        yield facts(Light.GREEN, "upstream", f"takes the credentials of {upstream.user}")
 
 
 async def _connect(upstream: Upstream, hostname: str) -> Connected:
@@ -348,8 +303,3 @@ def _trouble(what: str, found: Trouble | None, path: str) -> Finding:
         )
     light = Light.YELLOW if found.mender is Mender.TIME else Light.RED
     return Finding(light, what, "%(cause)s", {"cause": found.cause}, remedy=found.remedy, path=path)
-
-
-def _line(light: Light, what: str, said: str, remedy: str = "") -> Finding:
-    """A line of facts, with nothing in it to translate."""
-    return Finding(light, what, "%(said)s", {"said": said}, remedy=remedy)

@@ -113,6 +113,8 @@ class Ours:
     is_keyed: bool = False
     """Whether that create carried the key."""
     not_before: datetime | None = None
+    sent_since: datetime | None = None
+    """After a restore: from when on the record may have been made; else it was begun shortly before `not_before`."""
     binned_at: datetime | None = None
     binned: str | None = None
     bin_stamp: datetime | None = None

@@ -17,15 +17,14 @@ from core.endpoints import Listener, Upstream
 from core.offloop import off_loop
 from core.secrets import Box
 from core.smtp import Route, server_context
-from core.storage.beats import Condition
+from core.state import StateDirectory
 from core.storage.database import Database, DatabaseUnavailable
 from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
-from relay.journal import Journal
-from relay.logbook import Logbook
+from relay.health import Health
+from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
-from relay.observed import observed
 from relay.pool import Pool
 from relay.server import Server
 from relay.snapshot import Snapshot
@@ -55,27 +54,28 @@ async def _run(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = StateDirectory(config.state_dir)
+    _make(state)
     process_id = new_mail_id()
     box = Box(config.secret_keys)
-    database = Database(config.database_url, box)
+    database = Database(config.database_url, box, state, uses_state=True)
     await _migrate(database)
     snapshot = Snapshot(database, config.state_dir, box, process_id)
     await snapshot.start()
     meters = Meters(config.state_dir, process_id)
-    journal = Journal(config.state_dir, process_id, box)
     entrances = _entrances(config)
     pool = Pool(_route(upstream, config.hostname))
-    pulse = Pulse(database, snapshot, process_id, lambda: Condition(pool.trouble, journal.length()))
-    await pulse.start()
-    logbook = Logbook(database, journal, meters.note)
+    logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, count=meters.note))
+    health = Health(config, database, server, pool, logbook, snapshot)
+    pulse = Pulse(database, snapshot, process_id, health.condition)
+    await pulse.start()
     await _learn(pool)
     bound = await _listen(server, entrances)
     await _refuse_circles(upstream, bound)
     await pulse.start(tuple(str(listener) for listener in bound))
     logs.relay_started(config.hostname, str(upstream))
-    monitor = observed(server, pool, journal, snapshot, meters)
+    monitor = health.monitor(meters)
     if config.monitor is not None:
         monitor.start(config.monitor)
     for listener in bound:
@@ -97,6 +97,14 @@ async def _run(config: Config) -> None:
     meters.stop()
     database.close()
     logs.relay_stopped(unfinished)
+
+
+def _make(state: StateDirectory) -> None:
+    """A state directory that cannot be made stops no mail; what is wrong with it is shown."""
+    try:
+        state.make()
+    except OSError as error:
+        logs.journal_unavailable(f"the state directory {state.path} cannot be made: {error.strerror}")
 
 
 async def _keep(meters: Meters) -> None:

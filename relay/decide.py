@@ -97,6 +97,6 @@ def _is_internal(recipient: str, policy: PolicySettings) -> bool:
     """Of our own house, on the never-log list, or a name without a domain, which only our own house can have."""
     return (
         not domain_of(recipient)
-        or matches(recipient, policy.own_domains)
+        or matches(recipient, policy.internal_domains)
         or matches(recipient, policy.never_log)
     )

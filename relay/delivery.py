@@ -12,26 +12,24 @@ from typing import TypeVar
 
 from core import logs
 from core.addresses import address_key
+from core.entries import UnknownSender, Void
 from core.mail import NEVER_MEANT_TO_BE_LOGGED, Copy, Decision, Reason, Row, State
 from core.people import People, Person
-from core.storage.logbook import UnknownSender
 from core.subject import readable_subject
 from relay import replies
 from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, Plan, decide
 from relay.limits import FailedSignIns, Pace, Sessions
 from relay.link import UpstreamLost
-from relay.logbook import EarlierAnswer, HandedOver, Logbook
+from relay.logbook import Logbook, Written
 from relay.message import Message, read_message, recipient_key
 from relay.meters import MailSeen
 from relay.pool import Pool
 from relay.replies import Reply, is_our_fault
-from relay.snapshot import Snapshot
+from relay.snapshot import EarlierAnswer, Snapshot
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
 Awaited = TypeVar("Awaited")
-_SECONDS_AN_ANSWER_IS_NEW = 0.1
-"""A row that was handed over longer ago is handed over again before the dot: its client may have tried twice meanwhile."""
 MOST_OF_A_BODY = 256 * 1024
 """Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference, EmailMessage)."""
 MOST_HOPS = 100
@@ -124,8 +122,8 @@ class Delivery:
         self._text = bytearray()
         self._room_for_text = 0
         self._fingerprint = b""
-        self._opened: HandedOver | None = None
-        self._opened_at = 0.0
+        self._begun_row: Written | None = None
+        self._is_begun = False
 
     @property
     def has_read_all(self) -> bool:
@@ -317,12 +315,16 @@ class Delivery:
 
     async def _finish(self, last: bytes) -> Delivered:
         """From here on nothing depends on the client, and nothing is tried twice."""
-        if self._opened is None or time.monotonic() - self._opened_at > _SECONDS_AN_ANSWER_IS_NEW:
+        if not self._fingerprint:
             self._open_row()
-        if self._opened is not None:
-            earlier = await self._relay.logbook.written_unless_answered(self._opened)
-            if earlier is not None:
-                return self._repeated(earlier)
+        earlier = self._relay.snapshot.earlier_answer(
+            self._fingerprint
+        )  # it may have come while the upstream spoke
+        if earlier is not None:
+            if self._begun_row is not None:
+                self._relay.logbook.note(Void(self._id))
+            return self._repeated(earlier)
+        self._is_begun = await self._relay.logbook.wait(self._begun_row)
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
         try:
@@ -343,10 +345,10 @@ class Delivery:
         """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole is
         recognised by its bytes at once, and is written down while the upstream says what it thinks of copy and data."""
         self._fingerprint = _digest_of([*self._envelope_parts(), self._digest.digest()])
-        if self._person is not None:
+        is_repeated = self._relay.snapshot.earlier_answer(self._fingerprint) is not None
+        if self._person is not None and not is_repeated:
             pending = self._row(self._person, State.PENDING, with_text=True)
-            self._opened = self._relay.logbook.hand_over(pending, self._fingerprint)
-            self._opened_at = time.monotonic()
+            self._begun_row = self._relay.logbook.begin(pending)
 
     def _repeated(self, earlier: EarlierAnswer) -> Delivered:
         code, _, text = earlier.reply.partition(" ")
@@ -389,9 +391,8 @@ class Delivery:
         key = self._copy_refusal_key() if refused_with_copy or broken_by_copy else None
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
-        lacks_text = self._opened is None or not self._opened.is_in_database
-        row = self._row(self._person, state, self._kept(verdict), key, with_text=lacks_text)
-        await self._relay.logbook.write(row)
+        row = self._row(self._person, state, self._kept(verdict), key, with_text=not self._is_begun)
+        await self._relay.logbook.end(row)
 
     async def _for_others(self, what: Awaitable[Awaited]) -> Awaited:
         """Wait for the client or the upstream: time that is not ours."""

@@ -1,244 +1,361 @@
-"""Writes the logbook: rows in group commits, off the event loop, within bounds that no mail waits longer than.
+"""The relay's record of its mails: journal first, off the event loop, within bounds that no mail waits longer than.
 
-What the database does not take in time goes to the journal, and the mail goes on."""
+Entries are written to this relay's journal by one thread, all that wait in one go, with one sync for all that ask for it;
+another thread loads them into the database. What was begun is on the disk before its dot is sent, what ended is written,
+and so survives the end of this process, before the client hears of it. A slow disk makes entries late, not lost: a mail
+waits for it 250 ms at most. A row is lost only if the journal takes nothing, and each is counted and named."""
 
 import asyncio
+import contextlib
+import queue
+import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from core import logs
+from core.config import ConfigurationError
+from core.entries import Begun, Ended, Entry, to_bytes
+from core.journal import Append, InUse, Journal, JournalFull, NotAJournal, journals
 from core.mail import Row
-from core.storage import logbook as storage
-from core.storage import rows
-from core.storage.database import Database, DatabaseUnavailable, Session
-from core.storage.logbook import UnknownSender
-from core.storage.people import app_passwords_used
-from relay.batches import Batches, TooMany
-from relay.journal import Entry, Journal, JournalFull, LostReply
-from relay.meters import CommitSeen
+from core.secrets import Box
+from core.storage.database import Database, DatabaseUnavailable
+from core.storage.loading import Loader, Orphans, finish
+from relay.meters import CommitSeen, RowLost, RowsLoaded
 
-SECONDS_FOR_THE_DATABASE = 0.25
 SECONDS_FOR_THE_JOURNAL = 0.25
-LOST_REPLIES_COUNT_FOR = timedelta(minutes=15)
-_SECONDS_AFTER_A_FAILURE = 1.0
-_SECONDS_TO_STOP = 5.0
+_SECONDS_TO_GATHER = 0.05
+"""So long the loader lets finished mails come together, once there is one."""
+_SECONDS_BETWEEN_LOADS = 1.0
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_UNTIL_SYNCED = 0.1
+_SECONDS_TO_LOAD_AT_THE_END = 10.0
+_LARGEST_BATCH = 500
+_MOST_WAITING = 20_000
+_AN_END = 2048
+"""Bytes that the end of a mail may add to what its beginning holds: the upstream's replies, most of them under 100."""
+
+Count = Callable[[CommitSeen | RowLost | RowsLoaded], None]
+Written = asyncio.Future[None]
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """An app password was used."""
-
-    app_password_id: int
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """Write this row, unless a mail of this fingerprint was accepted without the client hearing it."""
-
-    row: Row
-    fingerprint: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyDelivered:
-    """The client has heard the repeated 250."""
-
-    mail_id: str
-
-
-Errand = Entry | Used | Unanswered | ReplyDelivered
-
-
-@dataclass(frozen=True, slots=True)
-class EarlierAnswer:
-    """A mail that was accepted before, and what the upstream said to it."""
-
-    mail_id: str
-    reply: str
-
-
-FutureAnswer = asyncio.Future[EarlierAnswer | None]
+def _count_nothing(seen: CommitSeen | RowLost | RowsLoaded) -> None:
+    """For a logbook that nothing measures."""
 
 
 @dataclass(slots=True)
-class HandedOver:
-    """A row on its way to the database; whether it has come there is known when it was waited for."""
+class _Waiting:
+    entry: Entry
+    is_durable: bool
+    answer: Written | None
+    patience: asyncio.TimerHandle | None
 
-    row: Row
-    answer: FutureAnswer | None
-    is_in_database: bool = False
 
+@dataclass(frozen=True)
+class JournalOptions:
+    """Where journals lie, and how large a new one is made."""
 
-def _count_nothing(seen: CommitSeen) -> None:
-    """For a logbook that nobody measures."""
+    directory: Path
+    size: int
+    box: Box
 
 
 class Logbook:
-    """The logbook as the relay writes it."""
+    """Writes down what happens to each mail, and sees to it that the database has it soon."""
 
-    def __init__(
-        self, database: Database, journal: Journal, count: Callable[[CommitSeen], None] = _count_nothing
-    ) -> None:
+    def __init__(self, database: Database, options: JournalOptions, count: Count = _count_nothing) -> None:
         self._database = database
+        self._options = options
         self._count = count
-        self._journal = journal
-        self._in_database: Batches[Errand, EarlierAnswer | None] = Batches(
-            "logbook", self._apply, self._feed_back
-        )
-        self._in_journal: Batches[Entry, None] = Batches("journal", journal.append)
-        self._failed_at = float("-inf")
-        self._errands: set[asyncio.Task[object]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._journal: Journal | None = None
+        self._loaders: list[tuple[Journal, Loader]] = []
+        """The journal in use, behind those that were in use before and are not loaded yet."""
+        self._orphans = Orphans(database, options.directory, options.box, self._note_lost)
+        self._trouble: str | None = None
+        self._is_full = False
+        self._lost = 0
+        self._busy_since: float | None = None
+        self._has_news = threading.Event()
+        self._is_stopping = threading.Event()
+        self._writer = threading.Thread(target=self._write_on, name="journal", daemon=True)
+        self._loader = threading.Thread(target=self._load_on, name="loader", daemon=True)
+        self._writer.start()
+        self._loader.start()
 
-    async def write(self, entry: Entry) -> None:
-        """The entry is on disk, in the database or the journal, when this returns; or that is alarming and logged."""
-        await self._within_bounds(entry, entry)
+    # -- for the event loop
 
-    async def write_unless_answered(self, row: Row, fingerprint: bytes) -> EarlierAnswer | None:
-        """The same for a row, unless this very mail was accepted before and the client has not heard it."""
-        return await self.written_unless_answered(self.hand_over(row, fingerprint))
+    def begin(self, row: Row) -> Written | None:
+        """Begin to write down a mail whose dot is about to be sent; `wait` for it before the dot. None: it is not to be had."""
+        return self._submit(Begun(row), is_durable=True)
 
-    def hand_over(self, row: Row, fingerprint: bytes) -> HandedOver:
-        """Begin with that, while something else is done."""
-        return HandedOver(row, self._hand_over(Unanswered(row, fingerprint)))
+    async def end(self, row: Row) -> None:
+        """The mail came to this end: written when this returns, or late, or lost and counted."""
+        await self.wait(self._submit(Ended(row), is_durable=False))
 
-    async def written_unless_answered(self, handed_over: HandedOver) -> EarlierAnswer | None:
-        """Wait for the end of what was begun."""
-        earlier = await self._answer(handed_over.answer, handed_over.row)
-        answer = handed_over.answer
-        handed_over.is_in_database = answer is not None and answer.done() and answer.exception() is None
-        return earlier
+    async def wait(self, written: Written | None) -> bool:
+        """Whether it was written in time; what is late is written all the same."""
+        if written is None:
+            return False
+        try:
+            await written
+        except (TimeoutError, JournalFull, OSError):
+            return False
+        return True
 
     def note(self, entry: Entry) -> None:
-        """The same, with nobody waiting."""
-        self._run(self._within_bounds(entry, entry))
+        """Write this down, with nothing waiting for it."""
+        if self._queue.qsize() < _MOST_WAITING:
+            self._queue.put(_Waiting(entry, is_durable=False, answer=None, patience=None))
 
-    def note_if_possible(self, errand: Used | ReplyDelivered) -> None:
-        """What may be forgotten if the database is away."""
-        self._run(self._within_bounds(errand, None))
+    @property
+    def trouble(self) -> str | None:
+        """Why rows are lost just now, in one sentence; None: they are not."""
+        return self._trouble
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """A sentence for each journal of a relay that is gone which cannot be read."""
+        return self._orphans.unreadable
+
+    @property
+    def rows_lost(self) -> int:
+        """Since this relay was started."""
+        return self._lost
+
+    def waiting_bytes(self) -> int:
+        """How much the database does not have yet; from any thread."""
+        return sum(journal.waiting_bytes for journal, _ in list(self._loaders))
 
     async def stop(self) -> None:
-        """Write what waits, then let go."""
-        if self._errands:
-            await asyncio.wait(self._errands, timeout=_SECONDS_TO_STOP)
-        await self._in_database.stop(_SECONDS_TO_STOP)
-        await self._in_journal.stop(_SECONDS_TO_STOP)
-        self._journal.close()
+        """Write what waits, load what can be loaded in ten seconds; the rest stays for the next start."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._writer.join, _SECONDS_TO_LOAD_AT_THE_END)
+        self._is_stopping.set()
+        self._has_news.set()
+        await asyncio.to_thread(self._loader.join, _SECONDS_TO_LOAD_AT_THE_END + 1)
 
-    async def _within_bounds(self, errand: Errand, in_journal: Entry | None) -> EarlierAnswer | None:
-        return await self._answer(self._hand_over(errand), in_journal)
-
-    def _hand_over(self, errand: Errand) -> FutureAnswer | None:
-        """To the database; None where that would be in vain."""
-        if self._is_stalled():
+    def _submit(self, entry: Entry, *, is_durable: bool) -> Written | None:
+        if self._queue.qsize() >= _MOST_WAITING:
+            self._lose(entry, "too much waits for the journal's disk")
             return None
+        answer: Written = self._loop.create_future()
+        since = self._busy_since
+        is_stuck = since is not None and time.monotonic() - since > SECONDS_FOR_THE_JOURNAL
+        patience = self._loop.call_later(0 if is_stuck else SECONDS_FOR_THE_JOURNAL, _give_up, answer)
+        self._queue.put(_Waiting(entry, is_durable, answer, patience))
+        return answer
+
+    # -- the writer's thread
+
+    def _write_on(self) -> None:
+        is_unsynced, looked_at = False, float("-inf")
+        while True:
+            if time.monotonic() - looked_at > _SECONDS_BETWEEN_LOADS:
+                self._have_a_journal()
+                looked_at = time.monotonic()
+            batch, is_last = self._next_batch(
+                _SECONDS_UNTIL_SYNCED if is_unsynced else _SECONDS_BETWEEN_LOADS
+            )
+            if batch:
+                is_unsynced = self._write(batch) or (is_unsynced and not any(one.is_durable for one in batch))
+            elif is_unsynced:
+                self._sync()
+                is_unsynced = False
+            if is_last:
+                self._sync()
+                return
+
+    def _next_batch(self, seconds: float) -> tuple[list[_Waiting], bool]:
+        batch: list[_Waiting] = []
         try:
-            return self._in_database.submit(errand, SECONDS_FOR_THE_DATABASE)
-        except TooMany:
-            return None
+            waiting = self._queue.get(timeout=seconds)
+            while waiting is not None:
+                batch.append(waiting)
+                if len(batch) >= _LARGEST_BATCH:
+                    return batch, False
+                waiting = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, False
+        return batch, True
 
-    async def _answer(self, answer: FutureAnswer | None, in_journal: Entry | None) -> EarlierAnswer | None:
-        """The database's; what it does not take in time goes to the journal."""
-        if answer is not None:
-            try:
-                return await answer
-            except TimeoutError:
-                pass
-            except DatabaseUnavailable as error:
-                self._failed_at = time.monotonic()
-                logs.database_unavailable(str(error))
-            except Exception:  # noqa: BLE001  whatever the database says to a row, the mail goes on
-                logs.failed_unexpectedly("the logbook")
-        if in_journal is not None:
-            await self._to_journal(in_journal)
+    def _write(self, batch: Sequence[_Waiting]) -> bool:
+        """Write them, then sync for those that ask; whether something was written that is not synced."""
+        self._busy_since = began = time.monotonic()
+        journal = self._journal
+        if journal is None:
+            results: list[Exception | None] = [OSError(self._trouble or "there is no journal")] * len(batch)
+        else:
+            results = journal.append([_to_append(waiting.entry) for waiting in batch])
+        for waiting, result in zip(batch, results, strict=True):
+            if result is not None:
+                self._note_refusal(waiting, result)
+            elif not waiting.is_durable:
+                self._answer(waiting, None)
+        durable = [
+            one for one, result in zip(batch, results, strict=True) if one.is_durable and result is None
+        ]
+        error = self._sync() if durable else None
+        for waiting in durable:
+            self._answer(waiting, error)
+        self._has_news.set()
+        self._busy_since = None
+        seconds = time.monotonic() - began
+        self._count(CommitSeen(seconds))
+        if seconds > SECONDS_FOR_THE_JOURNAL:
+            logs.journal_late(seconds)
+        if durable and error is None and all(result is None for result in results):
+            self._is_well_again()
+        return None in results and not durable
+
+    def _sync(self) -> OSError | None:
+        try:
+            if self._journal is not None:
+                self._journal.sync()
+        except OSError as error:
+            self._note_trouble(f"the journal's disk cannot be written: {error}")
+            return error
         return None
 
-    def _run(self, errand: Coroutine[None, None, object]) -> None:
-        task = asyncio.ensure_future(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+    def _note_refusal(self, waiting: _Waiting, result: Exception) -> None:
+        self._is_full = is_full = isinstance(result, JournalFull)
+        self._note_trouble(
+            "the journal is full: the database has not taken what is in it; look at the database, or set BLINDCOPY_JOURNAL_MB higher"
+            if is_full
+            else f"the journal cannot be written: {result}"
+        )
+        self._lose(waiting.entry, "the journal is full" if is_full else str(result))
+        self._answer(waiting, result)
 
-    async def _to_journal(self, entry: Entry) -> None:
+    def _lose(self, entry: Entry, cause: str) -> None:
+        """A mail is lost to the record if its end is; its beginning alone has a second chance with its end."""
+        if isinstance(entry, Ended):
+            self._note_lost(entry.row.id, cause)
+
+    def _note_lost(self, mail_id: str, cause: str) -> None:
+        self._lost += 1
+        self._count(RowLost())
+        logs.row_lost(mail_id, cause)
+
+    def _note_trouble(self, cause: str) -> None:
+        if self._trouble != cause:
+            logs.journal_unavailable(cause)
+        self._trouble = cause
+
+    def _is_well_again(self) -> None:
+        if self._trouble is not None:
+            self._trouble, self._is_full = None, False
+            logs.journal_back()
+
+    def _answer(self, waiting: _Waiting, error: Exception | None) -> None:
+        if waiting.answer is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
+                self._loop.call_soon_threadsafe(_settle, waiting, error)
+
+    def _have_a_journal(self) -> None:
+        """Take one, or another one in the place of one that was removed under us."""
+        if self._journal is not None and self._journal.is_in_place():
+            if self._is_full and self._journal.is_roomy():
+                self._is_well_again()
+            return
         try:
-            await self._in_journal.submit(entry, SECONDS_FOR_THE_JOURNAL)
-        except (TimeoutError, JournalFull, TooMany):
-            logs.journal_full()
-        except Exception:  # noqa: BLE001  nor may anything else stop it
-            logs.failed_unexpectedly("the journal")
+            journal = self._free_journal() or Journal.made(
+                self._options.directory, self._options.size, self._options.box
+            )
+        except OSError as error:
+            if self._journal is None:
+                self._note_trouble(
+                    f"no journal can be made in {self._options.directory}: {error.strerror or error}"
+                )
+            return
+        self._journal = journal
+        self._loaders = [*self._loaders, (journal, Loader(self._database, journal, self._note_lost))]
+        self._is_well_again()
 
-    def _is_stalled(self) -> bool:
-        """Whether waiting for the database would be in vain: it hangs, or has just failed."""
-        just_failed = time.monotonic() - self._failed_at < _SECONDS_AFTER_A_FAILURE
-        return just_failed or self._in_database.busy_seconds() > SECONDS_FOR_THE_DATABASE
+    def _free_journal(self) -> Journal | None:
+        """One that a relay which is gone has left, of the size that we want: on a full disk it is the only one to be had."""
+        self._options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in journals(self._options.directory):
+            try:
+                journal = Journal.opened(path, self._options.box)
+            except (InUse, NotAJournal, OSError):
+                continue
+            if journal.size == self._options.size and not journal.is_damaged:
+                return journal
+            journal.close()
+        return None
 
-    def _apply(self, errands: Sequence[Errand]) -> Sequence[EarlierAnswer | None]:
-        """One transaction for all rows, then one for what is rare; runs on the logbook's thread.
+    # -- the loader's thread
 
-        Rows can be written again, and a lost reply is noted in its row; counts, which cannot, come last."""
-        rare = [errand for errand in errands if not isinstance(errand, Row | Unanswered)]
-        answers = self._write_rows(errands) if len(rare) < len(errands) else [None] * len(errands)
-        if rare:
-            with self._database.writing() as session:
-                _apply_rare(session, rare)
-        return answers
+    def _load_on(self) -> None:
+        looked_at = float("-inf")
+        ends_at = None
+        while True:
+            self._has_news.wait(_SECONDS_BETWEEN_LOADS)
+            self._has_news.clear()
+            if self._is_stopping.is_set():
+                ends_at = ends_at or time.monotonic() + _SECONDS_TO_LOAD_AT_THE_END
+            else:
+                self._is_stopping.wait(_SECONDS_TO_GATHER)
+            try:
+                self._database.migrate()
+                self._load(ends_at)
+                if ends_at is None and time.monotonic() - looked_at > _SECONDS_BETWEEN_LOOKS:
+                    self._orphans.load()
+                    looked_at = time.monotonic()
+            except (DatabaseUnavailable, ConfigurationError) as error:
+                logs.database_unavailable(str(error))
+                self._is_stopping.wait(_SECONDS_BETWEEN_LOADS)
+            except Exception:  # noqa: BLE001  an odd entry must not end the loading
+                logs.failed_unexpectedly("loading the journal")
+                self._is_stopping.wait(_SECONDS_BETWEEN_LOADS)
+            if ends_at is not None and (not self.waiting_bytes() or time.monotonic() > ends_at):
+                self._let_go()
+                return
 
-    def _write_rows(self, errands: Sequence[Errand]) -> Sequence[EarlierAnswer | None]:
-        began = time.monotonic()
-        asks = any(isinstance(errand, Unanswered) for errand in errands)
-        with rows.writing(self._database) as book:
-            known = book.lost_replies(datetime.now(UTC) - LOST_REPLIES_COUNT_FOR) if asks else {}
-            book.write([row for errand in errands if (row := _row_to_write(errand, known)) is not None])
-        self._count(CommitSeen(len(errands), time.monotonic() - began))
-        return [
-            EarlierAnswer(*known[errand.fingerprint])
-            if isinstance(errand, Unanswered) and errand.fingerprint in known
-            else None
-            for errand in errands
-        ]
+    def _load(self, ends_at: float | None) -> None:
+        for journal, loader in list(self._loaders):
+            while (loaded := loader.load()) and (ends_at is None or time.monotonic() < ends_at):
+                self._count(RowsLoaded(loaded))
+            if loader.is_done and journal is not self._journal:
+                self._loaders = [pair for pair in self._loaders if pair[0] is not journal]
+                journal.close()
 
-    def _feed_back(self) -> None:
-        """Runs on the logbook's thread, between batches."""
-        try:
-            self._journal.feed(self._take_back)
-        except DatabaseUnavailable as error:
-            logs.database_unavailable(str(error))
-        except Exception:  # noqa: BLE001  a journal that cannot be fed must not stop the logbook
-            logs.failed_unexpectedly("feeding the journal back")
-
-    def _take_back(self, entries: Sequence[Entry]) -> None:
-        """One entry that the database will never take does not hold up the others."""
-        try:
-            self._apply(entries)
-        except DatabaseUnavailable:
-            raise
-        except Exception:  # noqa: BLE001  which one it was is found out one by one
-            for entry in entries:
-                self._take_back_alone(entry)
-
-    def _take_back_alone(self, entry: Entry) -> None:
-        try:
-            self._apply([entry])
-        except DatabaseUnavailable:
-            raise
-        except Exception:  # noqa: BLE001  told, with its trace, and given up
-            logs.failed_unexpectedly("taking an entry of the journal back")
-
-
-def _apply_rare(session: Session, errands: Sequence[Errand]) -> None:
-    storage.count_unknown(session, [errand for errand in errands if isinstance(errand, UnknownSender)])
-    app_passwords_used(
-        session, {errand.app_password_id: errand.time for errand in errands if isinstance(errand, Used)}
-    )
-    for errand in errands:
-        if isinstance(errand, LostReply):
-            storage.note_lost_reply(session, errand.mail_id, errand.fingerprint)
-        elif isinstance(errand, ReplyDelivered):
-            storage.reply_delivered(session, errand.mail_id)
+    def _let_go(self) -> None:
+        for journal, loader in self._loaders:
+            try:
+                if loader.is_done and journal.is_in_place():
+                    finish(journal)
+                else:
+                    journal.close()
+            except OSError as error:
+                logs.journal_unreadable(str(error))
 
 
-def _row_to_write(errand: Errand, answered: Mapping[bytes, object]) -> Row | None:
-    if isinstance(errand, Unanswered):
-        return None if errand.fingerprint in answered else errand.row
-    return errand if isinstance(errand, Row) else None
+def _to_append(entry: Entry) -> Append:
+    data = to_bytes(entry)
+    if isinstance(entry, Begun):
+        return Append(data, hold=entry.row.id, reserve=len(data) - len(entry.row.text or b"") + _AN_END)
+    if isinstance(entry, Ended):
+        return Append(data, ends=entry.row.id)
+    return Append(data)
+
+
+def _settle(waiting: _Waiting, error: Exception | None) -> None:
+    if waiting.patience is not None:
+        waiting.patience.cancel()
+    if waiting.answer is None or waiting.answer.done():
+        return
+    if error is None:
+        waiting.answer.set_result(None)
+    else:
+        waiting.answer.set_exception(error)
+        waiting.answer.exception()  # a mail that has ended by itself meanwhile does not ask
+
+
+def _give_up(answer: Written) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
+        answer.exception()

@@ -26,9 +26,9 @@ from prometheus_client import (
 from core import logs
 from relay.figures import counters_only, summed
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OF_ALL_THAT_ARE_GONE = "metrics-gone.prom"
 _SECONDS_TO_WAIT = 2.0
+_SECONDS_BETWEEN_TIDYINGS = 60.0
 _ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
@@ -46,10 +46,24 @@ class MailSeen:
 
 @dataclass(frozen=True, slots=True)
 class CommitSeen:
-    """One batch of rows on disk."""
+    """One batch of entries in the journal, on the disk where that was asked for."""
 
-    rows: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowsLoaded:
+    """So many entries of the journal are in the database."""
+
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowLost:
+    """A mail was passed on, and nothing could write its row down."""
+
+
+Seen = MailSeen | CommitSeen | RowsLoaded | RowLost
 
 
 class Meters:
@@ -58,7 +72,7 @@ class Meters:
     def __init__(self, directory: Path, process_id: str) -> None:
         self._directory = directory
         self._path = directory / f"metrics-{process_id}.prom"
-        self._notes: deque[MailSeen | CommitSeen] = deque()
+        self._notes: deque[Seen] = deque()
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
         self._of_the_machine = CollectorRegistry()
@@ -78,11 +92,19 @@ class Meters:
             buckets=_ADDED_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._commits = Histogram(
-            "blindcopy_commit_seconds", "How long a batch of rows took to be on disk.", buckets=_COMMIT_SECONDS,
+            "blindcopy_commit_seconds", "How long a batch took to be in the journal, and on the disk.", buckets=_COMMIT_SECONDS,
             registry=self._registry,
         )  # fmt: skip
-        self._rows = Counter("blindcopy_rows", "Rows written to the logbook.", registry=self._registry)
+        self._loaded = Counter(
+            "blindcopy_rows",
+            "Entries of the journal that were loaded into the database.",
+            registry=self._registry,
+        )
+        self._lost = Counter(
+            "blindcopy_rows_lost", "Mails that were passed on and whose row is lost.", registry=self._registry
+        )
         self._alive: IO[bytes] | None = None
+        self._tidied_at = float("-inf")
 
     def gauge_of_the_machine(self, name: str, what: str, value: Callable[[], float]) -> None:
         """The same for what is one thing to all relays: whoever is asked looks at it, and nobody adds it up."""
@@ -92,7 +114,7 @@ class Meters:
         """A figure that is taken when it is asked for."""
         Gauge(name, what, registry=self._registry).set_function(value)
 
-    def note(self, seen: MailSeen | CommitSeen) -> None:
+    def note(self, seen: Seen) -> None:
         """Count this later; from any thread."""
         self._notes.append(seen)
 
@@ -108,6 +130,10 @@ class Meters:
         """Write our figures where the others find them; called once a second, off the loop. Never raises."""
         try:
             self._keep()
+            if time.monotonic() - self._tidied_at > _SECONDS_BETWEEN_TIDYINGS:
+                self._tidied_at = time.monotonic()
+                with self._shared():
+                    pass  # the files of relays that are gone become one, whether or not anybody asks for figures
         except OSError as error:
             logs.metrics_not_kept(str(error))
 
@@ -131,10 +157,15 @@ class Meters:
             self._count(self._notes.popleft())
         return generate_latest(self._registry)
 
-    def _count(self, seen: MailSeen | CommitSeen) -> None:
+    def _count(self, seen: Seen) -> None:
         if isinstance(seen, CommitSeen):
             self._commits.observe(seen.seconds)
-            self._rows.inc(seen.rows)
+            return
+        if isinstance(seen, RowsLoaded):
+            self._loaded.inc(seen.entries)
+            return
+        if isinstance(seen, RowLost):
+            self._lost.inc()
             return
         self._mails.labels(seen.reason, seen.verdict).inc()
         self._copies.labels(seen.copy).inc()
@@ -146,6 +177,12 @@ class Meters:
         with _lock_within(self._directory / "metrics.lock", _SECONDS_TO_WAIT):
             gone = self._directory / _OF_ALL_THAT_ARE_GONE
             others = []
+            for mark in self._directory.glob(
+                "metrics-*.alive"
+            ):  # left by a relay that was killed at its start
+                if not mark.with_suffix(".prom").exists() and (abandoned := _locked(mark)) is not None:
+                    with abandoned:
+                        mark.unlink()
             for path in sorted(self._directory.glob("metrics-*.prom")):
                 if path in {gone, self._path} or (content := _figures_in(path)) is None:
                     continue

@@ -133,6 +133,16 @@ class Pool:
         return self._refuses_us or self._unreachable
 
     @property
+    def unreachable(self) -> str | None:
+        """Why the upstream could not be reached at the last try; None: it was. It is asked again by itself."""
+        return self._unreachable
+
+    @property
+    def refusal(self) -> str | None:
+        """That the upstream refuses us, not a mail of a client's; None: it does not. Its next yes ends that."""
+        return self._refuses_us
+
+    @property
     def busy(self) -> int:
         """How many links have a mail."""
         return _MOST_LINKS - self._places.free

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
 from core import logs
+from core.entries import LostReply, ReplyHeard
 from core.people import People
 from core.smtp import RefusesUs, Unavailable
 from relay import replies, signin
@@ -18,12 +19,11 @@ from relay.delivery import ClientGone, Delivered, Delivery, Relay, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
 from relay.input import LineTooLong
-from relay.journal import LostReply
 from relay.link import UpstreamLost
-from relay.logbook import ReplyDelivered
 from relay.pool import Links, SignInAgain, UpstreamBusy
 from relay.replies import Reply, is_our_fault
 from relay.signin import SignedIn
+from relay.snapshot import EarlierAnswer
 from relay.upstream import Transaction
 
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
@@ -316,7 +316,8 @@ class Session(Connection):
         if self._unconfirmed is None or self._received == self._received_before_reply:
             return
         if self._unconfirmed.repeats is not None:
-            self._relay.logbook.note_if_possible(ReplyDelivered(self._unconfirmed.repeats))
+            self._relay.snapshot.forget_lost_reply(self._unconfirmed.fingerprint)
+            self._relay.logbook.note(ReplyHeard(self._unconfirmed.repeats))
         self._unconfirmed = None
 
     async def _note_if_unheard(self) -> None:
@@ -326,7 +327,11 @@ class Session(Connection):
         if not self._is_gone:
             await asyncio.sleep(_SECONDS_TO_HEAR_A_RESET)
         if self._is_unsaid or self._has_broken or self._was_reset():
-            self._relay.logbook.note(LostReply(self._unconfirmed.mail_id, self._unconfirmed.fingerprint))
+            lost = self._unconfirmed
+            self._relay.snapshot.remember_lost_reply(
+                lost.fingerprint, EarlierAnswer(lost.mail_id, lost.reply.text())
+            )
+            self._relay.logbook.note(LostReply(lost.mail_id, lost.fingerprint))
             self._unconfirmed = None
 
     # -- signing in

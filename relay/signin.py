@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from core import logs
 from core.addresses import address_key
 from core.endpoints import SignIn
+from core.entries import PasswordUsed
 from core.people import AppPassword, People, Person
 from core.smtp import Credentials, RefusesUs, Unavailable, WrongCredentials
 from relay import replies
 from relay.delivery import Relay
 from relay.envelope import BadCommand
-from relay.logbook import Used
 from relay.pool import Links, OwnLink
 
 Challenge = Callable[[bytes], Awaitable[bytes]]
@@ -86,7 +86,7 @@ async def by_app_password(relay: Relay, given: Credentials) -> SignedIn:
     found = found or _find(relay, given)
     if found is None:
         raise BadCommand(replies.BAD_CREDENTIALS)
-    relay.logbook.note_if_possible(Used(found[1].id, datetime.now(UTC)))
+    relay.logbook.note(PasswordUsed(found[1].id, datetime.now(UTC)))
     return SignedIn(found[0].email, relay.pool, app_password=found[1])
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,46 @@ from core.secrets import Box, Undecryptable
 from core.settings import Logging, PersonSettings, PolicySettings
 from core.storage.audit import settings_revision
 from core.storage.database import Database, DatabaseUnavailable
-from core.storage.logbook import copy_refusals, mails_of_others
+from core.storage.logbook import copy_refusals, lost_replies, mails_of_others
 from core.storage.settings import people
 
 SECONDS_BETWEEN_LOOKS = 1.0
 REFUSED_COPIES_COUNT_FOR = timedelta(hours=1)
+LOST_REPLIES_COUNT_FOR = timedelta(minutes=15)
 _SECONDS_FOR_A_LOOK_NOW = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierAnswer:
+    """A mail that was accepted before without its client hearing it, and what the upstream said to it."""
+
+    mail_id: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """What the database says of mails in other hands, as of the last look."""
+
+    refused_copies: frozenset[bytes] = frozenset()
+    mails: Mapping[int, int] = field(default_factory=dict)
+    lost_replies: Mapping[bytes, tuple[str, str]] = field(default_factory=dict)
+
+
 class Snapshot:
-    """The settings in force in this process; `people` is None while nobody knows them."""
+    """The settings in force in this process, and what is to be known of earlier mails.
+
+    `people` is None while the settings are not known. What happened in this relay is known at once; what happened in
+    another one is known once that relay's loader has brought it into the database and we have looked, after some two
+    seconds where all is well (`seconds_old` tells how long ago the last look was)."""
 
     def __init__(self, database: Database, directory: Path, box: Box, process_id: str) -> None:
         self.people: People | None = None
-        self._refused_copies: frozenset[bytes] = frozenset()
-        self._mails_elsewhere: Mapping[int, int] = {}
+        self._elsewhere = _Elsewhere()
+        self._looked_at = float("-inf")
         self._refused_here: dict[bytes, float] = {}
+        self._lost_here: dict[bytes, tuple[EarlierAnswer, float]] = {}
+        self._heard_here: dict[bytes, float] = {}
         self._database = database
         self._path = directory / "settings.snapshot"
         self._box = box
@@ -55,24 +79,53 @@ class Snapshot:
     @property
     def knows_refused_copies(self) -> bool:
         """Whether there are any, so that a mail need not be recognised otherwise."""
-        return bool(self._refused_copies or self._refused_here)
+        return bool(self._elsewhere.refused_copies or self._refused_here)
 
     def copy_was_refused(self, key: bytes) -> bool:
         """Whether the mail that this recognises was refused at the dot with a copy within the last hour."""
-        return key in self._refused_copies or key in self._refused_here
+        return key in self._elsewhere.refused_copies or key in self._refused_here
 
     def remember_refused_copy(self, key: bytes) -> None:
         """Known here at once, whatever the database is at."""
         now = time.monotonic()
-        hour = REFUSED_COPIES_COUNT_FOR.total_seconds()
-        self._refused_here = {
-            known: since for known, since in self._refused_here.items() if now - since < hour
-        }
+        oldest = now - REFUSED_COPIES_COUNT_FOR.total_seconds()
+        self._refused_here = {known: since for known, since in self._refused_here.items() if since > oldest}
         self._refused_here[key] = now
+
+    def earlier_answer(self, fingerprint: bytes) -> EarlierAnswer | None:
+        """What was said to a mail of these bytes and this envelope within the last 15 minutes, if its client did not hear it."""
+        oldest = time.monotonic() - LOST_REPLIES_COUNT_FOR.total_seconds()
+        if fingerprint in self._lost_here:
+            answer, since = self._lost_here[fingerprint]
+            return answer if since > oldest else None
+        if fingerprint in self._heard_here:
+            return None
+        found = self._elsewhere.lost_replies.get(fingerprint)
+        return None if found is None else EarlierAnswer(*found)
+
+    def remember_lost_reply(self, fingerprint: bytes, answer: EarlierAnswer) -> None:
+        """The client may not have heard this answer."""
+        now = time.monotonic()
+        oldest = now - LOST_REPLIES_COUNT_FOR.total_seconds()
+        self._lost_here = {key: known for key, known in self._lost_here.items() if known[1] > oldest}
+        self._heard_here.pop(fingerprint, None)
+        self._lost_here[fingerprint] = (answer, now)
+
+    def forget_lost_reply(self, fingerprint: bytes) -> None:
+        """The client has heard it by now; a next mail of the same bytes is meant as such."""
+        now = time.monotonic()
+        oldest = now - LOST_REPLIES_COUNT_FOR.total_seconds()
+        self._heard_here = {key: since for key, since in self._heard_here.items() if since > oldest}
+        self._lost_here.pop(fingerprint, None)
+        self._heard_here[fingerprint] = now
+
+    def seconds_old(self) -> float:
+        """How long ago the database was last looked at; from any thread."""
+        return time.monotonic() - self._looked_at
 
     def mails_elsewhere(self, person: int) -> int:
         """How many mails of this person other relays have passed on in the last minute."""
-        return self._mails_elsewhere.get(person, 0)
+        return self._elsewhere.mails.get(person, 0)
 
     async def keep_fresh(self) -> None:
         """Look for new settings for ever."""
@@ -97,29 +150,30 @@ class Snapshot:
     async def _read(self) -> bool:
         known = self.people.revision if self.people is not None else None
         try:
-            fresh, self._refused_copies, self._mails_elsewhere = await off_loop(
-                lambda: self._from_database(known)
-            )
+            fresh, self._elsewhere = await off_loop(lambda: self._from_database(known))
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
             return False
         except Exception:  # noqa: BLE001  an odd database must not stop the relay from looking again
             logs.failed_unexpectedly("reading the settings")
             return False
+        self._looked_at = time.monotonic()
         if fresh is not None:
             self.people = fresh
             await off_loop(lambda: self._to_disk(fresh))
         return True
 
-    def _from_database(self, known: int | None) -> tuple[People | None, frozenset[bytes], Mapping[int, int]]:
+    def _from_database(self, known: int | None) -> tuple[People | None, _Elsewhere]:
         """The settings, None where they are those of the known revision; and what other relays have lately done."""
         now = datetime.now(UTC)
         with self._database.reading() as session:
-            refusals = copy_refusals(session, now - REFUSED_COPIES_COUNT_FOR)
-            elsewhere = mails_of_others(session, self._process_id, now - timedelta(minutes=1))
-            if known is not None and settings_revision(session) == known:
-                return None, refusals, elsewhere
-            return people(session), refusals, elsewhere
+            elsewhere = _Elsewhere(
+                copy_refusals(session, now - REFUSED_COPIES_COUNT_FOR),
+                mails_of_others(session, self._process_id, now - timedelta(minutes=1)),
+                lost_replies(session, now - LOST_REPLIES_COUNT_FOR),
+            )
+            is_known = known is not None and settings_revision(session) == known
+            return None if is_known else people(session), elsewhere
 
     def _to_disk(self, fresh: People) -> None:
         """Replaced as a whole, so that a crash leaves the old one or the new one."""
@@ -143,7 +197,10 @@ class Snapshot:
 def _plain(snapshot: People) -> dict[str, Any]:
     return {
         "revision": snapshot.revision,
-        "policy": asdict(snapshot.policy),
+        "policy": {
+            name: value for name, value in asdict(snapshot.policy).items() if name != "derived_domains"
+        },
+        "derived_domains": snapshot.policy.derived_domains,  # beside the policy, as the first release reads this too
         "persons": [
             {
                 "id": person.id,
@@ -170,7 +227,8 @@ def _plain(snapshot: People) -> dict[str, Any]:
 
 def _people(plain: dict[str, Any]) -> People:
     policy: dict[str, Any] = plain["policy"]
-    for name in ("own_domains", "never_log"):
+    policy["derived_domains"] = plain.get("derived_domains", ())
+    for name in ("own_domains", "never_log", "derived_domains"):
         policy[name] = tuple(policy[name])
     return People(
         revision=plain["revision"],

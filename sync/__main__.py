@@ -34,10 +34,13 @@ def main(*, once: bool) -> None:
 
 
 def _once(config: Config) -> int:
-    database = Database.of(config)
+    database = Database.of(config, uses_state=True)
     try:
         database.migrate()
         is_all_done = Worker(database, config).once()
+    except ConfigurationError as error:
+        click.echo(str(error), err=True)
+        return _MISCONFIGURED
     except DatabaseUnavailable as error:
         click.echo(f"The database cannot be used: {error}", err=True)
         return _UNAVAILABLE
@@ -50,8 +53,20 @@ def _go_on(config: Config) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    database = Database.of(config)
-    Worker(database, config).go_on(stop)
+    database = Database.of(config, uses_state=True)
+    try:
+        database.migrate()
+    except ConfigurationError as error:
+        click.echo(str(error), err=True)
+        return _MISCONFIGURED
+    except DatabaseUnavailable as error:
+        logs.database_unavailable(str(error))  # the worker goes on, and works once it is there
+    worker = Worker(database, config)
+    monitor = worker.health.monitor()
+    if config.worker_monitor is not None:
+        monitor.start(config.worker_monitor)
+    worker.go_on(stop)
+    monitor.stop()
     database.close()
     return 0
 

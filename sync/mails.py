@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from core import logs
 from core.mail import State
-from core.settings import Name, in_force, policy_settings, rules
+from core.settings import Name, PolicySettings, in_force, policy_settings, rules
 from core.storage import settings, work
 from core.storage.connections import Connection
 from core.storage.database import Database, DatabaseUnavailable, Session
+from core.storage.installation import restored_at
 from core.storage.people import Account
 from core.storage.work import End, Job
 from sync.hands import at_once
@@ -64,7 +65,13 @@ class Mails:
             if not persons:
                 return []
             claimed = work.claim(session, self._worker, most=_AT_ONCE, only=list(persons), due_by=due_by)
-            return [(_person(session, *persons[person_id]), jobs) for person_id, jobs in claimed.items()]
+            policy = settings.policy_for_mail(session) if claimed else None
+            restored = restored_at(session)
+            return [
+                (_person(session, *persons[person_id], policy, restored), jobs)
+                for person_id, jobs in claimed.items()
+                if policy
+            ]
 
     def _record(self, person: Person, jobs: list[Job]) -> None:
         """One person's mails, so many at once; never raises: what one person's mails meet keeps nobody else's waiting."""
@@ -113,12 +120,18 @@ class Mails:
             logs.database_unavailable(str(error))
 
 
-def _person(session: Session, account: Account, connection: Connection) -> Person:
+def _person(
+    session: Session,
+    account: Account,
+    connection: Connection,
+    for_mail: PolicySettings,
+    restored: datetime | None,
+) -> Person:
     policy, preference = settings.policy(session), settings.preference(session, account.id)
     values = {one.name: one.value for one in in_force(policy, preference)}
     return Person(
-        account, connection, rules(policy, preference), policy_settings(policy), work.ignored(session, account.id),
-        values[Name.TIME_ZONE],
+        account, connection, rules(policy, preference), for_mail, work.ignored(session, account.id),
+        values[Name.TIME_ZONE], restored,
     )  # fmt: skip
 
 

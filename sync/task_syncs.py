@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,10 +39,18 @@ _FOR_A_PERSON = frozenset({Kind.CONNECTION, Kind.NO_API})
 class TaskSyncs:
     """The worker's task syncs."""
 
-    def __init__(self, connections: Connections, database: Database, worker: str) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        database: Database,
+        worker: str,
+        count: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`count` is told how many changes each cycle took in or sent."""
         self._connections = connections
         self._database = database
         self._worker = worker
+        self._count = count
         self._book = Book()
         self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="task hand")
         self._in_hand: set[int] = set()
@@ -113,10 +121,14 @@ class TaskSyncs:
                 session, self._worker, set(persons) - set(but), everything=everything, most=most
             )
             policy = policy_settings(settings.policy(session))
-            return [
+            found = [
                 (self._of(session, held, persons[held.person_id][1]), persons[held.person_id][1], policy)
                 for held in claimed
             ]
+            if claimed:
+                self._database.installation.advance(session)
+        self._database.installation.keep_marker()
+        return found
 
     def _of(self, session: Any, held: TaskSync, connection: Connection) -> TaskSync:
         """A person who is another Salesforce user by now begins anew; what was linked to the other stays as it is."""
@@ -156,6 +168,7 @@ class TaskSyncs:
         except Exception:  # noqa: BLE001  the edge of a person's cycle
             logs.failed_unexpectedly("synchronising tasks")
             return self._put_off(held, policy)
+        self._count(outcome.number)
         if outcome.number or outcome.trouble_code:
             logs.tasks_synced(held.person_id, outcome.number, outcome.trouble_code, time.monotonic() - begun)
         return outcome.is_all_done

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from core import logs
 from core.config import Config
 from core.connections import Connections
+from core.secrets import Box
 from core.storage.audit import settings_revision
 from core.storage.beats import Beat, beat, bury, farewell
 from core.storage.database import Database, DatabaseUnavailable
+from core.storage.loading import Orphans
 from sync.addresses import look_up_addresses
+from sync.health import Health
 from sync.mail.record import Recorder
 from sync.mails import Mails
 from sync.task_syncs import TaskSyncs
@@ -35,16 +38,23 @@ class Worker:
         self._process_id = str(uuid.uuid4())
         self._started_at = datetime.now(UTC)
         self._stop = threading.Event()
-        self._mails = Mails(
-            Recorder(self._connections) if self._connections else None, database, self._process_id
+        self.health = Health(config, database)
+        self._orphans = Orphans(database, config.state_dir, Box(config.secret_keys), logs.row_lost)
+        recorder = Recorder(self._connections, self.health.mail_settled) if self._connections else None
+        self._mails = Mails(recorder, database, self._process_id)
+        self._tasks = (
+            TaskSyncs(self._connections, database, self._process_id, self.health.tasks_changed)
+            if self._connections
+            else None
         )
-        self._tasks = TaskSyncs(self._connections, database, self._process_id) if self._connections else None
         self._tidied_at = self._tasks_tidied_at = float("-inf")
 
     def once(self) -> bool:
-        """One cycle in which everything is due; whether nothing is left to be retried."""
+        """One cycle in which everything is due, what relays that are gone have left in their journals too; whether nothing is
+        left to be retried."""
         self._beat()
         self._bury()
+        self._orphans.load()
         stop = threading.Event()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
         beating.start()
@@ -66,7 +76,9 @@ class Worker:
         synchronising = threading.Thread(target=self._sync_until, args=(stop,), name="tasks", daemon=True)
         synchronising.start()
         while not stop.is_set():
+            began = time.monotonic()
             self._at_the_edge(lambda: self._cycle(everything=False))
+            self.health.cycle_done(time.monotonic() - began)
             stop.wait(_SECONDS_BETWEEN_CYCLES)
         synchronising.join()
         beating.join()
@@ -121,8 +133,11 @@ class Worker:
             farewell(session, self._process_id)
 
     def _beat_until(self, stop: threading.Event) -> None:
+        """And see to the journals of relays that are gone, while this thread has nothing else to do."""
         while not stop.is_set():
+            self.health.is_alive()
             self._at_the_edge(self._beat)
+            self._at_the_edge(self._orphans.load)
             stop.wait(_SECONDS_BETWEEN_BEATS)
 
     def _beat(self) -> None:
@@ -130,6 +145,8 @@ class Worker:
         with self._database.writing() as session:
             revision = settings_revision(session)
             beat(session, Beat(self._process_id, "worker", self._started_at, revision))
+            self._database.installation.advance(session)
+        self._database.installation.keep_marker()
 
     def _at_the_edge(self, work: Callable[[], object]) -> None:
         """The worker outlives whatever a cycle meets."""

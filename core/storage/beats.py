@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
+from core.findings import Finding, from_plain, to_plain
 from core.storage.models import ProcessRow
 
 SILENCE = timedelta(seconds=30)
@@ -20,10 +21,13 @@ _NOW = "now"
 
 @dataclass(frozen=True)
 class Condition:
-    """How a process says that it is: what is wrong with its upstream, and how many bytes its journal holds."""
+    """How a process says that it is: what is wrong with its upstream, how many bytes of its journal the database does not have,
+    how many rows it has lost, and what else it has found that is not as it should be."""
 
     upstream_trouble: str | None = None
     journal_bytes: int = 0
+    rows_lost: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def beat(session: Session, sign: Beat) -> None:
     row.listeners = list(sign.listeners)
     row.upstream_trouble = sign.condition.upstream_trouble
     row.journal_bytes = sign.condition.journal_bytes
+    row.rows_lost = sign.condition.rows_lost
+    row.findings = [to_plain(finding) for finding in sign.condition.findings]
 
 
 def farewell(session: Session, process_id: str) -> None:
@@ -130,7 +136,10 @@ def processes(session: Session) -> list[Process]:
         Process(
             kind=row.kind, host=row.host, pid=row.pid, started_at=row.started_at, beat_at=row.beat_at,
             is_alive=row.beat_at >= now - SILENCE, settings_revision=row.settings_revision,
-            listeners=tuple(row.listeners), condition=Condition(row.upstream_trouble, row.journal_bytes),
+            listeners=tuple(row.listeners),
+            condition=Condition(
+                row.upstream_trouble, row.journal_bytes, row.rows_lost, tuple(from_plain(plain) for plain in row.findings)
+            ),
         )
         for row in rows
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from core.entries import UnknownSender
 from core.mail import DISMISSIBLE, Copy, Decision, Reason, Row, State
 from core.mail_log import from_json
 from core.refusal import Refusal
@@ -18,15 +19,6 @@ from core.storage.rows import fit, insert
 
 class NotDismissible(Refusal):
     """The mail is in a state that asks for nobody."""
-
-
-@dataclass(frozen=True)
-class UnknownSender:
-    """One mail from an address that is nobody's."""
-
-    key: str
-    address: str
-    time: datetime
 
 
 @dataclass(frozen=True)
@@ -66,6 +58,14 @@ def note_lost_reply(session: Session, mail_id: str, fingerprint: bytes) -> None:
 def reply_delivered(session: Session, mail_id: str) -> None:
     """The client has heard the 250 by now; a next mail of the same bytes is meant as such."""
     session.execute(update(MailRow).where(MailRow.id == mail_id).values(fingerprint=None))
+
+
+def lost_replies(session: Session, since: datetime) -> dict[bytes, tuple[str, str]]:
+    """Mails accepted since then without the client hearing it: fingerprint -> (row id, reply)."""
+    query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream).where(
+        MailRow.fingerprint.is_not(None), MailRow.time >= since
+    )
+    return {key: (mail_id, reply or "") for key, mail_id, reply in session.execute(query) if key is not None}
 
 
 def copy_refusals(session: Session, since: datetime) -> frozenset[bytes]:

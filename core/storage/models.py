@@ -235,6 +235,29 @@ class ProcessRow(Base):
     listeners: Mapped[list[str]] = mapped_column(JSON)
     upstream_trouble: Mapped[str | None] = mapped_column(Text)
     journal_bytes: Mapped[int] = mapped_column(BigInteger)
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON, server_default="[]")
+    rows_lost: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class InstallationRow(Base):
+    """One row: which installation this database is, every lineage that it has known (the last is its own), how often it was
+    worked with, and when it was restored; `is_copy`: it is a backup that nobody has worked with yet."""
+
+    __tablename__ = "installation"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uuid: Mapped[str] = mapped_column(String(36))
+    lineages: Mapped[list[str]] = mapped_column(JSON)
+    tick: Mapped[int] = mapped_column(BigInteger)
+    restored_at: Mapped[datetime | None]
+    is_copy: Mapped[bool]
+
+
+class JournalRow(Base):
+    """A relay's journal, and the number of its last entry that is in this database."""
+
+    __tablename__ = "journal"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    loaded: Mapped[int] = mapped_column(BigInteger)
 
 
 class ConnectionRow(Base):

@@ -4,6 +4,7 @@ A session carries the keys; a process that was given none can work with everythi
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select
@@ -42,6 +43,12 @@ def opened_or_lost(session: Session, text: str, what: str) -> str | None:
         return None
 
 
+def unreadable(session: Session, most: int = 200) -> tuple[int, int]:
+    """How many of up to so many stored secrets no key of ours opens, and how many were looked at."""
+    found = [_is_readable(session, one) for one in islice(_all(session, is_locked=False), most)]
+    return found.count(False), len(found)
+
+
 def has_old(session: Session) -> bool:
     """Whether anything is not yet under the first key."""
     return any(_renewed(session, one) is not None for one in _all(session))
@@ -64,7 +71,14 @@ class _Secret:
         return str(getattr(self.row, self.attribute.key))
 
 
-def _all(session: Session) -> Iterator[_Secret]:
+def _is_readable(session: Session, secret: _Secret) -> bool:
+    try:
+        return "@" in secret.text or bool(opened(session, secret.text))
+    except Undecryptable:
+        return False
+
+
+def _all(session: Session, *, is_locked: bool = True) -> Iterator[_Secret]:
     secret_names = [name.value for name, kind in KINDS.items() if kind.is_secret]
     columns: list[tuple[type[Any], InstrumentedAttribute[Any], Any]] = [
         (PreferenceRow, PreferenceRow.value, PreferenceRow.name.in_(secret_names)),
@@ -72,7 +86,8 @@ def _all(session: Session) -> Iterator[_Secret]:
         (ConnectionRow, ConnectionRow.refresh_token, ConnectionRow.refresh_token.is_not(None)),
     ]
     for table, attribute, condition in columns:
-        query = select(table).where(condition).order_by(table.person_id).with_for_update()
+        query = select(table).where(condition).order_by(table.person_id)
+        query = query.with_for_update() if is_locked else query
         for row in session.scalars(query, execution_options={"populate_existing": True}):
             yield _Secret(row, attribute)
 

@@ -2,16 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.people import AppPassword, People, Person
+from core.public_mail import company_domains
 from core.settings import (
     KINDS,
     LockedSetting,
+    Logging,
     Name,
     PolicyEntry,
+    PolicySettings,
     checked,
     person_settings,
     policy_settings,
@@ -25,10 +29,11 @@ from core.storage.models import (
     AppPasswordRow,
     ConnectionRow,
     OrganisationRow,
+    PersonRow,
     PolicyRow,
     PreferenceRow,
 )
-from core.storage.people import Account, active_rows
+from core.storage.people import Account, account_of, active_rows
 from core.storage.rows import there
 
 _HIDDEN = "(not shown)"
@@ -103,6 +108,36 @@ def syncs_tasks_of(session: Session, person_id: int) -> bool:
     return was_connected or session.get(ConnectionRow, person_id) is not None
 
 
+def policy_for_mail(session: Session) -> PolicySettings:
+    """What applies to everybody's mail, with the domains that count as internal while the policy names none."""
+    named = policy_settings(policy(session))
+    if named.own_domains:
+        return named
+    return replace(named, derived_domains=company_domains(session.scalars(select(PersonRow.email_key))))
+
+
+def logging_of_all(session: Session) -> list[tuple[Account, Logging, bool]]:
+    """Every active person, how that person's mail is logged, and whether an Email to Salesforce address is stored.
+
+    Addresses are not decrypted."""
+    in_policy = policy(session)
+    logging: dict[int, str] = {}
+    with_address: set[int] = set()
+    for row in session.scalars(
+        select(PreferenceRow).where(PreferenceRow.name.in_([Name.LOGGING.value, Name.BCC_ADDRESS.value]))
+    ):
+        if row.name == Name.LOGGING:
+            logging[row.person_id] = row.value
+        elif row.value:
+            with_address.add(row.person_id)
+    found = []
+    for person in active_rows(session):
+        chosen = {Name.LOGGING: logging[person.id]} if person.id in logging else {}
+        how = person_settings(in_policy, chosen).logging
+        found.append((account_of(person), how, person.id in with_address))
+    return found
+
+
 def people(session: Session) -> People:
     """Everybody who may send, at the revision of this transaction."""
     in_policy = policy(session)
@@ -122,7 +157,7 @@ def people(session: Session) -> People:
     )
     return People(
         revision=settings_revision(session),
-        policy=policy_settings(in_policy),
+        policy=policy_for_mail(session),
         persons=tuple(
             Person(
                 id=row.id, email=row.email, addresses=frozenset(addresses[row.id]),

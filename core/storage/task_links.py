@@ -20,6 +20,7 @@ from core.task import Field, Limits, Ours, Related, Values, from_json, lacking, 
 _AT_ONCE = 500
 _LONGEST_NAME = 255
 _KEYED = "keyed"
+_SINCE = "since"
 UNREADABLE = "unreadable_record"
 """The trouble of a task whose record makes no sense."""
 
@@ -342,9 +343,23 @@ def _ours(row: TaskRow) -> Ours:
         edited_at={Field(name): datetime.fromisoformat(time) for name, time in row.edited_at.items()},
         related=Related(row.who_id, row.what_id, row.who_name, row.what_name), is_wanted=row.is_wanted, is_waiting=row.is_waiting,
         is_by_bytes=row.is_by_bytes, key=key_of(row.uid, row.sends), sent=None if row.sent is None else from_json(row.sent),
-        is_keyed=bool((row.sent or {}).get(_KEYED)), not_before=row.not_before, binned_at=row.binned_at, binned=row.bin_reason, bin_stamp=row.bin_stamp, is_gone=row.is_gone,
+        is_keyed=bool((row.sent or {}).get(_KEYED)), not_before=row.not_before, sent_since=_since(row), binned_at=row.binned_at, binned=row.bin_reason, bin_stamp=row.bin_stamp, is_gone=row.is_gone,
         has_trouble=row.trouble_code is not None, is_unreadable=row.trouble_code == UNREADABLE,
     )  # fmt: skip
+
+
+def _since(row: TaskRow) -> datetime | None:
+    since = (row.sent or {}).get(_SINCE)
+    return None if since is None else datetime.fromisoformat(since)
+
+
+def doubt_after_a_restore(session: Session, shows_by: datetime) -> None:
+    """The database was restored from a backup: what waits to be created in Salesforce may have been created since the backup.
+    It is looked for like a create whose answer was lost; by its key where the organisation has the field."""
+    query = select(TaskRow).where(TaskRow.is_waiting, TaskRow.is_wanted, TaskRow.salesforce_id.is_(None))
+    for row in session.scalars(query):
+        row.sent = {**to_json(values_of(row)), _KEYED: True, _SINCE: row.created_at.isoformat()}
+        row.not_before = max(shows_by, row.not_before or shows_by)
 
 
 def _columns(values: Values) -> dict[str, Any]:

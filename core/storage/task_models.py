@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Date, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, Date, ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.storage.models import Base
@@ -124,6 +124,8 @@ class TaskSyncRow(Base):
     verify_at: Mapped[datetime | None]
     links: Mapped[int]
     progress: Mapped[int]
+    is_restored: Mapped[bool] = mapped_column(server_default=false())
+    """The database was restored since: what the sync would do is asked first."""
     plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     confirmed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     last_closed_status: Mapped[str | None] = mapped_column(String(255))

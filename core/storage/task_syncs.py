@@ -34,6 +34,8 @@ class Asks(StrEnum):
     """More than half of the tasks were deleted here: Halt."""
     GONE = "gone"
     """Tasks are gone from Salesforce since longer than its bin remembers."""
+    RESTORED = "restored"
+    """What the sync would do after the database was restored from a backup."""
 
 
 class NothingToConfirm(Refusal):
@@ -78,6 +80,8 @@ class TaskSync:
     links: int
     """How many there were when known links were last verified."""
     progress: int
+    is_restored: bool
+    """The database was restored since the last look."""
     plan: Plan | None
     confirmed: Plan | None
     trouble_code: str | None
@@ -168,6 +172,20 @@ def reconsider(session: Session, person_id: int) -> None:
     if row is not None and row.plan is not None:
         row.plan = row.confirmed = None
         row.due_at = row.look_at = database_now(session)
+
+
+def ask_after_a_restore(session: Session) -> None:
+    """The database is older than what Salesforce has: each sync is looked at as at first, and asks its person before anything
+    is done."""
+    now = database_now(session)
+    session.execute(
+        update(TaskSyncRow)
+        .where(TaskSyncRow.is_on)
+        .values(
+            is_restored=True, is_first=True, plan=None, confirmed=None, due_at=now, look_at=now, attempts=0,
+            claim=TaskSyncRow.claim + 1, claimed_by=None,
+        )
+    )  # fmt: skip
 
 
 def claim(
@@ -309,7 +327,7 @@ def _task_sync(row: TaskSyncRow) -> TaskSync:
     return TaskSync(
         person_id=row.person_id, is_on=row.is_on, enabled_at=row.enabled_at, is_first=row.is_first, since=row.since,
         due_at=row.due_at, look_at=row.look_at, claim=row.claim, attempts=row.attempts, succeeded_at=row.succeeded_at, changed_at=row.changed_at,
-        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, links=row.links, progress=row.progress, plan=_plan(row.plan),
+        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, links=row.links, progress=row.progress, is_restored=row.is_restored, plan=_plan(row.plan),
         confirmed=_plan(row.confirmed), trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
         organisation_id=row.organisation_id, user_id=row.user_id,
     )  # fmt: skip

@@ -163,6 +163,18 @@ def is_anything_waiting(session: Session) -> bool:
     return session.scalar(query) is not None
 
 
+def oldest_waiting(session: Session) -> datetime | None:
+    """When the mail was accepted that has been waiting for the worker the longest; None: none waits."""
+    oldest = session.scalar(select(func.min(MailRow.id)).where(MailRow.state == State.WAITING.value))
+    return None if oldest is None else session.scalar(select(MailRow.time).where(MailRow.id == oldest))
+
+
+def is_anything_due(session: Session) -> bool:
+    """Whether a mail is due for the worker: to be logged, matched, or looked for in Salesforce."""
+    query = select(MailRow.id).where(MailRow.due_at <= database_now(session)).limit(1)
+    return session.scalar(query) is not None
+
+
 def log_of(session: Session, mail_id: str) -> MailLog:
     """What the worker did with a mail."""
     return _logs(session, [mail_id]).get(mail_id, MailLog())

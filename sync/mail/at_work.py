@@ -1,6 +1,7 @@
 """One person's mails as the worker has them in hand, and what is looked at on the way."""
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,8 @@ class Person:
     policy: PolicySettings
     ignored: frozenset[str]
     time_zone: str
+    restored_at: datetime | None = None
+    """When the database was restored from a backup: of what is older Salesforce may have more than we know."""
 
 
 @dataclass

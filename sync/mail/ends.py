@@ -1,7 +1,7 @@
 """How the mails of a batch end, for now: noted as they come, written down all at once."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,10 +19,14 @@ _MOST_TRIES_TOLD = 10
 class Ends:
     """The mails of one batch: those that have not come to an end yet, and how the others did."""
 
-    def __init__(self, database: Database, mails: Iterable[Mail]) -> None:
+    def __init__(
+        self, database: Database, mails: Iterable[Mail], count: Callable[[State], None] = lambda _: None
+    ) -> None:
+        """`count` is told of each mail that was settled, in which state."""
         self.is_all_done = True
         """Whether nothing will be tried again."""
         self._database = database
+        self._count = count
         self._waiting = {mail.job.row.id: mail for mail in mails}
         self._ended: list[End] = []
 
@@ -81,6 +85,8 @@ class Ends:
         if self._ended:
             with self._database.writing() as session:
                 work.settle(session, self._ended)
+        for end in self._ended:
+            self._count(end.state)
         self._ended.clear()
 
 

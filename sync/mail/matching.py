@@ -67,7 +67,7 @@ class Matching:
             cc = tuple(address for address, where in places.items() if where == Where.CC)
         policy = self._desk.person.policy
         return people_to_look_for(
-            mail.job.row.recipients or (), to, cc, internal=policy.own_domains + policy.never_log,
+            mail.job.row.recipients or (), to, cc, internal=policy.internal_domains + policy.never_log,
             ignored=self._desk.person.ignored, with_blind_copied=self._desk.person.rules.blind_copied,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Mails that wait, logged in Salesforce: receipts looked for, lost writes found, the rest matched and written, in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from core.addresses import matches
@@ -29,12 +29,13 @@ _FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
 class Recorder:
     """Logs mails, any number of persons' at once."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, count: Callable[[State], None] = lambda _: None) -> None:
         self._knowledge = Knowledge(connections)
+        self._count = count
 
     def record(self, person: Person, jobs: Sequence[Job]) -> None:
         """Work off these mails of one person. Raises DatabaseUnavailable."""
-        batch = _Batch(self._knowledge, person, [Mail(job, job.log) for job in jobs])
+        batch = _Batch(self._knowledge, person, [Mail(job, job.log) for job in jobs], self._count)
         try:
             batch.work()
         except (Unavailable, Refused) as error:
@@ -46,11 +47,13 @@ class Recorder:
 class _Batch:
     """One person's mails, on their way through one opening of Salesforce."""
 
-    def __init__(self, knowledge: Knowledge, person: Person, mails: list[Mail]) -> None:
+    def __init__(
+        self, knowledge: Knowledge, person: Person, mails: list[Mail], count: Callable[[State], None]
+    ) -> None:
         self._knowledge = knowledge
         self._database = knowledge.connections.database
         self._person = person
-        self._ends = Ends(self._database, mails)
+        self._ends = Ends(self._database, mails, count)
         self._client: Client | None = None
 
     def work(self) -> None:
@@ -66,9 +69,15 @@ class _Batch:
         desk = Desk(self._knowledge, self._person, client)
         matching, writing = Matching(desk, self._ends), Writing(desk, self._ends)
         self._look_for_receipts(client, [mail for mail in self._ends.open if mail.is_copy])
+        writing.doubt_after_a_restore(self._ends.open)
         writing.look_for_lost(self._ends.open)
         self._leave_out_whom_nobody_wants()
-        matching.match([mail for mail in self._ends.open if mail.needs_match and not mail.log.uncertain])
+        to_match = [mail for mail in self._ends.open if mail.needs_match and not mail.log.uncertain]
+        matching.match(to_match)
+        matched = {mail.job.row.id for mail in to_match}
+        just_matched = [mail for mail in self._ends.open if mail.job.row.id in matched]
+        writing.doubt_after_a_restore(just_matched)
+        writing.look_for_lost(just_matched)
         writing.write([mail for mail in self._ends.open if mail.missing and not mail.needs_match])
         self._finish()
 
@@ -123,7 +132,7 @@ class _Batch:
     def _leave_out_whom_nobody_wants(self) -> None:
         """Somebody who came to the never-log list while the mail waited is not written to."""
         policy = self._person.policy
-        unwanted = (*policy.own_domains, *policy.never_log, *self._person.ignored)
+        unwanted = (*policy.internal_domains, *policy.never_log, *self._person.ignored)
         for mail in self._ends.open:
             is_open = bool(mail.missing) and not mail.log.uncertain
             if is_open and any(matches(address, unwanted) for address in mail.log.trace.get("places", ())):

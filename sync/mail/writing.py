@@ -15,6 +15,7 @@ from core.salesforce.login import NeverSent, Refused
 from core.salesforce.troubles import trouble as trouble_of
 from core.storage import work
 from core.storage.database import DatabaseUnavailable
+from core.storage.installation import UNTIL_A_WRITE_SHOWS
 from sync.mail.activity import fields
 from sync.mail.at_work import Desk, Mail
 from sync.mail.ends import Ends, now, pause
@@ -61,7 +62,12 @@ class Writing:
         found = look_for(
             self._desk.client,
             user_id,
-            [Sought(mail.job.row, target, mail.log.not_before) for mail, target in lost],
+            [
+                Sought(
+                    mail.job.row, target, None if self._is_older_than_a_restore(mail) else mail.log.not_before
+                )
+                for mail, target in lost
+            ],
         )
         for (mail, target), record_id in zip(lost, found, strict=True):
             not_before = mail.log.not_before
@@ -73,6 +79,22 @@ class Writing:
                 )  # nothing can come any more
             elif self._ends.is_open(mail):
                 self._ends.wait(mail, min(not_before, now() + pause(mail)))
+
+    def doubt_after_a_restore(self, mails: Sequence[Mail]) -> None:
+        """The database was restored from a backup: what it thinks is missing of an older mail may have been written since the
+        backup, and is looked for like a write whose answer was lost."""
+        restored_at = self._desk.person.restored_at
+        for mail in mails:
+            if restored_at is None or not self._is_older_than_a_restore(mail):
+                continue
+            for target in mail.missing:
+                mail.put(target, replace(target, is_tried=True, is_sought=True))
+            shows_by = restored_at + UNTIL_A_WRITE_SHOWS
+            mail.log = replace(mail.log, not_before=max(shows_by, mail.log.not_before or shows_by))
+
+    def _is_older_than_a_restore(self, mail: Mail) -> bool:
+        restored_at = self._desk.person.restored_at
+        return restored_at is not None and mail.job.row.time < restored_at
 
     def write(self, mails: Sequence[Mail]) -> None:
         """What is missing, as many records a call as may be. Raises Unavailable, Refused."""
@@ -124,6 +146,8 @@ class Writing:
                 mail.log = replace(mail.log, not_before=noted_at + A_LATE_COMMIT + _A_RENEWAL)
             with self._desk.database.writing() as session:
                 ours = work.intend(session, [(mail.job, mail.log) for mail in mails.values()])
+                self._desk.database.installation.advance(session)
+            self._desk.database.installation.keep_marker()
             if now() - noted_at < _FRESH:
                 return ours
         raise DatabaseUnavailable("it takes too long to note what is to be written")

@@ -12,7 +12,7 @@ from core.salesforce.client import MOST_IDS
 from core.storage import task_links, task_syncs
 from core.storage.task_syncs import Asks, Plan
 from sync.tasks.desk import Desk
-from sync.tasks.plan import CLOCKS_MAY_DIFFER, UNTIL_IT_SHOWS, gone, halts
+from sync.tasks.plan import CLOCKS_MAY_DIFFER, begun_at, gone, halts
 from sync.tasks.pull import Pull
 from sync.tasks.push import Push
 from sync.tasks.reading import Reading
@@ -45,7 +45,7 @@ class Cycle:
         self._desk = desk
         self._reading = Reading(desk.client, desk.identity.user_id, has_key=desk.choices.has_key)
         is_new = desk.held.is_first and desk.held.confirmed is None
-        self._is_rehearsal = is_new and desk.policy.confirm_first_sync
+        self._is_rehearsal = is_new and (desk.policy.confirm_first_sync or desk.held.is_restored)
         self._pull = Pull(desk, self._reading, is_rehearsal=self._is_rehearsal)
 
     def run(self) -> Outcome:
@@ -66,6 +66,7 @@ class Cycle:
             looked |= {
                 "since": max(since, held.since or since),
                 "is_first": False,
+                "is_restored": False,
                 "succeeded_at": polled_at,
             }
         if (plan := self._question_of_deletions()) is not None:
@@ -98,11 +99,9 @@ class Cycle:
         desk, held = self._desk, self._desk.held
         with desk.database.reading() as session:
             unsettled = task_links.unsettled(session, held.person_id, desk.organisation_id)
-        late = [
-            one.not_before for one in unsettled if one.not_before is not None and one.not_before <= polled_at
-        ]
+        late = [one for one in unsettled if one.not_before is not None and one.not_before <= polled_at]
         if late and not self._is_rehearsal:
-            since = min(late) - UNTIL_IT_SHOWS - CLOCKS_MAY_DIFFER + desk.offset
+            since = min(begun_at(one) for one in late) - CLOCKS_MAY_DIFFER + desk.offset
             for page in self._reading.made_by_the_person(since):
                 self._pull.take_in(page)
 
@@ -185,15 +184,18 @@ class Cycle:
             linked = task_links.linked(session, person_id, organisation_id) if removals else 0
             send = task_links.waiting_number(session, person_id, organisation_id) if self._is_rehearsal else 0
         if self._is_rehearsal:
-            return Plan(Asks.FIRST, counts.brought, counts.paired, len(removals), linked, send)
+            asks = Asks.RESTORED if desk.held.is_restored else Asks.FIRST
+            return Plan(asks, counts.brought, counts.paired, len(removals), linked, send)
         lost = sum(one.is_loss for one in removals.values())
         handed_over = len(removals) - lost
-        if halts(lost, linked - handed_over) and lost > self._allowed(Asks.FIRST, Asks.LOST_THERE):
+        if halts(lost, linked - handed_over) and lost > self._allowed(
+            Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE
+        ):
             return Plan(Asks.LOST_THERE, delete=lost, of=linked)
         last = desk.held.succeeded_at
         traceless = sum(one.why == "gone" for one in removals.values())
         is_long_ago = last is not None and datetime.now(UTC) - last > _LONG_OFF
-        if is_long_ago and traceless > self._allowed(Asks.FIRST, Asks.LOST_THERE, Asks.GONE):
+        if is_long_ago and traceless > self._allowed(Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE):
             return Plan(Asks.GONE, delete=traceless, of=linked)
         return None
 

@@ -5,7 +5,7 @@ Pure: values in, actions out."""
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from core.task import Field, Limits, Ours, Values, fitted
 from sync.tasks.merge import Merged, Times, merge
@@ -231,8 +231,8 @@ def _likeness(remote: Remote, ours: Ours, view: View) -> int:
     """How much the record is like what was sent; 0: it is another."""
     if ours.sent is None or ours.not_before is None or remote.created_by[:15] != view.user_id[:15]:
         return 0
-    begun = ours.not_before - UNTIL_IT_SHOWS + view.offset
-    if not begun - CLOCKS_MAY_DIFFER <= remote.created_at <= begun + UNTIL_IT_SHOWS + CLOCKS_MAY_DIFFER:
+    begun, ends = begun_at(ours) + view.offset, ours.not_before + view.offset
+    if not begun - CLOCKS_MAY_DIFFER <= remote.created_at <= ends + CLOCKS_MAY_DIFFER:
         return 0
     sent = fitted(ours.sent, view.limits_of(ours))
     same = len(Field) - len(sent.differing(remote.values))
@@ -244,6 +244,13 @@ def _likeness(remote: Remote, ours: Ours, view: View) -> int:
 UNTIL_IT_SHOWS = timedelta(minutes=14)
 """From noting a create to the moment from which it may be repeated: a call may take ten minutes and shows only then ("API
 Request Limits"), and a session may have to be renewed before it goes out."""
+
+
+def begun_at(ours: Ours) -> datetime:
+    """When a create whose end is not known can have been begun at the earliest."""
+    if ours.sent_since is not None:
+        return ours.sent_since
+    return (ours.not_before or datetime.max.replace(tzinfo=UTC)) - UNTIL_IT_SHOWS
 
 
 def _comes_in(remote: Remote, view: View) -> bool:

@@ -105,7 +105,7 @@ class Pull:
             with self._desk.database.writing() as session:
                 row = task_syncs.hold(session, self._desk.held)
                 lost = sum(one.is_loss for one in some)
-                task_syncs.deletions_done(row, (Asks.FIRST, Asks.LOST_THERE, Asks.GONE), lost)
+                task_syncs.deletions_done(row, (Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE), lost)
                 now = {one.id: one for one in task_links.ours_again(session, [one.ours for one in some])}
                 for removal in some:
                     ours = now.get(removal.ours.id)

@@ -25,7 +25,7 @@ from core.settings import Name
 from core.storage import connections, people, settings
 from core.storage.database import Database
 from core.storage.models import MailRow
-from core.storage.rows import writing
+from core.storage.rows import write as write_rows
 from relay.delivery import new_mail_id
 from tests.bench import peers
 from tests.bench.load import Load, Sink, delivered_per_second
@@ -109,8 +109,8 @@ def waiting(database, count):
                 upstream="250 2.0.0 Ok", due_at=now, text=text.replace(b"To: x", f"To: c{number % ADDRESSES}@client.test".encode()))
             for number in range(start, min(start + 500, count))
         ]  # fmt: skip
-        with writing(database) as book:
-            book.write(rows)
+        with database.writing() as session:
+            write_rows(session, rows)
 
 
 def work_off(env):

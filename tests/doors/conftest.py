@@ -18,8 +18,7 @@ from core.storage.logbook import Filter, entries
 from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
-from relay.journal import Journal
-from relay.logbook import Logbook
+from relay.logbook import JournalOptions, Logbook
 from relay.pool import Pool
 from relay.server import Server
 from relay.snapshot import Snapshot
@@ -109,7 +108,7 @@ class RunningRelay:
         await self.snapshot.start()
         self.pulse = Pulse(self.database, self.snapshot, process_id)
         await self.pulse.start()
-        self.logbook = Logbook(self.database, Journal(self.directory, process_id, BOX))
+        self.logbook = Logbook(self.database, JournalOptions(self.directory, 2 << 20, BOX))
         self.pool = Pool(Route(upstream, "relay.test"))
         await self.pool.learn()
         self.server = Server(Relay("relay.test", process_id, self.pool, self.logbook, self.snapshot))
@@ -149,6 +148,11 @@ class RunningRelay:
     def rows(self):
         with self.database.reading() as session:
             return [entry.row for entry in entries(session, Filter(), 1000)]
+
+    async def all_rows(self):
+        """The rows once the database has all that the journal holds."""
+        await until(lambda: self.logbook.waiting_bytes() == 0)
+        return await asyncio.to_thread(self.rows)
 
     async def row(self, **expected):
         """The only row, once it is what is expected."""

@@ -140,20 +140,6 @@ def test_with_receipt_a_refused_copy_is_logged_through_the_api(database, tmp_pat
     )
 
 
-def test_what_waits_in_the_journal_brings_its_text(database, tmp_path):
-    from core.mail import Row
-    from relay.journal import Journal
-    from tests.doors.test_storage import row
-
-    one: Row = row(1, text=b"From: a\r\n\r\nHello", decision=Decision.API, state=State.WAITING)
-    journal = Journal(tmp_path, "p", BOX)
-    journal.append([one])
-    assert b"Hello" not in b"".join(path.read_bytes() for path in tmp_path.glob("journal-*"))
-    taken = []
-    journal.feed(taken.extend)
-    assert taken == [one]
-
-
 class TestPages:
     @pytest.fixture
     def anna(self, bench):  # noqa: F811

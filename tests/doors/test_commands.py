@@ -12,7 +12,7 @@ from core.mail import Copy, Decision, Reason, State
 from core.storage import logbook
 from core.storage.database import Database, newest_revision
 from core.storage.logbook import UnknownSender
-from core.storage.rows import writing
+from core.storage.rows import write as write_rows
 from tests.doors.test_storage import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
@@ -178,8 +178,8 @@ class TestActivity:
             subject=None,
             message_id=None,
         )
-        with writing(database) as book:
-            book.write([written, private])
+        with database.writing() as session:
+            write_rows(session, [written, private])
         second, first = lines(ok(admin("activity", "--json")))
         assert first == {
             "id": written.id, "time": "2026-11-21T09:30:00.123Z", "sender": "anna@acme.test", "person": "anna@acme.test",
@@ -203,8 +203,8 @@ class TestActivity:
     def test_dismiss(self, admin, database):
         ok(admin("user", "add", "anna@acme.test"))
         unknown = row(1, state=State.UNKNOWN)
-        with writing(database) as book:
-            book.write([unknown])
+        with database.writing() as session:
+            write_rows(session, [unknown])
         assert "cannot be logged again" in refused(admin("activity", "log-again", unknown.id))
         ok(admin("activity", "dismiss", unknown.id))
         assert "nothing to dismiss" in refused(admin("activity", "dismiss", unknown.id))

@@ -1,28 +1,33 @@
-"""The logbook when the database is slow, locked or away: no mail waits longer than its bounds, no row is lost."""
+"""The logbook: journal first, the database soon; no mail waits longer than its bounds, no row is lost or doubled."""
 
 import asyncio
-import os
+import base64
+import fcntl
+import json
 import sqlite3
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import pytest
 
-from core.mail import State
+from core.entries import Begun, Ended, LostReply, PasswordUsed, UnknownSender, Void, to_bytes
+from core.journal import Append, Journal, journals
+from core.mail import Decision, State
 from core.secrets import Box
+from core.storage import work
 from core.storage.database import Database, DatabaseUnavailable
-from core.storage.logbook import UnknownSender, unknown_senders
+from core.storage.loading import Loader, Orphans
+from core.storage.logbook import unknown_senders
+from core.storage.people import app_passwords
 from relay import logbook as module
-from relay.journal import Journal, JournalFull, LostReply
-from relay.logbook import EarlierAnswer, Logbook, Used
+from relay.logbook import JournalOptions, Logbook
+from relay.meters import RowLost, RowsLoaded
 from relay.snapshot import Snapshot
 from tests.doors.conftest import BOX, add_anna, mail, people_of_one, running, until
 from tests.doors.test_storage import row, rows
 from tests.sandbox.sink import Script, Sink
 
-
-def journal(tmp_path, box=BOX, process="p1"):
-    return Journal(tmp_path, process, box)
+SIZE = 1 << 20
 
 
 @pytest.fixture
@@ -31,13 +36,39 @@ def person(database):
     return 1
 
 
+def logbook(database, directory, seen=None, size=SIZE):
+    return Logbook(database, JournalOptions(directory, size, BOX), (seen if seen is not None else []).append)
+
+
 def counted(database):
     with database.reading() as session:
         return sum(sender.mails for sender in unknown_senders(session))
 
 
+def no_loss(mail_id, cause):
+    raise AssertionError(f"{mail_id} was lost: {cause}")
+
+
+def left_behind(directory, *entries, box=BOX):
+    """The journal of a relay that was killed; its path."""
+    journal = Journal.made(directory, SIZE, box)
+    assert journal.append([_append(entry) for entry in entries]) == [None] * len(entries)
+    journal.close()
+    return journal.path
+
+
+def _append(entry):
+    return Append(to_bytes(entry), hold=entry.row.id if isinstance(entry, Begun) else None, reserve=500)
+
+
+def load_orphans(database, directory, box=BOX, on_lost=no_loss):
+    orphans = Orphans(database, directory, box, on_lost)
+    orphans.load()
+    return orphans
+
+
 class Lock:
-    """Somebody else's transaction that holds SQLite's write lock."""
+    """Another process's transaction that holds SQLite's write lock."""
 
     def __init__(self, tmp_path):
         self.connection = sqlite3.connect(
@@ -50,96 +81,139 @@ class Lock:
         self.connection.close()
 
 
-class TestInTheDatabase:
-    @pytest.fixture(autouse=True)
-    def _patient(self, monkeypatch):
-        """The bounds are another class's matter: a slow machine must not send these rows to the journal."""
-        monkeypatch.setattr(module, "SECONDS_FOR_THE_DATABASE", 20.0)
-
-    def test_many_rows_go_in_few_commits(self, database, person, tmp_path):
+class TestOneWay:
+    def test_many_rows_come_into_the_database_in_bulk(self, database, person, tmp_path):
         async def claim():
-            book = Logbook(database, journal(tmp_path))
-            written = [row(person) for _ in range(300)]
-            await asyncio.gather(*(book.write(one) for one in written))
-            await until(
-                lambda: len(rows(database, limit=1000)) == 300
-            )  # a slow machine takes the way by the journal
-            assert {one.id for one in rows(database, limit=1000)} == {one.id for one in written}
-            await until(lambda: not list(tmp_path.glob("journal*")))
+            seen = []
+            book = logbook(database, tmp_path, seen, size=4 << 20)
+            begun = [row(person) for _ in range(300)]
+            assert all(await asyncio.gather(*(book.wait(book.begin(one)) for one in begun)))
+            assert rows(database) == [], "what has only begun is no row yet"
+            ended = [replace(one, state=State.COPIED, upstream="250 Ok") for one in begun]
+            await asyncio.gather(*(book.end(one) for one in ended))
+            await until(lambda: len(rows(database, limit=1000)) == 300)
+            assert sorted(rows(database, limit=1000), key=lambda one: one.id) == sorted(
+                ended, key=lambda one: one.id
+            )
+            await until(lambda: book.waiting_bytes() == 0)
+            assert len([one for one in seen if isinstance(one, RowsLoaded)]) < 100
             await book.stop()
 
         asyncio.run(claim())
 
-    def test_an_answered_mail_is_told_and_its_row_not_written(self, database, person, tmp_path):
+    def test_what_the_client_hears_of_is_in_the_journal_by_then(self, sqlite, tmp_path):
+        """Whatever the database is at: a kill -9 right here loses nothing."""
+        add_anna(sqlite)
+
         async def claim():
-            book = Logbook(database, journal(tmp_path))
-            first = row(person, time=datetime.now(UTC), state=State.COPIED, upstream="250 Ok")
-            assert await book.write_unless_answered(first, b"f" * 32) is None
-            await until(lambda: rows(database))
-            book.note(LostReply(first.id, b"f" * 32))
-            await until(lambda: rows(database)[0].fingerprint)
-            assert await book.write_unless_answered(row(person), b"f" * 32) == EarlierAnswer(
-                first.id, "250 Ok"
-            )
-            assert await book.write_unless_answered(row(person), b"g" * 32) is None
-            assert len(rows(database)) == 2
+            book = logbook(sqlite, tmp_path)
+            lock = Lock(tmp_path)
+            one = row(1)
+            assert await book.wait(book.begin(one))
+            await book.end(replace(one, state=State.COPIED))
+            [path] = journals(tmp_path)
+            copy = tmp_path / "elsewhere" / path.name
+            copy.parent.mkdir()
+            copy.write_bytes(path.read_bytes())
+            journal = Journal.opened(copy, BOX)
+            assert journal.last == 2
+            journal.close()
+            lock.release()
+            await until(lambda: [one.state for one in rows(sqlite)] == [State.COPIED])
             await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_text_comes_with_its_row_and_only_where_the_mail_may_still_be_logged(
+        self, database, person, tmp_path
+    ):
+        async def claim():
+            book = logbook(database, tmp_path)
+            kept, settled = [
+                row(person, text=b"From: a\r\n\r\nHello", decision=Decision.API) for _ in range(2)
+            ]
+            for one, state in ((kept, State.WAITING), (settled, State.REFUSED)):
+                await book.wait(book.begin(one))
+                await book.end(replace(one, state=state, text=None))
+            late = row(person, decision=Decision.API, state=State.WAITING, text=b"not begun")
+            await book.end(late)
+            await until(lambda: len(rows(database)) == 3)
+            with database.reading() as session:
+                assert work.text(session, kept.id) == b"From: a\r\n\r\nHello"
+                assert work.text(session, late.id) == b"not begun"
+                assert work.text(session, settled.id) is None
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_what_turned_out_to_be_a_repetition_makes_no_row(self, database, person, tmp_path):
+        async def claim():
+            book = logbook(database, tmp_path)
+            one = row(person)
+            await book.wait(book.begin(one))
+            book.note(Void(one.id))
+            await until(lambda: book.waiting_bytes() == 0)
+            await book.stop()
+            assert rows(database) == []
+
+        asyncio.run(claim())
+
+    def test_counts_and_uses_of_passwords_come_the_same_way(self, database, person, tmp_path):
+        async def claim():
+            book = logbook(database, tmp_path)
+            for _ in range(3):
+                book.note(UnknownSender("x@acme.test", "X@acme.test", datetime.now(UTC)))
+            book.note(PasswordUsed(1, datetime.now(UTC)))
+            await until(lambda: counted(database) == 3)
+            with database.reading() as session:
+                assert app_passwords(session, 1)[0].last_used_at is not None
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_after_a_clean_stop_all_is_in_the_database(self, database, person, tmp_path):
+        async def claim():
+            book = logbook(database, tmp_path)
+            for _ in range(50):
+                await book.end(row(person, state=State.COPIED))
+            await book.stop()
+            assert len(rows(database)) == 50
+            [path] = journals(tmp_path)
+            journal = Journal.opened(path, BOX)
+            assert journal.number_of_entries == 0
+            journal.close()
+
+        asyncio.run(claim())
+
+    def test_the_next_relay_takes_the_journal_that_is_there(self, database, person, tmp_path):
+        """So their number stays that of the relays, and on a full disk there is one at all."""
+
+        async def claim():
+            for number in range(3):
+                book = logbook(database, tmp_path)
+                await book.end(row(person, state=State.COPIED))
+                await book.stop()
+                assert len(rows(database)) == number + 1
+                assert len(journals(tmp_path)) == 1
 
         asyncio.run(claim())
 
 
 class TestWithoutTheDatabase:
-    def test_a_lost_reply_is_fed_back_after_its_row(self, database, person, tmp_path):
-        """Both wait in one journal: the client that tries again has its 250 without a second delivery."""
-
-        async def claim():
-            pending = row(person, time=datetime.now(UTC))
-            settled = replace(pending, state=State.COPIED, upstream="250 Ok")
-            gone = journal(tmp_path, process="gone")
-            gone.append([pending, settled, LostReply(pending.id, b"f" * 32)])
-            gone.close()
-            book = Logbook(database, journal(tmp_path))
-            await until(lambda: [one.fingerprint for one in rows(database)] == [b"f" * 32])
-            again = await book.write_unless_answered(row(person), b"f" * 32)
-            assert again == EarlierAnswer(pending.id, "250 Ok")
-            await book.stop()
-
-        asyncio.run(claim())
-
-    def test_a_sender_that_nobody_knows_is_counted_once_beside_a_row_that_is_refused(
-        self, database, person, tmp_path
-    ):
-        async def claim():
-            book = Logbook(database, journal(tmp_path))
-            nobody = UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC))
-            book.note(row(99_999))
-            book.note(nobody)
-            await until(lambda: counted(database) >= 1)
-            await asyncio.sleep(2.5)
-            assert counted(database) == 1
-            await book.stop()
-
-        asyncio.run(claim())
-
-    def test_rows_wait_in_the_journal_within_the_bounds_and_are_fed_back(self, sqlite, tmp_path):
+    def test_rows_wait_in_the_journal_and_follow(self, sqlite, tmp_path):
         add_anna(sqlite)
 
         async def claim():
-            book = Logbook(sqlite, journal(tmp_path))
+            book = logbook(sqlite, tmp_path)
             lock = Lock(tmp_path)
-            pending = row(1)
-            settled = replace(pending, state=State.COPIED, upstream="250 Ok")
-            await book.write_unless_answered(pending, b"f" * 32)
-            await book.write(settled)
+            settled = [row(1, state=State.COPIED, upstream="250 Ok") for _ in range(20)]
+            for one in settled:
+                await book.end(one)
             assert rows(sqlite) == []
-            assert [path.stat().st_mode & 0o777 for path in tmp_path.glob("journal*")] == [0o600]
+            assert book.waiting_bytes() > 0
             lock.release()
-            for _ in range(200):
-                await asyncio.sleep(0.05)
-                if rows(sqlite) and not list(tmp_path.glob("journal*")):
-                    break
-            assert rows(sqlite) == [settled]
-            assert list(tmp_path.glob("journal*")) == []
+            await until(lambda: len(rows(sqlite)) == 20)
+            assert rows(sqlite) == settled[::-1]
             await book.stop()
 
         asyncio.run(claim())
@@ -152,44 +226,12 @@ class TestWithoutTheDatabase:
                 for number in range(10):
                     assert (await client.mail(mail(message_id=f"<{number}@x>"))).startswith("250")
                 lock.release()
-                for _ in range(200):
-                    await asyncio.sleep(0.05)
-                    found = await asyncio.to_thread(relay.rows)
-                    if len(found) == 10 and all(one.state is State.COPIED for one in found):
-                        break
+                await until(lambda: len(relay.rows()) == 10)
+                found = await asyncio.to_thread(relay.rows)
                 assert sorted(one.message_id for one in found) == [f"<{number}@x>" for number in range(10)]
                 assert {one.state for one in found} == {State.COPIED}
 
         asyncio.run(claim())
-
-    def test_a_full_journal_stops_no_mail(self, sqlite, tmp_path, monkeypatch):
-        add_anna(sqlite)
-        monkeypatch.setattr("relay.journal._LARGEST", 10)
-
-        async def claim():
-            book = Logbook(sqlite, journal(tmp_path))
-            lock = Lock(tmp_path)
-            await book.write(row(1))
-            lock.release()
-            await book.stop()
-
-        asyncio.run(claim())
-
-    def test_a_long_outage_takes_two_files_at_most(self, tmp_path):
-        mine = journal(tmp_path)
-
-        def away(_):
-            raise DatabaseUnavailable
-
-        for _ in range(10):
-            mine.append([row(1)])
-            with pytest.raises(DatabaseUnavailable):
-                mine.feed(away)
-        assert len(list(tmp_path.iterdir())) == 2
-        taken = []
-        for _ in range(2):
-            mine.feed(taken.extend)
-        assert len(taken) == 10
 
     def test_a_copy_refused_at_the_dot_is_remembered(self, sqlite, tmp_path):
         async def claim():
@@ -216,6 +258,7 @@ class TestWithoutTheDatabase:
             second = Snapshot(away, tmp_path, BOX, "p2")
             await second.start()
             assert second.people == first.people
+            assert second.people.policy.internal_domains == ("acme.test",)
             content = (tmp_path / "settings.snapshot").read_bytes()
             assert b"anna" not in content
             assert (tmp_path / "settings.snapshot").stat().st_mode & 0o777 == 0o600
@@ -239,115 +282,267 @@ class TestWithoutTheDatabase:
 
         asyncio.run(claim())
 
-    def test_an_unexpected_failure_of_the_database_stops_no_mail_and_no_other_row(self, sqlite, tmp_path):
+
+class TestWhatIsLost:
+    def test_late_is_not_lost(self, database, person, tmp_path, monkeypatch, caplog):
+        """A disk that stands still holds no mail up, and once it goes on every row is there."""
+        import threading
+
+        go_on = threading.Event()
+        real = Journal.sync
+        monkeypatch.setattr(Journal, "sync", lambda self: (go_on.wait(30), real(self)))
+
+        async def claim():
+            seen = []
+            book = logbook(database, tmp_path, seen)
+            ended = []
+            for _ in range(5):
+                one = row(person)
+                await book.wait(book.begin(one))
+                ended.append(replace(one, state=State.COPIED))
+                await book.end(ended[-1])
+            go_on.set()
+            await until(lambda: len(rows(database)) == 5)
+            await book.stop()
+            assert not [one for one in seen if isinstance(one, RowLost)]
+            assert book.rows_lost == 0
+
+        began = datetime.now(UTC)
+        asyncio.run(claim())
+        assert (datetime.now(UTC) - began).total_seconds() < 30
+        assert "lost" not in caplog.text
+
+    def test_a_full_journal_stops_no_mail_and_each_lost_row_is_counted_and_named(
+        self, sqlite, tmp_path, caplog
+    ):
         add_anna(sqlite)
 
         async def claim():
-            book = Logbook(sqlite, journal(tmp_path))
-            stranger, fine = row(999), row(1)
-            await asyncio.gather(book.write(stranger), book.write(fine))
-            for _ in range(100):
-                await asyncio.sleep(0.05)
-                if rows(sqlite):
-                    break
-            assert rows(sqlite) == [fine]
+            seen = []
+            book = logbook(sqlite, tmp_path, seen, size=64 * 1024)
+            lock = Lock(tmp_path)
+            ended = [row(1, state=State.COPIED, subject="x" * 1_000) for _ in range(100)]
+            for one in ended:
+                await book.end(one)
+            assert "journal is full" in book.trouble
+            lost = book.rows_lost
+            assert 0 < lost < 100
+            assert len([one for one in seen if isinstance(one, RowLost)]) == lost
+            lock.release()
+            await until(lambda: len(rows(sqlite, limit=1000)) == 100 - lost)
+            await until(lambda: book.trouble is None)
+            named = {one.id for one in ended if f"lost id={one.id}" in caplog.text}
+            assert named == {one.id for one in ended} - {one.id for one in rows(sqlite, limit=1000)}
+            await book.end(row(1, state=State.COPIED))
+            await until(lambda: len(rows(sqlite, limit=1000)) == 101 - lost)
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_without_a_place_for_a_journal_mails_go_on_and_it_is_said(self, sqlite, tmp_path):
+        add_anna(sqlite)
+        directory = tmp_path / "state"
+        directory.write_text("no directory")
+
+        async def claim():
+            book = logbook(sqlite, directory)
+            await book.wait(book.begin(row(1)))
+            await book.end(row(1, state=State.COPIED))
+            assert "no journal can be made" in book.trouble
+            assert book.rows_lost == 1
+            directory.unlink()
+            await until(lambda: book.trouble is None)
+            await book.end(row(1, state=State.COPIED))
+            await until(lambda: len(rows(sqlite)) == 1)
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_state_directory_that_is_removed_is_made_anew_and_nothing_is_lost(self, sqlite, tmp_path):
+        import shutil
+
+        add_anna(sqlite)
+        directory = tmp_path / "state"
+
+        async def claim():
+            book = logbook(sqlite, directory)
+            lock = Lock(tmp_path)
+            await book.end(row(1, state=State.COPIED))
+            shutil.rmtree(directory)
+            await until(lambda: len(journals(directory)) == 1)
+            await book.end(row(1, state=State.COPIED))
+            lock.release()
+            await until(lambda: len(rows(sqlite)) == 2)
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_row_that_no_database_takes_is_named_and_holds_up_no_other(
+        self, database, person, tmp_path, caplog
+    ):
+        async def claim():
+            book = logbook(database, tmp_path)
+            stranger, fine = row(999, state=State.COPIED), row(person, state=State.COPIED)
+            await asyncio.gather(book.end(stranger), book.end(fine))
+            book.note(UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC)))
+            await until(lambda: rows(database) == [fine] and counted(database) == 1)
+            assert book.rows_lost == 1
+            assert f"lost id={stranger.id}" in caplog.text
+            await book.stop()
+            assert counted(database) == 1
+
+        asyncio.run(claim())
+
+    def test_too_much_at_once_is_lost_with_a_word(self, database, person, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "_MOST_WAITING", 0)
+
+        async def claim():
+            book = logbook(database, tmp_path)
+            await book.end(row(person, state=State.COPIED))
+            assert book.rows_lost == 1
             await book.stop()
 
         asyncio.run(claim())
 
 
-class TestTheJournal:
-    ENTRIES = (row(1, fingerprint=b"f" * 32), row(1, recipients=None, state=State.NOT_LOGGED), LostReply("id", b"g" * 32),
-               UnknownSender("a@x.test", "A@x.test", datetime.now(UTC)))  # fmt: skip
+class TestJournalsOfRelaysThatAreGone:
+    def test_are_loaded_by_any_process_and_what_never_ended_is_unknown(self, database, person, tmp_path):
+        ended, never = (
+            row(person, text=b"Hello", decision=Decision.API),
+            row(person, text=b"World", decision=Decision.API),
+        )
+        left_behind(
+            tmp_path, Begun(ended), Begun(never), Ended(replace(ended, state=State.WAITING, text=None)),
+            LostReply(ended.id, b"f" * 32), UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC)),
+        )  # fmt: skip
+        load_orphans(database, tmp_path)
+        found = {one.id: one for one in rows(database)}
+        assert {key: one.state for key, one in found.items()} == {
+            ended.id: State.WAITING, never.id: State.UNKNOWN,
+        }  # fmt: skip
+        assert found[ended.id].fingerprint == b"f" * 32
+        with database.reading() as session:
+            assert (work.text(session, ended.id), work.text(session, never.id)) == (b"Hello", b"World")
+        load_orphans(database, tmp_path)
+        assert counted(database) == 1
 
-    def test_gives_back_what_it_was_given_encrypted_meanwhile(self, tmp_path):
-        mine = journal(tmp_path)
-        mine.append(self.ENTRIES[:2])
-        mine.append(self.ENTRIES[2:])
-        [path] = tmp_path.iterdir()
-        assert b"anna" not in path.read_bytes()
-        taken = []
-        mine.feed(taken.extend)
-        assert tuple(taken) == self.ENTRIES
-        assert list(tmp_path.iterdir()) == []
+    def test_are_left_alone_while_their_relay_lives(self, database, person, tmp_path):
+        journal = Journal.made(tmp_path, SIZE, BOX)
+        journal.append([_append(Ended(row(person, state=State.COPIED)))])
+        load_orphans(database, tmp_path)
+        assert rows(database) == []
+        journal.close()
+        load_orphans(database, tmp_path)
+        assert len(rows(database)) == 1
 
-    def test_of_a_process_that_is_gone_is_fed_back_by_another(self, tmp_path):
-        gone, alive = journal(tmp_path), journal(tmp_path, process="p2")
-        gone.append(self.ENTRIES)
-        taken = []
-        alive.feed(taken.extend)
-        assert taken == [], "its owner is still there"
-        gone.close()
-        alive.feed(taken.extend)
-        assert tuple(taken) == self.ENTRIES
+    def test_what_was_loaded_before_a_crash_is_not_loaded_again(self, database, person, tmp_path):
+        """Counts are exact, however often the loader dies between the database's commit and its own next step."""
+        entries = [UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC)) for _ in range(5)]
+        journal = Journal.opened(left_behind(tmp_path, *entries), BOX)
+        Loader(database, journal, no_loss).load_all()
+        journal.close()  # killed before it was cleared
+        load_orphans(database, tmp_path)
+        assert counted(database) == 5
 
-    def test_is_kept_where_it_cannot_be_taken(self, tmp_path):
-        mine = journal(tmp_path)
-        mine.append(self.ENTRIES)
+    def test_that_never_ended_and_are_known_to_have_ended_stay_as_they_are(self, database, person, tmp_path):
+        """The relay died after its loader had brought the end, or a worker had gone on with it."""
+        one = row(person)
+        path = left_behind(tmp_path, Begun(one), Ended(replace(one, state=State.COPIED)))
+        journal = Journal.opened(path, BOX)
+        Loader(database, journal, no_loss).load_all()
+        journal.close()
+        load_orphans(database, tmp_path)
+        assert [one.state for one in rows(database)] == [State.COPIED]
 
-        def away(_):
-            raise DatabaseUnavailable
+    def test_wait_while_the_database_is_away(self, sqlite, person_in_sqlite, tmp_path):
+        path = left_behind(tmp_path, Ended(row(1, state=State.COPIED)))
+        away = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
+        with pytest.raises(DatabaseUnavailable):
+            load_orphans(away, tmp_path)
+        away.close()
+        assert path.exists()
+        load_orphans(sqlite, tmp_path)
+        assert len(rows(sqlite)) == 1
 
-        for _ in range(2):
-            with pytest.raises(DatabaseUnavailable):
-                mine.feed(away)
-        mine.append(self.ENTRIES[:1])
-        taken = []
-        for _ in range(2):
-            mine.feed(taken.extend)
-        assert tuple(taken) == (*self.ENTRIES, self.ENTRIES[0])
+    def test_that_are_damaged_give_what_is_whole_and_are_put_aside(self, database, person, tmp_path, caplog):
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
+        journal = Journal.opened(path, BOX)
+        [half] = [half for half in journal._halves if half.numbers]
+        journal.close()
+        content = bytearray(path.read_bytes())
+        content[half.offsets[2] + 60] ^= 1
+        path.write_bytes(content)
+        load_orphans(database, tmp_path)
+        assert len(rows(database)) == 4
+        assert [one.suffix for one in tmp_path.glob(f"{path.stem}*")] == [".damaged"]
+        assert "ALARM a journal was damaged" in caplog.text
 
-    def test_taken_for_an_orphans_before_it_was_locked_is_begun_anew(self, tmp_path, monkeypatch):
-        import relay.journal
+    def test_that_were_cut_too(self, database, person, tmp_path):
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
+        journal = Journal.opened(path, BOX)
+        [half] = [half for half in journal._halves if half.numbers]
+        journal.close()
+        path.write_bytes(path.read_bytes()[: half.offsets[3] + 50])
+        load_orphans(database, tmp_path)
+        assert len(rows(database)) == 3
 
-        real, calls = relay.journal.fcntl.flock, []
+    def test_of_another_key_wait_for_it_and_are_told_once(self, database, person, tmp_path, caplog):
+        left_behind(tmp_path, Ended(row(person, state=State.COPIED)), box=Box(["another secret key"]))
+        orphans = load_orphans(database, tmp_path)
+        orphans.load()
+        assert caplog.text.count("ALARM a journal cannot be read") == 1
+        assert "BLINDCOPY_SECRET_KEY" in orphans.unreadable[0]
+        load_orphans(database, tmp_path, Box(["0123456789abcdef", "another secret key"]))
+        assert len(rows(database)) == 1
 
-        def locks_late(file, how):
-            if not calls:
-                calls.append(1)
-                os.unlink(file.name)
-            real(file, how)
+    @pytest.fixture
+    def person_in_sqlite(self, sqlite):
+        add_anna(sqlite)
 
-        monkeypatch.setattr(relay.journal.fcntl, "flock", locks_late)
-        mine = journal(tmp_path)
-        mine.append(self.ENTRIES)
-        taken = []
-        mine.feed(taken.extend)
-        assert tuple(taken) == self.ENTRIES
 
-    def test_that_a_crash_cut_short_gives_what_is_whole(self, tmp_path):
-        gone = journal(tmp_path)
-        gone.append(self.ENTRIES)
-        gone.close()
-        [path] = tmp_path.iterdir()
-        path.write_bytes(path.read_bytes()[:-20])
-        taken = []
-        journal(tmp_path, process="p2").feed(taken.extend)
-        assert tuple(taken) == self.ENTRIES[:-1]
+class TestJournalsOfTheFirstRelease:
+    """Files of encrypted lines, named journal-*.log, locked while their relay lives."""
 
-    def test_of_another_key_is_kept_aside(self, tmp_path):
-        gone = journal(tmp_path, Box(["another secret key"]))
-        gone.append(self.ENTRIES)
-        gone.close()
-        taken = []
-        journal(tmp_path, process="p2").feed(taken.extend)
-        assert taken == []
-        assert [path.suffix for path in tmp_path.iterdir()] == [".unreadable"]
+    def line(self, entry, box=BOX):
+        def plain(value):
+            return value.isoformat() if isinstance(value, datetime) else base64.b64encode(value).decode()
 
-    def test_of_an_older_key_is_read(self, tmp_path):
-        gone = journal(tmp_path, Box(["the old secret key"]))
-        gone.append(self.ENTRIES)
-        gone.close()
-        taken = []
-        journal(tmp_path, Box(["the new secret key", "the old secret key"]), "p2").feed(taken.extend)
-        assert tuple(taken) == self.ENTRIES
+        return box.closed(json.dumps({"kind": type(entry).__name__, **asdict(entry)}, default=plain).encode())
 
-    def test_on_a_disk_that_takes_nothing_says_so(self, tmp_path):
-        tmp_path.rmdir()
-        with pytest.raises(JournalFull):
-            journal(tmp_path).append(self.ENTRIES)
+    def entries(self, person):
+        waiting = row(
+            person, decision=Decision.API, state=State.WAITING, text=b"Hello", fingerprint=b"f" * 32
+        )
+        return (
+            waiting,
+            LostReply(waiting.id, b"g" * 32),
+            UnknownSender("a@x.test", "A@x.test", datetime.now(UTC)),
+        )
+
+    def test_are_taken_over(self, database, person, tmp_path):
+        path = tmp_path / "journal-0193-1.log"
+        waiting, *rest = self.entries(person)
+        path.write_bytes(b"".join(self.line(one) + b"\n" for one in (waiting, *rest)))
+        with path.open("rb") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            load_orphans(database, tmp_path)
+            assert rows(database) == []
+        load_orphans(database, tmp_path)
+        assert rows(database) == [replace(waiting, fingerprint=b"g" * 32, text=None)]
+        with database.reading() as session:
+            assert work.text(session, waiting.id) == b"Hello"
+        assert counted(database) == 1
+        assert not path.exists()
+
+    def test_with_lines_that_cannot_be_read_are_kept_aside(self, database, person, tmp_path):
+        path = tmp_path / "journal-0193-1.log"
+        waiting, *_ = self.entries(person)
+        foreign = self.line(waiting, Box(["another secret key"]))
+        path.write_bytes(foreign + b"\n" + self.line(waiting) + b"\n" + self.line(waiting)[:-20])
+        load_orphans(database, tmp_path)
+        assert len(rows(database)) == 1
+        assert (tmp_path / "journal-0193-1.unreadable").exists()
 
 
 def test_the_bounds_add_up_to_less_than_a_second():
-    assert 2 * (module.SECONDS_FOR_THE_DATABASE + module.SECONDS_FOR_THE_JOURNAL) <= 1
-    assert Used(1, datetime.now(UTC)).app_password_id == 1
+    assert 2 * module.SECONDS_FOR_THE_JOURNAL <= 1

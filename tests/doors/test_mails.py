@@ -11,7 +11,7 @@ from core.settings import Name
 from core.storage import organisations, people, settings, work
 from core.storage.logbook import Filter, entries
 from core.storage.models import MailLogRow, MailRow, MailTextRow, ProcessRow
-from core.storage.rows import writing
+from core.storage.rows import write as write_rows
 from relay.delivery import new_mail_id
 from sync.mail import record as recording
 from sync.mail import writing as writes
@@ -57,8 +57,8 @@ class Bench:
             decision=decision, reason=Reason.API, state=state, upstream="250 2.0.0 Ok", bcc=Copy.NONE,
             due_at=at, text=raw.encode() if isinstance(raw, str) else raw,
         )  # fmt: skip
-        with writing(self.database) as book:
-            book.write([row])
+        with self.database.writing() as session:
+            write_rows(session, [row])
         return row.id
 
     def once(self):

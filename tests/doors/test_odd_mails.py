@@ -25,8 +25,7 @@ def test_two_hundred_odd_mails_arrive_byte_for_byte(sqlite, tmp_path):
             for content in mails:
                 assert (await client.mail(content)).startswith("250"), content[:200]
             assert [taken.raw for taken in relay.sink.taken] == mails
-            rows = await asyncio.to_thread(relay.rows)
-            assert len(rows) == len(mails)
+            assert len(await relay.all_rows()) == len(mails)
 
     asyncio.run(claim())
 

@@ -9,6 +9,7 @@ from admin import create_app
 from admin.access import Services
 from admin.passwords import hashed
 from core.config import read_config
+from core.findings import Light, facts
 from core.mail import Copy, Decision, Reason, State
 from core.settings import Name, PolicyEntry
 from core.storage import logbook, people, settings
@@ -17,7 +18,7 @@ from core.storage.beats import Beat, Condition, beat
 from core.storage.database import Database
 from core.storage.logbook import UnknownSender
 from core.storage.models import ProcessRow
-from core.storage.rows import writing
+from core.storage.rows import write as write_rows
 from tests.doors.test_storage import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
@@ -53,7 +54,7 @@ class Browser:
 def app(sqlite, tmp_path):
     app = create_app(
         read_config({"DATABASE_URL": f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
-                     "BLINDCOPY_LISTEN": "submission://127.0.0.1:9"})
+                     "BLINDCOPY_LISTEN": "submission://127.0.0.1:9", "BLINDCOPY_STATE_DIR": str(tmp_path)})
     )  # fmt: skip
     app.config["TESTING"] = True
     with sqlite.writing() as session:
@@ -376,8 +377,8 @@ class TestActivity:
             ),
             row(1, time=now, state=State.UNKNOWN, subject="The boss's"),
         ]
-        with writing(sqlite) as book:
-            book.write(found)
+        with sqlite.writing() as session:
+            write_rows(session, found)
         return found
 
     def test_answers_why_for_each_mail(self, anna, mails):
@@ -446,40 +447,121 @@ class TestHealth:
             session.get(ProcessRow, key).beat_at -= ago
 
     def test_says_that_no_relay_runs(self, boss):
-        assert "No relay is running" in boss.get("/health").page
+        assert "no relay is running: mail clients cannot send" in boss.get("/health").page
 
     def test_shows_every_process_and_that_all_is_well(self, boss, sqlite):
         self.beating(sqlite, "one")
         self.beating(sqlite, "two")
+        with sqlite.writing() as session:
+            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
         page = boss.get("/health").page
         assert page.count("running</span>") == 2
         assert "submission 127.0.0.1:2587" in page
-        assert "Nothing: everything runs." in page
+        assert "Nothing: a mail that is sent now is logged as the settings say." in page
 
-    def test_says_what_needs_somebody_and_where_to_see_to_it(self, boss, sqlite):
-        self.beating(sqlite, "one", Condition("it does not accept us, and answers 530", 5_000_000))
-        with writing(sqlite) as book:
-            book.write([row(2, state=State.UNKNOWN, time=datetime.now(UTC))])
+    def test_says_what_is_wrong_what_to_do_and_where_to_decide(self, boss, sqlite):
+        trouble = facts(
+            Light.RED, "mail provider", "it does not accept us, and answers 530", "look at the provider"
+        )
+        self.beating(
+            sqlite, "one", Condition("it does not accept us, and answers 530", 5_000_000, findings=(trouble,))
+        )
+        with sqlite.writing() as session:
+            write_rows(session, [row(2, state=State.UNKNOWN, time=datetime.now(UTC))])
         with sqlite.writing() as session:
             logbook.count_unknown(session, [UnknownSender("i@acme.test", "i@acme.test", datetime.now(UTC))])
         page = boss.get("/health").page
-        assert "trouble with the mail provider: it does not accept us, and answers 530" in page
+        assert "it does not accept us, and answers 530" in page
+        assert "→ look at the provider" in page
         assert "5.0 MB" in page
-        assert "its records wait in its journal" in page
+        assert "is logged for nobody: i@acme.test" in page
         assert 'href="/activity?state=unknown"' in page
         assert "1 sender is nobody" in page
 
+    def test_a_relay_of_the_first_release_is_understood(self, boss, sqlite):
+        self.beating(sqlite, "one", Condition("it does not accept us, and answers 530"))
+        assert "it does not accept us, and answers 530" in boss.get("/health").page
+
     def test_a_process_that_fell_silent_is_named_until_another_is_there(self, boss, sqlite):
         self.beating(sqlite, "one", ago=timedelta(minutes=5))
-        assert "said no goodbye" in boss.get("/health").page
+        assert "has been silent since its last beat" in boss.get("/health").page
         self.beating(sqlite, "two")
         page = boss.get("/health").page
-        assert "said no goodbye" not in page
+        assert "has been silent since its last beat" not in page
         assert "silent</span>" in page
 
     def test_is_the_admins(self, anna):
         assert anna.get("/health").status == 403
         assert "/health" not in anna.get("/activity").page
+
+
+class TestTheProbes:
+    """What balancers and Prometheus ask: in plain HTTP, without a sign-in."""
+
+    @pytest.fixture
+    def client(self, sqlite, tmp_path):
+        app = create_app(
+            read_config({"DATABASE_URL": f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
+                         "BLINDCOPY_STATE_DIR": str(tmp_path), "BLINDCOPY_PUBLIC_URL": "https://blindcopy.example.com"})
+        )  # fmt: skip
+        yield app.test_client()
+        app.extensions["blindcopy"].database.close()
+
+    def test_are_not_sent_on_to_https(self, client):
+        assert client.get("/sign-in").status_code == 302
+        assert client.get("/healthz").status_code == 200
+        answer = client.get("/readyz")
+        assert (answer.status_code, "relay: no relay is running" in answer.text) == (503, True)
+        assert client.get("/readyz?for=mail").status_code == 503
+        assert b"blindcopy_web_requests_total" in client.get("/metrics").data
+
+    def test_readiness_looks_at_the_whole(self, client, sqlite):
+        with sqlite.writing() as session:
+            beat(session, Beat("r", "relay", datetime.now(UTC), 3))
+        answer = client.get("/readyz")
+        assert (answer.status_code, "database: ok" in answer.text) == (200, True)
+        assert client.get("/readyz?for=mail").text == ""
+
+    def test_figures_are_for_this_machine_only(self, client):
+        client.get("/healthz")
+        client.get("/nowhere", base_url="https://blindcopy.example.com")
+        own = client.get("/metrics").text
+        assert 'blindcopy_web_requests_total{page="none",status="4xx"} 1.0' in own
+        assert client.get("/metrics", environ_base={"REMOTE_ADDR": "192.0.2.1"}).status_code == 404
+        assert client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"}).status_code == 404
+
+    def test_live_on_without_a_database(self, client, tmp_path):
+        (tmp_path / "blindcopy.db").rename(tmp_path / "away.db")
+        assert client.get("/healthz").status_code == 200
+        answer = client.get("/readyz")
+        assert (answer.status_code, "is gone; stop every process" in answer.text) == (503, True)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/settings/policy", "/sign-out", "/nowhere"])
+def test_a_post_while_the_database_is_away_ends_in_the_page_that_says_so(anna, tmp_path, path, caplog):
+    (tmp_path / "blindcopy.db").rename(tmp_path / "away.db")
+    answer = anna.client.post(path, data={"email": "x"})
+    assert (answer.status_code, "The database does not answer" in answer.text) == (503, True)
+    assert "Traceback" not in caplog.text
+
+
+class TestInternalByDefault:
+    def test_the_policy_page_says_which_domains_count_and_lets_an_admin_confirm_them(
+        self, boss, anna, sqlite
+    ):
+        assert "Mail within acme.test is not logged" in anna.get("/settings/salesforce").page
+        page = boss.get("/settings/salesforce").page
+        assert "Until then mail within acme.test counts as internal" in page
+        boss.post("/settings/policy/own-domains")
+        with sqlite.reading() as session:
+            assert settings.policy(session)[Name.OWN_DOMAINS] == PolicyEntry("acme.test")
+        assert "counts as internal and is not logged" not in boss.page
+        assert "Mail within acme.test is not logged" not in anna.get("/settings/salesforce").page
+
+    def test_only_an_admin_confirms(self, anna, sqlite):
+        assert anna.post("/settings/policy/own-domains").status == 403
+        with sqlite.reading() as session:
+            assert Name.OWN_DOMAINS not in settings.policy(session)
 
 
 class TestTheMailClientPage:

@@ -24,7 +24,7 @@ from core.storage.database import Database, DatabaseUnavailable, newest_revision
 from core.storage.logbook import Filter, UnknownSender
 from core.storage.models import Base
 from core.storage.people import AddressTaken, AlreadyThere, LastAdmin, NoSuchPerson, NotThere
-from core.storage.rows import writing
+from core.storage.rows import write as write_rows
 from relay.delivery import new_mail_id
 
 NOW = datetime(2026, 11, 21, 9, 30, 0, 123000, tzinfo=UTC)
@@ -47,8 +47,8 @@ def row(person, **fields):
 
 
 def write(database, *rows):
-    with writing(database) as book:
-        book.write(rows)
+    with database.writing() as session:
+        write_rows(session, rows)
 
 
 def rows(database, which=Filter(), limit=100):  # noqa: B008
@@ -310,13 +310,13 @@ class TestTheLogbook:
         write(database, lost)
         with database.writing() as session:
             logbook.note_lost_reply(session, lost.id, b"f" * 32)
-        with writing(database) as book:
-            assert book.lost_replies(NOW) == {b"f" * 32: (lost.id, "250 Ok")}
-            assert book.lost_replies(NOW + timedelta(seconds=1)) == {}
+        with database.reading() as session:
+            assert logbook.lost_replies(session, NOW) == {b"f" * 32: (lost.id, "250 Ok")}
+            assert logbook.lost_replies(session, NOW + timedelta(seconds=1)) == {}
         with database.writing() as session:
             logbook.reply_delivered(session, lost.id)
-        with writing(database) as book:
-            assert book.lost_replies(NOW) == {}
+        with database.reading() as session:
+            assert logbook.lost_replies(session, NOW) == {}
 
     def test_remembers_copies_that_were_refused_at_the_dot(self, database):
         write(database, row(add(database).id, state=State.REFUSED, copy_refusal=b"c" * 32))

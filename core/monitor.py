@@ -1,18 +1,19 @@
-"""What operators' tools ask a relay over HTTP: figures, whether it lives, whether it is ready. On a thread of its own.
+"""What operators' tools ask a relay or a worker over HTTP: figures, whether it lives, whether it is ready.
 
-Several relays of one machine share the port; whoever is asked answers for all of them in /metrics, for itself elsewhere."""
+On a thread of its own. Several processes of one kind on one machine share the port; whichever is asked answers for all of
+them in /metrics, and for itself elsewhere. `/readyz?for=mail`, which balancers use, looks only at what stops mail."""
 
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from core import logs
 from core.endpoints import Place
-from relay.meters import CONTENT_TYPE, Meters
+from core.findings import Finding, Light
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -20,21 +21,11 @@ if TYPE_CHECKING:
 _SECONDS_TO_ASK = 5
 _OK, _NOT_NOW = "200 OK", "503 Service Unavailable"
 _TEXT = "text/plain; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of figures in Prometheus' text format."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holds:
-    """Something that must hold for a relay to live, or to be ready, and what is wrong where it does not."""
-
-    name: str
-    holds: bool
-    otherwise: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {'ok' if self.holds else self.otherwise}"
-
-
-Ask = Callable[[], Iterable[Holds]]
+Ask = Callable[[], Iterable[Finding]]
 
 
 class _Handler(WSGIRequestHandler):
@@ -66,8 +57,8 @@ class _ServerOnIPv6(_Server):
 class Monitor:
     """Answers /metrics, /healthz and /readyz."""
 
-    def __init__(self, meters: Meters, lives: Ask, is_ready: Ask) -> None:
-        self._meters = meters
+    def __init__(self, metrics: Callable[[], bytes], lives: Ask, is_ready: Ask) -> None:
+        self._metrics = metrics
         self._asks = {"/healthz": lives, "/readyz": is_ready}
         self._server: _Server | None = None
 
@@ -92,27 +83,32 @@ class Monitor:
             self._server.server_close()
 
     def _answer(self, environ: "WSGIEnvironment", start: "StartResponse") -> list[bytes]:
-        path = environ["PATH_INFO"]
+        path, query = environ["PATH_INFO"], parse_qs(environ.get("QUERY_STRING", ""))
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             start("405 Method Not Allowed", [("Allow", "GET, HEAD")])
             return []
-        status, kind, body = self._told(path)
+        status, kind, body = self._told(path, is_for_mail=query.get("for") == ["mail"])
         start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _told(self, path: str) -> tuple[str, str, bytes]:
+    def _told(self, path: str, *, is_for_mail: bool) -> tuple[str, str, bytes]:
         if path == "/metrics":
             try:
-                return _OK, CONTENT_TYPE, self._meters.text()
+                return _OK, CONTENT_TYPE, self._metrics()
             except OSError as error:
                 logs.metrics_not_kept(str(error))
                 return _NOT_NOW, _TEXT, f"The state directory cannot be used: {error}\n".encode()
         if path not in self._asks:
             return "404 Not Found", _TEXT, b"There are /metrics, /healthz and /readyz.\n"
-        conditions = list(self._asks[path]())
-        is_well = all(condition.holds for condition in conditions)
-        return (
-            _OK if is_well else _NOT_NOW,
-            _TEXT,
-            "".join(f"{condition}\n" for condition in conditions).encode(),
-        )
+        is_well, text = readiness(self._asks[path](), is_for_mail=is_for_mail)
+        return _OK if is_well else _NOT_NOW, _TEXT, text.encode()
+
+
+def readiness(findings: Iterable[Finding], *, is_for_mail: bool) -> tuple[bool, str]:
+    """Whether nothing is red, and a line for each finding: `name: ok`, or what is wrong and what to do.
+
+    `is_for_mail`: only what mail cannot pass without counts."""
+    looked_at = [one for one in findings if one.stops_mail or not is_for_mail]
+    said = {Light.GREEN: "ok", Light.YELLOW: "yellow: {}", Light.RED: "{}"}
+    lines = [f"{one.what}: {said[one.light].format(one.advice)}" for one in looked_at]
+    return all(one.light is not Light.RED for one in looked_at), "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,309 @@
+"""How the installation is: what *Health*, `core check` and `/readyz` look at.
+
+All is green only when a mail that is sent now would be logged as the settings say. What mail itself cannot pass without
+is marked so (`stops_mail`); Salesforce's troubles never are."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from core.addresses import address_key, matches
+from core.config import Config, ConfigurationError
+from core.endpoints import SignIn
+from core.findings import Finding, Light, facts
+from core.settings import Logging
+from core.state import StateDirectory
+from core.storage import connections, sealed, settings, task_syncs, work
+from core.storage.beats import Process, database_now, processes
+from core.storage.connections import Standing
+from core.storage.database import Database, DatabaseUnavailable, Session, newest_revision
+from core.storage.logbook import unknown_senders
+from core.storage.people import Account
+
+_SECONDS_TO_LOOK = 2.0
+_SECONDS_GOOD = 2.0
+_NAMED = 3
+_OLD = timedelta(hours=1)
+_CERTIFICATE_SOON = timedelta(days=14)
+_MICROSOFT = (".office365.com", ".outlook.com", ".office.com")
+_MICROSOFTS_CONNECTOR = ".mail.protection.outlook.com"
+"""Mail is taken there by network or certificate, without a password."""
+_END_OF_PASSWORDS = datetime(2026, 12, 31, tzinfo=UTC)
+"""From then on Exchange Online takes no password for SMTP unless an admin switches it on again (message center MC786329,
+27 January 2026)."""
+
+
+class Watch:
+    """Looks at the database when it is asked to, at most every two seconds, and waits no longer than that for it."""
+
+    def __init__(self, look: Callable[[], Sequence[Finding]]) -> None:
+        self._look = look
+        self._lock = threading.Lock()
+        self._looked_at = float("-inf")
+        self._found: Sequence[Finding] = ()
+        self._looking: threading.Thread | None = None
+
+    def findings(self) -> Sequence[Finding]:
+        """What was found last; from any thread."""
+        with self._lock:
+            if time.monotonic() - self._looked_at < _SECONDS_GOOD:
+                return self._found
+            if self._looking is None or not self._looking.is_alive():
+                self._looking = threading.Thread(target=self._look_now, name="health", daemon=True)
+                self._looking.start()
+            looking = self._looking
+        looking.join(_SECONDS_TO_LOOK)
+        if looking.is_alive():
+            return [facts(Light.RED, "database", "does not answer in time", "look at the database")]
+        return self._found
+
+    def _look_now(self) -> None:
+        try:
+            self._found = list(self._look())
+        except Exception as error:  # noqa: BLE001  whatever it was, it is shown
+            self._found = [
+                facts(Light.RED, "health", f"cannot be looked at: {type(error).__name__}", "look at the log")
+            ]
+        self._looked_at = time.monotonic()
+
+
+def look_at_machine(config: Config) -> Iterator[Finding]:
+    """What this machine can see by itself: its state directory, its listeners' certificate, and how mail signs in."""
+    trouble = StateDirectory(config.state_dir).trouble()
+    yield (
+        facts(Light.GREEN, "state directory", f"{config.state_dir} can be used")
+        if trouble is None
+        else facts(Light.RED, "state directory", trouble)
+    )
+    if config.tls is not None:
+        yield _certificate(config.tls.certificate, datetime.now(UTC))
+    yield from _sign_in_by_password(config, datetime.now(UTC))
+
+
+def look_at_installation(database: Database, *, without_relays: bool = False) -> list[Finding]:
+    """What the database says of everything else. `without_relays`: a relay asks, which knows of itself."""
+    try:
+        database.migrate()
+        with database.reading() as session:
+            return [
+                Finding(
+                    Light.GREEN,
+                    "database",
+                    "answers, schema revision %(found)s",
+                    {"found": newest_revision()},
+                ),
+                *_look_at(session, without_relays=without_relays),
+            ]
+    except DatabaseUnavailable as error:
+        return [facts(Light.RED, "database", str(error))]
+    except ConfigurationError as error:
+        return [facts(Light.RED, "configuration", str(error))]
+
+
+def _look_at(session: Session, *, without_relays: bool) -> Iterator[Finding]:
+    found = processes(session)
+    alive = [process for process in found if process.is_alive]
+    persons = settings.logging_of_all(session)
+    yield _secret_key(session)
+    yield from _addresses(persons)
+    yield from _connections(session, persons)
+    yield _worker(session, persons, alive)
+    yield _waiting_mail(session)
+    yield from _own_domains(session)
+    if asking := task_syncs.asking_for_a_word(session):
+        yield Finding(
+            Light.YELLOW, "task sync", "persons whose word the task sync waits for: %(number)s", {"number": asking},
+            remedy="they answer it in their Command Center",
+        )  # fmt: skip
+    if not without_relays:
+        yield from _relays(alive)
+    yield from _silent(found, alive)
+
+
+def _secret_key(session: Session) -> Finding:
+    unreadable, looked_at = sealed.unreadable(session)
+    if not unreadable:
+        return Finding(Light.GREEN, "BLINDCOPY_SECRET_KEY", "opens what is stored")
+    return Finding(
+        Light.RED, "BLINDCOPY_SECRET_KEY", "cannot open %(unreadable)s of the %(looked_at)s stored secrets that were looked at: that mail is not logged",
+        {"unreadable": unreadable, "looked_at": looked_at},
+        remedy="set BLINDCOPY_SECRET_KEY to the new and the former key, separated by a comma, and restart every process",
+    )  # fmt: skip
+
+
+def _addresses(persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
+    lacking = [
+        account.email for account, logging, has_address in persons if logging.copies and not has_address
+    ]
+    if lacking:
+        yield Finding(
+            Light.RED, "Email to Salesforce", "mail is to be copied, and no Email to Salesforce address is known for %(persons)s",
+            {"persons": _some(lacking)}, remedy="they connect Salesforce, or type the address in under Settings → Salesforce",
+        )  # fmt: skip
+
+
+def _connections(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
+    known = {account.id: one for account, one in connections.connections(session)}
+    needing = [
+        account for account, logging, _ in persons if logging in {Logging.API, Logging.BCC_WITH_RECEIPT}
+    ]
+    lacking = [account.email for account in needing if account.id not in known]
+    if lacking:
+        yield Finding(
+            Light.RED, "connection", "mail is to be logged through the API, and Salesforce is not connected for %(persons)s",
+            {"persons": _some(lacking)}, remedy="they press Connect under Settings → Salesforce → Connections & Customizations",
+        )  # fmt: skip
+    emails = {account.id: account.email for account, _, _ in persons}
+    broken = [emails[key] for key, one in known.items() if one.standing is Standing.BROKEN and key in emails]
+    no_api = [
+        emails[key]
+        for key, one in known.items()
+        if one.standing is not Standing.BROKEN and not connections.has_api(one) and key in emails
+    ]
+    for affected, sentence in (
+        (broken, "Salesforce takes the connection no longer of %(persons)s"),
+        (no_api, "Salesforce gives no API access to %(persons)s"),
+    ):
+        if affected:
+            yield Finding(
+                Light.RED, "connection", sentence, {"persons": _some(affected)},
+                remedy="they press Reconnect under Settings → Salesforce → Connections & Customizations",
+            )  # fmt: skip
+
+
+def _worker(
+    session: Session, persons: Sequence[tuple[Account, Logging, bool]], alive: Sequence[Process]
+) -> Finding:
+    if any(process.kind == "worker" for process in alive):
+        return Finding(Light.GREEN, "worker", "is running")
+    by_api = any(logging in {Logging.API, Logging.BCC_WITH_RECEIPT} for _, logging, _ in persons)
+    is_needed = by_api or work.is_anything_due(session) or bool(task_syncs.switched_on(session))
+    if not is_needed:
+        return Finding(Light.GREEN, "worker", "is not needed: nothing is to be asked of Salesforce")
+    return Finding(
+        Light.RED, "worker", "no worker is running: nothing is asked of Salesforce, and nothing is logged through its API",
+        remedy="start it with `python -m sync`",
+    )  # fmt: skip
+
+
+def _waiting_mail(session: Session) -> Finding:
+    oldest = work.oldest_waiting(session)
+    if oldest is None or database_now(session) - oldest < _OLD:
+        return Finding(Light.GREEN, "waiting mail", "none is older than an hour")
+    return Finding(
+        Light.RED, "waiting mail", "the oldest mail that is to be logged waits since %(time)s",
+        {"time": oldest.isoformat(" ", "minutes")}, remedy="its line on the activity page says what it waits for",
+    )  # fmt: skip
+
+
+def _own_domains(session: Session) -> Iterator[Finding]:
+    policy = settings.policy_for_mail(session)
+    internal = policy.internal_domains
+    if policy.own_domains:
+        yield Finding(
+            Light.GREEN, "own domains", "mail within %(domains)s is internal", {"domains": _some(internal)}
+        )
+    elif internal:
+        yield Finding(
+            Light.YELLOW, "own domains", "nobody has named them: mail within %(domains)s counts as internal, as people sign in with these",
+            {"domains": _some(internal)}, remedy="confirm or change them in the policy (own-domains)",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            Light.YELLOW, "own domains", "nobody has named them, and everybody signs in with an address of a public provider: no mail is internal",
+            remedy="name them in the policy (own-domains)",
+        )  # fmt: skip
+    unknown = [one.address for one in unknown_senders(session) if matches(address_key(one.address), internal)]
+    if unknown:
+        yield Finding(
+            Light.YELLOW, "unknown senders", "mail from addresses of your own domains is logged for nobody: %(senders)s",
+            {"senders": _some(unknown)}, remedy="give each to its person on the page Unknown senders",
+        )  # fmt: skip
+
+
+def _relays(alive: Sequence[Process]) -> Iterator[Finding]:
+    relays = [process for process in alive if process.kind == "relay"]
+    if not relays:
+        yield Finding(
+            Light.RED, "relay", "no relay is running: mail clients cannot send", remedy="start it with `python -m relay`",
+            stops_mail=True,
+        )  # fmt: skip
+    for relay in relays:
+        for finding in relay.condition.findings:
+            yield replace(finding, what=f"{finding.what} ({relay.host})", stops_mail=False)
+        if relay.condition.upstream_trouble and not relay.condition.findings:  # a relay of the first release
+            yield facts(Light.RED, f"mail provider ({relay.host})", relay.condition.upstream_trouble)
+    lost = sum(relay.condition.rows_lost for relay in relays)
+    if lost:
+        yield Finding(
+            Light.YELLOW, "lost rows", "mails that were passed on and whose rows are lost, since the relays were started: %(number)s",
+            {"number": lost}, remedy="the relays' logs name them",
+        )  # fmt: skip
+
+
+def _silent(found: Sequence[Process], alive: Sequence[Process]) -> Iterator[Finding]:
+    """Processes that ended without a word, where none of their kind has taken their place on that host."""
+    places = {(process.kind, process.host) for process in alive}
+    for process in found:
+        if not process.is_alive and (process.kind, process.host) not in places:
+            yield Finding(
+                Light.YELLOW, "silent process", "%(kind)s on %(host)s, process %(pid)s, has been silent since its last beat and was not stopped",
+                {"kind": process.kind, "host": process.host, "pid": process.pid}, remedy="start it again, if it is meant to run there",
+            )  # fmt: skip
+
+
+def _certificate(path: Path, now: datetime) -> Finding:
+    try:
+        ends_at = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        return facts(
+            Light.RED,
+            "certificate",
+            f"{path} cannot be read: {error}",
+            "name a PEM file in BLINDCOPY_TLS_CERT",
+        )
+    parts: dict[str, str | int] = {"path": str(path), "date": ends_at.date().isoformat()}
+    remedy = "renew it, and restart the relays"
+    if ends_at <= now:
+        return Finding(
+            Light.RED,
+            "certificate",
+            "%(path)s ended on %(date)s: mail clients refuse it",
+            parts,
+            remedy,
+            stops_mail=True,
+        )
+    if ends_at - now < _CERTIFICATE_SOON:
+        return Finding(Light.YELLOW, "certificate", "%(path)s ends on %(date)s", parts, remedy)
+    return Finding(Light.GREEN, "certificate", "%(path)s is valid until %(date)s", parts)
+
+
+def _sign_in_by_password(config: Config, now: datetime) -> Iterator[Finding]:
+    """A password that Microsoft will not take any more: ours for the upstream, or the clients' own."""
+    upstream = config.upstream
+    if upstream is None or not f".{upstream.host.lower()}".endswith(_MICROSOFT):
+        return
+    by_password = upstream.user is not None and upstream.token is None
+    is_connector = upstream.host.lower().endswith(_MICROSOFTS_CONNECTOR)
+    if is_connector or not (by_password or config.sign_in is SignIn.UPSTREAM):
+        return
+    has_ended = now > _END_OF_PASSWORDS
+    whose = "BLINDCOPY_AUTH=upstream" if config.sign_in is SignIn.UPSTREAM else "BLINDCOPY_UPSTREAM"
+    yield Finding(
+        Light.YELLOW, "sign-in by password", "%(variable)s signs in to %(host)s by password, which Microsoft ends by default on %(date)s",
+        {"variable": whose, "host": upstream.host, "date": _END_OF_PASSWORDS.date().isoformat()},
+        remedy="switch to auth=xoauth2 (README, Environment)" if not has_ended
+        else "switch to auth=xoauth2 (README, Environment), unless an Exchange admin has switched passwords on again",
+    )  # fmt: skip
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few of them, and how many more there are."""
+    listed = list(dict.fromkeys(names))
+    more = len(listed) - _NAMED
+    return ", ".join(listed[:_NAMED]) + (f", … (+{more})" if more > 0 else "")

@@ -1,0 +1,512 @@
+"""A journal: the file in which a relay keeps every mail until the database has it.
+
+It is allocated at its full size when it is made, so that a disk that fills up later takes nothing from it, and it is
+locked for as long as its relay lives: whoever can lock a journal knows that its relay is gone.
+
+    page 0       MAGIC, the journal's id, its size (8), CRC-32
+    half 0, 1    each: a page with a salt, the number of the last entry before it (8), CRC-32; then entries without gaps
+    an entry     mark (8 bytes, made of the salt), number (8), length (4), CRC-32 of these two and the text (4), text
+                 (encrypted)
+
+Entries go to one half until it is full, then to the other, if all that stands there is in the database by then; that half
+gets a new salt, so that what it held before is not taken for entries any more. Numbers rise for ever. An entry that may
+be needed until another one has been loaded is *held* under a name (a mail's id); what is still held when its half is
+wanted is copied to the other half first.
+
+A power cut leaves a torn last entry, which its CRC tells; the same in the middle, with whole entries behind it, or a file
+that is too short, is damage, and what is whole is read all the same."""
+
+import bisect
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import threading
+import uuid
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.secrets import Box, Seal, Undecryptable
+
+SUFFIX = ".journal"
+_MAGIC = b"Blindcopy journal 1\n"
+_PAGE = 4096
+_HEAD = 24
+_MARK = 8
+_SALT = 16
+_MOST_SLACK = 64 * 1024
+_ENCRYPTED_LONGER = Seal.NONCE + 16
+
+
+class JournalFull(Exception):
+    """The journal has no room for this entry: what it holds is not in the database yet."""
+
+
+class InUse(Exception):
+    """Another process has this journal."""
+
+
+class NotAJournal(Exception):
+    """The file has not the shape of a journal, or no key of ours opens it. The message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands: in which half, from which byte of the file, how many bytes with its head."""
+
+    half: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry as it is read back."""
+
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """An entry to be written. `hold`: the name that it is held under until it is `done` with; `reserve`: how many bytes must
+    stay free for what follows it, so that whatever was begun can be ended; `ends`: the name whose reserve it may use."""
+
+    data: bytes
+    hold: str | None = None
+    reserve: int = 0
+    ends: str | None = None
+
+
+@dataclass(slots=True)
+class _Half:
+    begins: int
+    ends: int
+    salt: bytes = b""
+    seal: Seal | None = None
+    used: int = 0
+    """Where the next entry goes."""
+    base: int = 0
+    """The number of the last entry that was written before this half was begun."""
+    numbers: "array[int]" = field(default_factory=lambda: array("Q"))
+    offsets: "array[int]" = field(default_factory=lambda: array("Q"))
+    lengths: "array[int]" = field(default_factory=lambda: array("Q"))
+
+    @property
+    def mark(self) -> bytes:
+        return hashlib.sha256(b"entry" + self.salt).digest()[:_MARK]
+
+    @property
+    def last(self) -> int:
+        """The number of its last entry, or of the last before it."""
+        return self.numbers[-1] if self.numbers else self.base
+
+    @property
+    def room(self) -> int:
+        return self.ends - self.used
+
+    def add(self, number: int, offset: int, length: int) -> None:
+        self.numbers.append(number)
+        self.offsets.append(offset)
+        self.lengths.append(length)
+        self.used = offset + length
+
+
+@dataclass(slots=True)
+class _Hold:
+    place: Place
+    reserve: int
+
+
+class Journal:
+    """One journal in this process's hands. Its methods may be called by several threads."""
+
+    def __init__(self, path: Path, descriptor: int, box: Box) -> None:
+        """Use `made` or `opened`."""
+        self.path = path
+        self.id = ""
+        self.is_damaged = False
+        """Something was not whole though entries follow it, or the file is too short."""
+        self.is_torn = False
+        """The last entry was not written to its end."""
+        self._descriptor = descriptor
+        self._box = box
+        self._lock = threading.RLock()
+        self._halves: list[_Half] = []
+        self._active = 0
+        self._last = 0
+        self._loaded = 0
+        self._holds: dict[str, _Hold] = {}
+        self._reserved = 0
+
+    # -- opening
+
+    @classmethod
+    def made(cls, directory: Path, size: int, box: Box) -> "Journal":
+        """A new, empty journal of so many bytes, all of them allocated. Raises OSError."""
+        path = directory / f"{uuid.uuid4()}{SUFFIX}"
+        temporary = path.with_suffix(".making")
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        journal = cls(path, descriptor, box)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _allocate(descriptor, size)
+            journal.id = path.stem
+            head = _MAGIC + journal.id.encode("ascii") + size.to_bytes(8)
+            os.pwrite(descriptor, head + zlib.crc32(head).to_bytes(4), 0)
+            journal._halves = _halves_of(size)
+            for half in list(journal._halves):
+                journal._begin_half(half)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        return journal
+
+    @classmethod
+    def opened(cls, path: Path, box: Box) -> "Journal":
+        """A journal whose owner is gone, with everything that it holds. Raises InUse, NotAJournal, OSError."""
+        descriptor = os.open(path, os.O_RDWR)
+        journal = cls(path, descriptor, box)
+        try:
+            _lock_or_leave(descriptor, path)
+            journal._recover()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return journal
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Let go of it; what is not loaded stays for whoever opens it next."""
+        os.close(self._descriptor)
+
+    def remove(self) -> None:
+        """Away with the file, and let go of it."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def clear(self) -> None:
+        """Forget what it holds, all of which is in the database: so it is found empty when it is opened next. Raises OSError."""
+        with self._lock:
+            for half in list(self._halves):
+                self._begin_half(half)
+
+    def put_aside(self) -> Path:
+        """Rename the file so that it is not read again, and let go of it; its new path."""
+        aside = self.path.with_suffix(".damaged")
+        with contextlib.suppress(OSError):
+            self.path.rename(aside)
+        self.close()
+        return aside
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still where another process would find it."""
+        return _is_still(self._descriptor, self.path)
+
+    # -- writing
+
+    def append(self, entries: Sequence[Append]) -> list[Exception | None]:
+        """Write these, in one go as far as may be; for each None, or why it was not written: JournalFull, OSError.
+
+        What is written survives the end of this process at once, and a power cut once `sync` has returned."""
+        with self._lock:
+            return self._append(entries)
+
+    def sync(self) -> None:
+        """All that was appended is on the disk when this returns. Raises OSError."""
+        getattr(os, "fdatasync", os.fsync)(self._descriptor)
+
+    def _append(self, entries: Sequence[Append]) -> list[Exception | None]:
+        results: list[Exception | None] = []
+        for entry in entries:
+            try:
+                self._append_one(entry)
+                results.append(None)
+            except (JournalFull, OSError) as error:
+                results.append(error)
+        return results
+
+    def _append_one(self, entry: Append) -> None:
+        length = _HEAD + len(entry.data) + _ENCRYPTED_LONGER
+        reserve = entry.reserve + _HEAD + _ENCRYPTED_LONGER if entry.hold else 0
+        self._carry_over(self._halves[self._active])
+        ended = self._holds.get(entry.ends) if entry.ends is not None else None
+        if (
+            ended is None or not ended.reserve
+        ) and self._room() < length + reserve + self._reserved + self._slack:
+            raise JournalFull
+        half = self._half_with_room(length)
+        place = self._write(half, entry.data)
+        if ended is not None:
+            self._reserved, ended.reserve = self._reserved - ended.reserve, 0
+        if entry.hold is not None:
+            self._holds[entry.hold] = _Hold(place, reserve)
+            self._reserved += reserve
+
+    @property
+    def _slack(self) -> int:
+        """Room at the end of a half that an entry may not fit into, though the reserve counts it."""
+        return min(_MOST_SLACK, self.size // 16)
+
+    def _room(self) -> int:
+        other = self._halves[1 - self._active]
+        free = other.ends - other.begins - _PAGE if self._is_free(other) else 0
+        return self._halves[self._active].room + free
+
+    def is_roomy(self) -> bool:
+        """Whether a usual mail can be begun."""
+        with self._lock:
+            return self._room() - self._reserved - self._slack > self.size // 16
+
+    def _half_with_room(self, length: int) -> _Half:
+        """Raises JournalFull, OSError."""
+        half = self._halves[self._active]
+        if half.room >= length:
+            return half
+        other = self._halves[1 - self._active]
+        if not self._is_free(other) or length > other.ends - other.begins - _PAGE:
+            raise JournalFull
+        self._begin_half(other)
+        self._active = 1 - self._active
+        return self._halves[self._active]
+
+    def _is_free(self, half: _Half) -> bool:
+        is_held = any(self._halves[hold.place.half] is half for hold in self._holds.values())
+        return (not half.numbers or half.last <= self._loaded) and not is_held
+
+    def _carry_over(self, active: _Half) -> None:
+        """Copy what is still held in the other half, once that half is loaded and this one is half full, so that a few slow
+        mails never keep the other half from being used again."""
+        other = self._halves[1 - self._active]
+        is_time = active.used - active.begins > (active.ends - active.begins) // 2
+        if not (is_time and other.numbers and other.last <= self._loaded):
+            return
+        for name, hold in list(self._holds.items()):
+            if self._halves[hold.place.half] is other and active.room >= hold.place.length:
+                self._holds[name] = _Hold(self._write(active, self._read(hold.place).data), hold.reserve)
+
+    def _write(self, half: _Half, data: bytes) -> Place:
+        if half.seal is None:
+            raise OSError(f"{self.path.name} was not opened")
+        text = half.seal.closed(data)
+        number = self._last + 1
+        head = number.to_bytes(8) + len(text).to_bytes(4)
+        checksum = zlib.crc32(text, zlib.crc32(head))
+        entry = b"".join([half.mark, head, checksum.to_bytes(4), text])
+        _write_all(self._descriptor, entry, half.used)
+        place = Place(self._halves.index(half), half.used, len(entry))
+        half.add(number, half.used, len(entry))
+        self._last = number
+        return place
+
+    def _begin_half(self, half: _Half) -> None:
+        """A new salt, on the disk before any entry under it is: what stood there before is no entry any more."""
+        salt = os.urandom(_SALT)
+        head = salt + self._last.to_bytes(8)
+        _write_all(self._descriptor, head + zlib.crc32(head).to_bytes(4), half.begins)
+        self.sync()
+        fresh = _Half(half.begins, half.ends, salt, self._box.seal(salt), half.begins + _PAGE, self._last)
+        self._halves[self._halves.index(half)] = fresh
+
+    # -- reading
+
+    @property
+    def loaded(self) -> int:
+        return self._loaded
+
+    @property
+    def number_of_entries(self) -> int:
+        """How many stand in it, loaded or not."""
+        return sum(len(half.numbers) for half in self._halves)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of it are not in the database yet."""
+        with self._lock:
+            waiting = 0
+            for half in self._halves:
+                first = bisect.bisect_right(half.numbers, self._loaded)
+                waiting += half.used - half.offsets[first] if first < len(half.numbers) else 0
+            return waiting
+
+    @property
+    def last(self) -> int:
+        """The number of the last entry that was written."""
+        return self._last
+
+    def after(self, number: int, most: int = 1_000_000) -> Iterator[Record]:
+        """Up to `most` entries with a higher number than this, in their order, as far as they are written now."""
+        places: list[Place] = []
+        with self._lock:
+            for index, half in sorted(enumerate(self._halves), key=lambda pair: pair[1].base):
+                begin = bisect.bisect_right(half.numbers, number)
+                places += [
+                    Place(index, half.offsets[at], half.lengths[at])
+                    for at in range(begin, min(len(half.numbers), begin + most - len(places)))
+                ]
+        for place in places:
+            yield self._read(place)
+
+    def held(self, name: str) -> bytes | None:
+        """The entry that is held under this name; None where there is none."""
+        with self._lock:
+            hold = self._holds.get(name)
+            return None if hold is None else self._read(hold.place).data
+
+    def names_held(self) -> list[str]:
+        """In the order of their entries."""
+        with self._lock:
+            return sorted(
+                self._holds, key=lambda name: (self._holds[name].place.half, self._holds[name].place.offset)
+            )
+
+    def hold(self, name: str, number: int) -> None:
+        """Hold an entry that was found when the journal was opened."""
+        with self._lock:
+            for index, half in enumerate(self._halves):
+                at = bisect.bisect_left(half.numbers, number)
+                if at < len(half.numbers) and half.numbers[at] == number:
+                    self._holds[name] = _Hold(Place(index, half.offsets[at], half.lengths[at]), 0)
+
+    def done(self, number: int, released: Iterable[str]) -> None:
+        """The database has everything up to this number; these names need not be held any more."""
+        with self._lock:
+            self._loaded = max(self._loaded, number)
+            for name in released:
+                if (hold := self._holds.pop(name, None)) is not None:
+                    self._reserved -= hold.reserve
+
+    def _read(self, place: Place) -> Record:
+        """Raises OSError."""
+        record = self._whole(place)
+        if record is None:
+            raise OSError(f"{self.path.name}: an entry cannot be read back")
+        return record
+
+    def _whole(self, place: Place) -> Record | None:
+        """The entry at this place; None where it is torn or damaged. Raises Undecryptable."""
+        entry = os.pread(self._descriptor, place.length, place.offset)
+        head, text = entry[_MARK : _MARK + 12], entry[_HEAD:]
+        if len(entry) < place.length or zlib.crc32(text, zlib.crc32(head)) != int.from_bytes(entry[20:24]):
+            return None
+        seal = self._halves[place.half].seal
+        return None if seal is None else Record(int.from_bytes(head[:8]), seal.opened(text))
+
+    # -- recovering
+
+    def _recover(self) -> None:
+        """Find the entries of both halves. Raises NotAJournal, OSError."""
+        head = os.pread(self._descriptor, _PAGE, 0)
+        end = len(_MAGIC) + 36 + 8
+        if not head.startswith(_MAGIC) or zlib.crc32(head[:end]) != int.from_bytes(head[end : end + 4]):
+            raise NotAJournal(f"{self.path} is no journal, or its first bytes are damaged")
+        self.id = head[len(_MAGIC) : end - 8].decode("ascii")
+        self._halves = _halves_of(int.from_bytes(head[end - 8 : end]))
+        self.is_damaged = self.size < self._halves[1].ends
+        with mmap.mmap(self._descriptor, self.size, prot=mmap.PROT_READ) as content:
+            for half in self._halves:
+                self._find_entries(content, half)
+        self._last = max(half.last for half in self._halves)
+        self._active = max((0, 1), key=lambda index: self._halves[index].last)
+        self._must_open()
+
+    def _find_entries(self, content: mmap.mmap, half: _Half) -> None:
+        """All whole entries of a half, from mark to mark; one that is not whole, with a whole one behind it, is damage."""
+        head = content[half.begins : half.begins + _SALT + 8]
+        half.used = half.begins + _PAGE
+        if zlib.crc32(head) != int.from_bytes(content[half.begins + _SALT + 8 : half.begins + _SALT + 12]):
+            self.is_damaged = True
+            return
+        half.salt, half.base = head[:_SALT], int.from_bytes(head[_SALT:])
+        half.seal = self._box.seal(half.salt)
+        offset, is_torn = half.used, False
+        while 0 <= (found := content.find(half.mark, offset, half.ends)) < half.ends - _HEAD:
+            length = int.from_bytes(content[found + 16 : found + 20])
+            end = found + _HEAD + length
+            checksum = zlib.crc32(
+                content[found + _HEAD : end], zlib.crc32(content[found + _MARK : found + 20])
+            )
+            if end > len(content) or checksum != int.from_bytes(content[found + 20 : found + _HEAD]):
+                is_torn, offset = True, found + 1
+                continue
+            self.is_damaged = self.is_damaged or is_torn or found != half.used
+            half.add(int.from_bytes(content[found + 8 : found + 16]), found, _HEAD + length)
+            offset, is_torn = end, False
+        self.is_torn = self.is_torn or is_torn
+
+    def _must_open(self) -> None:
+        """Raises NotAJournal: whole entries that no key opens are not lost, they wait for their key."""
+        try:
+            for index, half in enumerate(self._halves):
+                if half.numbers:
+                    self._whole(Place(index, half.offsets[-1], half.lengths[-1]))
+        except Undecryptable as error:
+            raise NotAJournal(
+                f"{self.path} was written with a key that BLINDCOPY_SECRET_KEY does not hold; add that key, and it is loaded"
+            ) from error
+
+
+def _lock_or_leave(descriptor: int, path: Path) -> None:
+    """Raises InUse: by its relay, or by a process that has loaded and removed it just now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InUse(path.name) from error
+    if not _is_still(descriptor, path):
+        raise InUse(path.name)
+
+
+def journals(directory: Path) -> list[Path]:
+    """The journals of a state directory."""
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def may_hold_mails(path: Path) -> bool:
+    """Whether entries stand in a journal, for whichever key; one that cannot be looked at may hold some."""
+    try:
+        journal = Journal.opened(path, Box(["no key is needed to see that"]))
+    except (InUse, NotAJournal, OSError):
+        return True
+    is_empty = not journal.number_of_entries
+    journal.close()
+    return not is_empty
+
+
+def _halves_of(size: int) -> list[_Half]:
+    half = (size - _PAGE) // 2 // _PAGE * _PAGE
+    return [_Half(_PAGE, _PAGE + half), _Half(_PAGE + half, _PAGE + 2 * half)]
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """The disk's promise that so many bytes can be written. Raises OSError."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    for offset in range(0, size, 1 << 20):
+        _write_all(descriptor, bytes(min(1 << 20, size - offset)), offset)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Raises OSError."""
+    written = os.pwrite(descriptor, data, offset)
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], offset + written)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    here = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (here.st_dev, here.st_ino)

@@ -1,0 +1,152 @@
+"""Which installation a database belongs to, how far it has come, and whether it was restored from a backup.
+
+The database counts a tick with every beat and before every write to Salesforce, and the marker in the state directory
+remembers the highest tick, after the database has it and before the write goes out. A database whose tick is below the
+marker's is older than what was done with it: it was restored. So is a copy that `core backup` made, which carries the
+word itself. What was restored begins a new lineage; every lineage that a database has known is listed in it, so that
+another machine's marker, which still names an older one, is not taken for a second restore.
+
+After a restore Salesforce may have what this database thinks is still to be written: waiting mails are looked up before
+they are written (`restored_at`), and every task sync asks its person first."""
+
+import uuid
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core import logs
+from core.config import ConfigurationError
+from core.journal import journals, may_hold_mails
+from core.state import Marker, StateDirectory
+from core.storage.beats import database_now
+from core.storage.models import InstallationRow, JournalRow
+
+_ONLY = 1
+UNTIL_A_WRITE_SHOWS = timedelta(minutes=14)
+"""What was under way when the old database was last used may still show for so long."""
+
+
+class StateDirectoryTaken(ConfigurationError):
+    """The state directory belongs to another installation."""
+
+
+class Installation:
+    """This process's view of the installation: the database's row beside the state directory's marker."""
+
+    def __init__(self, state: StateDirectory | None, *, is_used: bool) -> None:
+        """`is_used`: this process works with what lies in the state directory, and keeps its marker. Web process and commands
+        only look whether the marker, if it is theirs, knows of a restore."""
+        self._state = state
+        self._is_used = is_used
+        self._marker: Marker | None = None
+        self._is_kept = True
+
+    def was_restored(self, session: Session) -> bool:
+        """Compare the database with the marker: whether it is older. Raises StateDirectoryTaken, OSError."""
+        return self._is_behind(self._row(session))
+
+    def note_restore(self, session: Session) -> None:
+        """Note in the database that it was restored, unless another process has done so meanwhile."""
+        row = self._row(session, is_locked=True)
+        if self._is_behind(row):
+            _note_restore(session, row)
+            self._remember(Marker(row.uuid, row.lineages[-1], row.tick))
+
+    def advance(self, session: Session) -> None:
+        """One more tick, within the transaction that notes what is about to be done; `keep_marker` once it is committed."""
+        statement = (
+            update(InstallationRow)
+            .where(InstallationRow.id == _ONLY)
+            .values(tick=InstallationRow.tick + 1)
+            .returning(InstallationRow.uuid, InstallationRow.lineages, InstallationRow.tick)
+        )
+        for uuid_, lineages, tick in session.execute(statement):
+            self._remember(Marker(uuid_, lineages[-1], tick))
+
+    def keep_marker(self) -> None:
+        """Write down what the database has come to; a state directory that takes nothing stops no work, and is said by
+        whoever looks at the directory's health."""
+        if self._state is None or not self._is_used or self._is_kept or self._marker is None:
+            return
+        try:
+            self._state.keep_marker(self._marker)
+            self._is_kept = True
+        except OSError as error:
+            logs.marker_not_kept(str(error))
+
+    def close(self) -> None:
+        """Be no user of the state directory any more."""
+        if self._state is not None:
+            self._state.close()
+
+    def _row(self, session: Session, *, is_locked: bool = False) -> InstallationRow:
+        row = session.get(InstallationRow, _ONLY, with_for_update=is_locked, populate_existing=True)
+        if row is None:
+            raise LookupError("the database has no row that names its installation")
+        return row
+
+    def _is_behind(self, row: InstallationRow) -> bool:
+        marker = None if self._state is None else self._marker_of(self._state, row)
+        self._remember(Marker(row.uuid, row.lineages[-1], row.tick))
+        if row.is_copy or marker is None:
+            return row.is_copy
+        is_of_this_lineage = marker.lineage == row.lineages[-1]
+        return marker.lineage not in row.lineages or (is_of_this_lineage and marker.tick > row.tick)
+
+    def _remember(self, marker: Marker) -> None:
+        """Threads may come out of order: the highest tick of a lineage counts."""
+        known = self._marker
+        if known is None or known.lineage != marker.lineage or marker.tick > known.tick:
+            self._marker, self._is_kept = marker, False
+
+    def _marker_of(self, state: StateDirectory, row: InstallationRow) -> Marker | None:
+        """The marker, if it is this installation's. Raises StateDirectoryTaken, OSError.
+
+        A database that was made anew takes over what another one has left, unless that other one is still at work, or has
+        left mails there that only it can take."""
+        if self._is_used:
+            state.make()
+            state.use()
+        marker = state.marker()
+        if marker is None or marker.installation == row.uuid:
+            return marker
+        if not self._is_used:
+            return None
+        if state.is_used_by_others() or any(may_hold_mails(path) for path in journals(state.path)):
+            problem = (
+                f"BLINDCOPY_STATE_DIR: {state.path} belongs to another installation (another database); name a directory of its "
+                "own, or, if this database takes the other's place for good, stop that one and move its directory away"
+            )
+            raise StateDirectoryTaken([problem])
+        logs.state_directory_taken_over(str(state.path))
+        return None
+
+
+def restored_at(session: Session) -> datetime | None:
+    """When this database was last restored from a backup; None: never. What is older may be in Salesforce already."""
+    return session.scalar(select(InstallationRow.restored_at).where(InstallationRow.id == _ONLY))
+
+
+def loaded_up_to(session: Session, journal_id: str) -> int:
+    """The number of the last entry of this journal that the database has; 0: none."""
+    row = session.get(JournalRow, journal_id)
+    return 0 if row is None else row.loaded
+
+
+def _note_restore(session: Session, row: InstallationRow) -> None:
+    from core.storage import task_links, task_syncs  # noqa: PLC0415  tables that a relay does without
+
+    now = database_now(session)
+    row.lineages = [*row.lineages, str(uuid.uuid4())]
+    row.tick, row.restored_at, row.is_copy = row.tick + 1, now, False
+    task_syncs.ask_after_a_restore(session)
+    task_links.doubt_after_a_restore(session, now + UNTIL_A_WRITE_SHOWS)
+    logs.database_was_restored()
+
+
+def mark_as_copy(session: Session) -> None:
+    """For a backup: whoever opens it knows that it is one."""
+    row = session.get(InstallationRow, _ONLY)
+    if row is not None:
+        row.is_copy = True

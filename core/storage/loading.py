@@ -1,0 +1,342 @@
+"""From the journals into the database: the one way by which a mail's row gets there.
+
+A relay loads its own journal all the time; a journal whose relay is gone is loaded by whichever process of the machine
+finds it first. Each batch is one transaction together with the number of its last entry, so what is read twice, after a
+crash or by another process, is not written twice, counts included. A mail that was begun by a relay that is gone, and
+never ended, becomes `unknown`: its dot may have been sent."""
+
+import base64
+import contextlib
+import fcntl
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from core import logs
+from core.entries import (
+    Begun,
+    Ended,
+    Entry,
+    LostReply,
+    PasswordUsed,
+    ReplyHeard,
+    UnknownSender,
+    Void,
+    from_bytes,
+    row_from_plain,
+    to_digest,
+)
+from core.journal import InUse, Journal, NotAJournal, Record, journals
+from core.mail import KEEPS_TEXT, Row, State
+from core.secrets import Box, Undecryptable
+from core.storage import logbook, rows
+from core.storage.database import Database, DatabaseUnavailable, Session
+from core.storage.installation import loaded_up_to
+from core.storage.models import JournalRow
+from core.storage.people import app_passwords_used
+
+_MOST_ENTRIES = 500
+_MOST_TEXT = 4 * 1024 * 1024
+"""Bytes of texts in one batch, so that large mails need no more memory than small ones."""
+
+OnLost = Callable[[str, str], None]
+"""Told of a row that no database will take: the mail's id, and why."""
+
+
+class Loader:
+    """Brings one journal into the database. Used by one thread."""
+
+    def __init__(self, database: Database, journal: Journal, on_lost: OnLost) -> None:
+        self._database = database
+        self._journal = journal
+        self._on_lost = on_lost
+        self._found_up_to = journal.last
+        """What was in the journal when we got it was written by a process that is gone."""
+        self._abandoned: list[str] = []
+        self._is_prepared = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the database has all that the journal holds."""
+        return self._is_prepared and not self._abandoned and self._journal.loaded >= self._journal.last
+
+    def load(self) -> int:
+        """One batch; how many entries it had, those of mails that have only begun too. Raises DatabaseUnavailable."""
+        if not self._is_prepared:
+            self._prepare()
+        if self._abandoned:
+            return self._load_abandoned()
+        entries, numbers, last, room, read = [], [], self._journal.loaded, _MOST_TEXT, 0
+        for record in self._journal.after(self._journal.loaded, _MOST_ENTRIES):
+            read += 1
+            entry = self._entry(record)
+            if entry is not None:
+                entries.append(entry)
+                numbers.append(record.number)
+                room -= len(entry.row.text or b"") if isinstance(entry, Ended) else 0
+            last = record.number
+            if room <= 0:
+                break
+        if last == self._journal.loaded:
+            return 0
+        try:
+            self._write(entries, last)
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  one entry that no database takes does not hold up the others
+            self._write_one_by_one(entries, numbers, last)
+        self._journal.done(last, _names_of(entries))
+        return read
+
+    def load_all(self) -> None:
+        """Raises DatabaseUnavailable."""
+        while not self.is_done:
+            self.load()
+
+    def _prepare(self) -> None:
+        """Find out how far the database is, and which mails were begun by a process that is gone and never ended."""
+        with self._database.reading() as session:
+            loaded = loaded_up_to(session, self._journal.id)
+        begun: dict[str, int] = {}
+        ended: set[str] = set()
+        for record in self._journal.after(0):
+            if record.number > self._found_up_to:
+                break
+            try:
+                entry = from_bytes(record.data)
+            except ValueError:
+                continue  # said when it is its turn
+            if isinstance(entry, Begun):
+                begun[entry.row.id] = record.number
+            elif isinstance(entry, Ended | Void):
+                name = entry.row.id if isinstance(entry, Ended) else entry.mail_id
+                ended.add(name)
+                if record.number <= loaded:
+                    begun.pop(name, None)
+        for name, number in begun.items():
+            self._journal.hold(name, number)
+        self._journal.done(loaded, ())
+        self._abandoned = [name for name in begun if name not in ended]
+        self._is_prepared = True
+
+    def _load_abandoned(self) -> int:
+        some = self._abandoned[:_MOST_ENTRIES]
+        entries: list[Entry] = []
+        room = _MOST_TEXT
+        for name in some:
+            data = self._journal.held(name)
+            entry = None if data is None else from_bytes(data)
+            if isinstance(entry, Begun):
+                entries.append(Ended(replace(entry.row, state=State.UNKNOWN)))
+                room -= len(entry.row.text or b"")
+            if room <= 0:
+                some = some[: len(entries)]
+                break
+        try:
+            self._write(entries, None)
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  as above
+            self._write_one_by_one(entries, [0] * len(entries), None)
+        self._journal.done(0, some)
+        self._abandoned = self._abandoned[len(some) :]
+        return len(entries)
+
+    def _entry(self, record: Record) -> Entry | None:
+        """None for what makes no row by itself."""
+        try:
+            entry = from_bytes(record.data)
+        except ValueError as error:
+            logs.journal_entry_unreadable(self._journal.path.name, str(error))
+            return None
+        if isinstance(entry, Begun):
+            return None
+        if isinstance(entry, Ended) and entry.row.text is None:
+            return Ended(self._with_text(entry.row))
+        return entry
+
+    def _with_text(self, row: Row) -> Row:
+        """With the text that stands in the mail's `Begun`."""
+        if not (row.decision.may_log and row.state in KEEPS_TEXT):
+            return row
+        data = self._journal.held(row.id)
+        begun = None if data is None else from_bytes(data)
+        return replace(row, text=begun.row.text) if isinstance(begun, Begun) else row
+
+    def _write(self, entries: Sequence[Entry], last: int | None) -> None:
+        with self._database.writing() as session:
+            _apply(session, entries)
+            if last is not None:
+                _note_loaded(session, self._journal.id, last)
+
+    def _write_one_by_one(self, entries: Sequence[Entry], numbers: Sequence[int], last: int | None) -> None:
+        for entry, number in zip(entries, numbers, strict=True):
+            try:
+                self._write([entry], number or None)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001  told with its trace, counted, and given up
+                logs.failed_unexpectedly("bringing an entry of the journal into the database")
+                if isinstance(entry, Ended):
+                    self._on_lost(entry.row.id, f"the database refuses it: {type(error).__name__}")
+        if last is not None:
+            self._write([], last)
+
+
+class Orphans:
+    """The journals of a state directory whose relays are gone; those of the first release too."""
+
+    def __init__(self, database: Database, directory: Path, box: Box, on_lost: OnLost) -> None:
+        self._database = database
+        self._directory = directory
+        self._box = box
+        self._on_lost = on_lost
+        self._empty: dict[Path, int] = {}
+        self._told: set[Path] = set()
+        self.unreadable: tuple[str, ...] = ()
+        """A sentence for each journal that cannot be opened."""
+
+    def load(self) -> None:
+        """Load them all. Raises DatabaseUnavailable."""
+        unreadable: list[str] = []
+        for path in journals(self._directory):
+            try:
+                self._load_one(path)
+            except (InUse, FileNotFoundError):
+                continue
+            except (NotAJournal, OSError) as error:
+                unreadable.append(str(error))
+                if path not in self._told:
+                    self._told.add(path)
+                    logs.journal_unreadable(str(error))
+        self.unreadable = tuple(unreadable)
+        _load_first_release(self._database, self._directory, self._box)
+
+    def _load_one(self, path: Path) -> None:
+        if self._empty.get(path) == path.stat().st_mtime_ns:
+            return  # nothing was written to it since we found it empty
+        journal = Journal.opened(path, self._box)
+        try:
+            loader = Loader(self._database, journal, self._on_lost)
+            loader.load_all()
+        except BaseException:
+            journal.close()
+            raise
+        finish(journal)
+        with contextlib.suppress(FileNotFoundError):
+            self._empty[path] = path.stat().st_mtime_ns
+
+
+def finish(journal: Journal) -> None:
+    """Let go of a journal that is loaded: found empty by the relay that takes it next, or put aside where it was damaged."""
+    if journal.is_torn:
+        logs.journal_torn(journal.path.name)
+    if journal.is_damaged:
+        logs.journal_damaged(journal.put_aside().name)
+        return
+    if journal.number_of_entries:
+        journal.clear()
+    journal.close()
+
+
+def _names_of(entries: Iterable[Entry]) -> list[str]:
+    """The mails that need not be held any more."""
+    return [
+        entry.row.id if isinstance(entry, Ended) else entry.mail_id
+        for entry in entries
+        if isinstance(entry, Ended | Void)
+    ]
+
+
+def _apply(session: Session, entries: Sequence[Entry]) -> None:
+    """Everything that these entries say, in the transaction of this session."""
+    rows.write(session, [entry.row for entry in entries if isinstance(entry, Ended)])
+    logbook.count_unknown(session, [entry for entry in entries if isinstance(entry, UnknownSender)])
+    app_passwords_used(
+        session, {entry.app_password_id: entry.time for entry in entries if isinstance(entry, PasswordUsed)}
+    )
+    for entry in entries:
+        if isinstance(entry, LostReply):
+            logbook.note_lost_reply(session, entry.mail_id, entry.fingerprint)
+        elif isinstance(entry, ReplyHeard):
+            logbook.reply_delivered(session, entry.mail_id)
+
+
+def _note_loaded(session: Session, journal_id: str, number: int) -> None:
+    statement = rows.insert(session.get_bind().dialect, JournalRow).values(id=journal_id, loaded=number)
+    session.execute(
+        statement.on_conflict_do_update(index_elements=["id"], set_={"loaded": statement.excluded.loaded})
+    )
+
+
+# -- what relays of the first release have left: files of encrypted lines, locked while their relay lives
+
+
+def _load_first_release(database: Database, directory: Path, box: Box) -> None:
+    """Raises DatabaseUnavailable."""
+    for path in sorted(directory.glob("journal-*.log")):
+        try:
+            file = path.open("rb+")
+        except FileNotFoundError:
+            continue
+        with file:
+            if _is_abandoned(file):
+                _load_lines(database, path, file, box)
+
+
+def _is_abandoned(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _load_lines(database: Database, path: Path, file: IO[bytes], box: Box) -> None:
+    """Counts may be counted twice by a crash right here, as these files know no numbers; rows are not."""
+    entries: list[Entry] = []
+    unread = 0
+    for line in file:
+        try:
+            entries.append(_entry_of_the_first_release(box.opened(line)))
+        except (Undecryptable, ValueError, KeyError, TypeError):
+            unread += 1
+    for start in range(0, len(entries), _MOST_ENTRIES):
+        some = entries[start : start + _MOST_ENTRIES]
+        try:
+            with database.writing() as session:
+                _apply(session, some)
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  told with its trace; the others go on
+            for entry in some:
+                _apply_alone(database, entry)
+    logs.journal_loaded(len(entries))
+    if unread:
+        logs.journal_unreadable(f"{path.name} has {unread} lines that cannot be read; it is kept aside")
+        path.rename(path.with_suffix(".unreadable"))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _apply_alone(database: Database, entry: Entry) -> None:
+    try:
+        with database.writing() as session:
+            _apply(session, [entry])
+    except DatabaseUnavailable:
+        raise
+    except Exception:  # noqa: BLE001  told with its trace, and given up
+        logs.failed_unexpectedly("bringing an entry of an old journal into the database")
+
+
+def _entry_of_the_first_release(line: bytes) -> Entry:
+    plain = json.loads(line)
+    kind = plain.pop("kind")
+    if kind == "LostReply":
+        return LostReply(plain["mail_id"], base64.b64decode(plain["fingerprint"]))
+    if kind == "UnknownSender":
+        return UnknownSender(plain["key"], plain["address"], datetime.fromisoformat(plain["time"]))
+    return Ended(row_from_plain(plain, to_digest(plain.get("text"))))

@@ -1,0 +1,134 @@
+"""What is seen of a relay from outside: its figures, whether it is alive, and whether it is ready."""
+
+from collections.abc import Sequence
+
+from core.config import Config
+from core.findings import Finding, Light, facts
+from core.health import Watch, look_at_installation, look_at_machine
+from core.monitor import Monitor
+from core.storage.beats import Condition
+from core.storage.database import Database
+from relay.logbook import Logbook
+from relay.meters import Meters
+from relay.pool import Pool
+from relay.server import Server
+from relay.snapshot import Snapshot
+
+_MOST_SECONDS_OF_LAG = 10.0
+_MOST_SECONDS_WITHOUT_A_LOOK = 10.0
+
+
+class Health:
+    """How this relay is; what it says in its beats, and to whoever asks its monitor."""
+
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        server: Server,
+        pool: Pool,
+        logbook: Logbook,
+        snapshot: Snapshot,
+    ) -> None:
+        self._config = config
+        self._server = server
+        self._pool = pool
+        self._logbook = logbook
+        self._snapshot = snapshot
+        self._watch = Watch(lambda: look_at_installation(database, without_relays=True))
+
+    def condition(self) -> Condition:
+        """For the beats: what is not as it should be."""
+        findings = (finding for finding in self._own() if finding.light is not Light.GREEN)
+        return Condition(
+            self._pool.trouble, self._logbook.waiting_bytes(), self._logbook.rows_lost, tuple(findings)
+        )
+
+    def monitor(self, meters: Meters) -> Monitor:
+        """Its answers to operators' tools, not started yet."""
+        gauge = meters.gauge
+        gauge("blindcopy_relays", "Relays that are running on this machine.", lambda: 1)
+        gauge("blindcopy_sessions", "Clients that are connected.", lambda: self._server.session_count)
+        gauge(
+            "blindcopy_upstream_links_busy",
+            "Links to the upstream that have a mail.",
+            lambda: self._pool.busy,
+        )
+        gauge(
+            "blindcopy_upstream_links_idle",
+            "Links to the upstream that wait for a mail.",
+            lambda: self._pool.idle,
+        )
+        gauge(
+            "blindcopy_upstream_troubled", "Relays that have trouble with the upstream.",
+            lambda: self._pool.trouble is not None,
+        )  # fmt: skip
+        gauge(
+            "blindcopy_journal_bytes", "What the journals hold that the database does not have yet.",
+            self._logbook.waiting_bytes,
+        )  # fmt: skip
+        gauge(
+            "blindcopy_journals_troubled", "Relays whose journal takes nothing, so that rows are lost.",
+            lambda: self._logbook.trouble is not None,
+        )  # fmt: skip
+        gauge(
+            "blindcopy_settings_age_seconds", "How long ago the database was last looked at, added up over the relays.",
+            lambda: max(0.0, min(self._snapshot.seconds_old(), 1e9)),
+        )  # fmt: skip
+        return Monitor(meters.text, self._lives, self._is_ready)
+
+    def _lives(self) -> Sequence[Finding]:
+        is_alive = self._server.seconds_since_the_last_look() < _MOST_SECONDS_OF_LAG
+        return [_held("event loop", is_alive, "stands still", "restart the relay")]
+
+    def _is_ready(self) -> Sequence[Finding]:
+        return [
+            *self._lives(),
+            _held(
+                "load", not self._server.is_overloaded, "behind, new sessions are asked to come again",
+                "start another relay",
+            ),
+            _held("listeners", not self._server.is_stopping, "stopping", ""),
+            *self._own(),
+            *self._watch.findings(),
+        ]  # fmt: skip
+
+    def _own(self) -> list[Finding]:
+        return [
+            _held(
+                "settings", self._snapshot.people is not None, "neither the database nor a snapshot has them",
+                "look at the database",
+            ),
+            _held(
+                "mail provider", self._pool.unreachable is None, self._pool.unreachable or "",
+                "look at BLINDCOPY_UPSTREAM and at the provider",
+            ),
+            *self._refusal(),
+            *self._record(),
+            *look_at_machine(self._config),
+        ]  # fmt: skip
+
+    def _refusal(self) -> list[Finding]:
+        """No reason to take the relay away: only a mail can show that it is over."""
+        refusal = self._pool.refusal
+        remedy = "look at the name and password in BLINDCOPY_UPSTREAM and at the provider"
+        return [] if refusal is None else [facts(Light.RED, "mail provider", refusal, remedy)]
+
+    def _record(self) -> list[Finding]:
+        """Whether mails are written down, and come into the database."""
+        found = [facts(Light.RED, "old journal", said) for said in self._logbook.unreadable]
+        if (trouble := self._logbook.trouble) is not None:
+            found.append(facts(Light.RED, "journal", f"rows are lost: {trouble}"))
+        else:
+            found.append(Finding(Light.GREEN, "journal", "takes what happens to each mail"))
+        if self._snapshot.seconds_old() > _MOST_SECONDS_WITHOUT_A_LOOK:
+            found.append(
+                facts(Light.RED, "database", "has not answered this relay; its records wait in its journal", "look at the database")
+            )  # fmt: skip
+        return found
+
+
+def _held(what: str, holds: bool, otherwise: str, remedy: str) -> Finding:  # noqa: FBT001  the thing itself
+    if holds:
+        return facts(Light.GREEN, what, "ok", stops_mail=True)
+    return facts(Light.RED, what, otherwise, remedy, stops_mail=True)
