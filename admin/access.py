@@ -1,5 +1,6 @@
 """Who is signed in, and what that person may do; and where views find configuration and database."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -10,15 +11,17 @@ from flask_login import AnonymousUserMixin, LoginManager, UserMixin, current_use
 
 from core.config import Config
 from core.connections import Connections
+from core.storage import loading
 from core.storage.database import Database
 from core.storage.people import Account, person_by_id
 
 _KEY = "blindcopy"
+_SECONDS_BETWEEN_LOOKS = 10.0
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Services:
     """What the views work with."""
 
@@ -26,6 +29,7 @@ class Services:
     database: Database
     connections: Connections | None = None
     """None where Blindcopy is not registered with Salesforce."""
+    looked_for_journals_at: float = float("-inf")
 
 
 class SignedIn(UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
@@ -58,6 +62,15 @@ def database() -> Database:
 
 def connections() -> Connections | None:
     return cast("Services", current_app.extensions[_KEY]).connections
+
+
+def load_left_behind() -> None:
+    """For pages that show what happened: what a relay that was killed has left in its journal is loaded, where no relay and no
+    worker of this machine is there to do it. Looked for every ten seconds at most."""
+    services = cast("Services", current_app.extensions[_KEY])
+    if time.monotonic() - services.looked_for_journals_at > _SECONDS_BETWEEN_LOOKS:
+        services.looked_for_journals_at = time.monotonic()
+        loading.load_left_behind(services.database, services.config)
 
 
 def me() -> Account:

@@ -10,7 +10,7 @@ from flask_login import login_required
 from werkzeug.wrappers import Response
 
 from admin import words
-from admin.access import database, me
+from admin.access import database, load_left_behind, me
 from admin.refusals import flash_refusal
 from admin.trace import Trace, trace_of
 from core.addresses import AddressError, checked_pattern
@@ -34,6 +34,7 @@ _IDS = re.compile(r"\b(?:003|00Q|001|006)[A-Za-z0-9]{12}(?:[A-Za-z0-9]{3})?\b")
 @login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
 def activity() -> str:
     account = me()
+    load_left_behind()
     state = _state(request.args.get("state", ""))
     before = request.args.get("before") or None
     with database().reading() as session:

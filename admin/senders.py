@@ -9,7 +9,7 @@ from wtforms import HiddenField, SelectField, SubmitField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import DataRequired
 
-from admin.access import admin_required, database, me
+from admin.access import admin_required, database, load_left_behind, me
 from admin.refusals import flash_errors, flash_refusal
 from core.refusal import Refusal
 from core.storage.logbook import unknown_senders
@@ -29,6 +29,7 @@ class GiveForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
 @pages.get("/senders")
 @admin_required
 def senders() -> str:
+    load_left_behind()
     with database().reading() as session:
         unknown = unknown_senders(session)
     return render_template("senders.html", unknown=unknown, form=_form())

@@ -79,7 +79,7 @@ def _look_at_database(database: Database) -> list[Finding]:
                 {"found": revision, "wanted": newest_revision()}, remedy="run `python -m core migrate`",
             )
         ]  # fmt: skip
-    return look_at_installation(database)
+    return look_at_installation(database, may_not_run_yet=True)
 
 
 def _check_salesforce(config: Config, database: Database) -> list[bool]:

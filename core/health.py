@@ -72,21 +72,26 @@ class Watch:
         self._looked_at = time.monotonic()
 
 
-def look_at_machine(config: Config) -> Iterator[Finding]:
-    """What this machine can see by itself: its state directory, its listeners' certificate, and how mail signs in."""
-    trouble = StateDirectory(config.state_dir).trouble()
-    yield (
-        facts(Light.GREEN, "state directory", f"{config.state_dir} can be used")
-        if trouble is None
-        else facts(Light.RED, "state directory", trouble)
-    )
+def look_at_machine(config: Config, *, uses_state: bool = False) -> Iterator[Finding]:
+    """What this machine can see by itself: its state directory, its listeners' certificate, and how mail signs in.
+
+    `uses_state`: a relay or a worker asks, which cannot do without the directory; others need not have one."""
+    trouble = StateDirectory(config.state_dir).trouble() if uses_state or config.state_dir.exists() else None
+    if trouble is not None:
+        yield facts(Light.RED, "state directory", trouble)
+    else:
+        there = "can be used" if config.state_dir.exists() else "is made by the first relay"
+        yield facts(Light.GREEN, "state directory", f"{config.state_dir} {there}")
     if config.tls is not None:
         yield _certificate(config.tls.certificate, datetime.now(UTC))
     yield from _sign_in_by_password(config, datetime.now(UTC))
 
 
-def look_at_installation(database: Database, *, without_relays: bool = False) -> list[Finding]:
-    """What the database says of everything else. `without_relays`: a relay asks, which knows of itself."""
+def look_at_installation(
+    database: Database, *, without_relays: bool = False, may_not_run_yet: bool = False
+) -> list[Finding]:
+    """What the database says of everything else. `without_relays`: a relay asks, which knows of itself; `may_not_run_yet`: an
+    operator sets things up, so that processes which are not there are no fault until something is due for them."""
     try:
         database.migrate()
         with database.reading() as session:
@@ -97,7 +102,7 @@ def look_at_installation(database: Database, *, without_relays: bool = False) ->
                     "answers, schema revision %(found)s",
                     {"found": newest_revision()},
                 ),
-                *_look_at(session, without_relays=without_relays),
+                *_look_at(session, without_relays=without_relays, may_not_run_yet=may_not_run_yet),
             ]
     except DatabaseUnavailable as error:
         return [facts(Light.RED, "database", str(error))]
@@ -105,14 +110,14 @@ def look_at_installation(database: Database, *, without_relays: bool = False) ->
         return [facts(Light.RED, "configuration", str(error))]
 
 
-def _look_at(session: Session, *, without_relays: bool) -> Iterator[Finding]:
+def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -> Iterator[Finding]:
     found = processes(session)
     alive = [process for process in found if process.is_alive]
     persons = settings.logging_of_all(session)
     yield _secret_key(session)
-    yield from _addresses(persons)
+    yield from _addresses(session, persons)
     yield from _connections(session, persons)
-    yield _worker(session, persons, alive)
+    yield _worker(session, persons, alive, may_not_run_yet=may_not_run_yet)
     yield _waiting_mail(session)
     yield from _own_domains(session)
     if asking := task_syncs.asking_for_a_word(session):
@@ -121,7 +126,7 @@ def _look_at(session: Session, *, without_relays: bool) -> Iterator[Finding]:
             remedy="they answer it in their Command Center",
         )  # fmt: skip
     if not without_relays:
-        yield from _relays(alive)
+        yield from _relays(alive, may_not_run_yet=may_not_run_yet)
     yield from _silent(found, alive)
 
 
@@ -136,10 +141,16 @@ def _secret_key(session: Session) -> Finding:
     )  # fmt: skip
 
 
-def _addresses(persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
-    lacking = [
-        account.email for account, logging, has_address in persons if logging.copies and not has_address
-    ]
+def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
+    without = [account for account, logging, has_address in persons if logging.copies and not has_address]
+    known = {account.id: one for account, one in connections.connections(session)} if without else {}
+    sought = [account.email for account in without if connections.has_api(known.get(account.id))]
+    lacking = [account.email for account in without if account.email not in sought]
+    if sought:
+        yield Finding(
+            Light.YELLOW, "Email to Salesforce", "the worker looks up the Email to Salesforce address of %(persons)s: until it is found, their mail is not logged",
+            {"persons": _some(sought)}, remedy="if it is not found within minutes, Check set-up of that person says why",
+        )  # fmt: skip
     if lacking:
         yield Finding(
             Light.RED, "Email to Salesforce", "mail is to be copied, and no Email to Salesforce address is known for %(persons)s",
@@ -177,16 +188,21 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
 
 
 def _worker(
-    session: Session, persons: Sequence[tuple[Account, Logging, bool]], alive: Sequence[Process]
+    session: Session,
+    persons: Sequence[tuple[Account, Logging, bool]],
+    alive: Sequence[Process],
+    *,
+    may_not_run_yet: bool,
 ) -> Finding:
     if any(process.kind == "worker" for process in alive):
         return Finding(Light.GREEN, "worker", "is running")
     by_api = any(logging in {Logging.API, Logging.BCC_WITH_RECEIPT} for _, logging, _ in persons)
-    is_needed = by_api or work.is_anything_due(session) or bool(task_syncs.switched_on(session))
-    if not is_needed:
+    is_due = work.is_anything_due(session)
+    if not (by_api or is_due or task_syncs.switched_on(session)):
         return Finding(Light.GREEN, "worker", "is not needed: nothing is to be asked of Salesforce")
+    light = Light.YELLOW if may_not_run_yet and not is_due else Light.RED
     return Finding(
-        Light.RED, "worker", "no worker is running: nothing is asked of Salesforce, and nothing is logged through its API",
+        light, "worker", "no worker is running: nothing is asked of Salesforce, and nothing is logged through its API",
         remedy="start it with `python -m sync`",
     )  # fmt: skip
 
@@ -226,11 +242,12 @@ def _own_domains(session: Session) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _relays(alive: Sequence[Process]) -> Iterator[Finding]:
+def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Finding]:
     relays = [process for process in alive if process.kind == "relay"]
     if not relays:
+        light = Light.YELLOW if may_not_run_yet else Light.RED
         yield Finding(
-            Light.RED, "relay", "no relay is running: mail clients cannot send", remedy="start it with `python -m relay`",
+            light, "relay", "no relay is running: mail clients cannot send", remedy="start it with `python -m relay`",
             stops_mail=True,
         )  # fmt: skip
     for relay in relays:

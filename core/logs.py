@@ -2,6 +2,7 @@
 
 Never a subject, a body, a password, a token or a blind-copy address."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -15,6 +16,9 @@ def to_stderr() -> None:
     """Send our lines to stderr; the libraries say warnings only."""
     global _is_for_stderr  # noqa: PLW0603  set once, in main
     _is_for_stderr = True
+    logging.raiseExceptions = (
+        False  # a record that cannot be written is not worth a traceback in the same place
+    )
     logging.basicConfig(
         stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING
     )
@@ -33,7 +37,8 @@ def relayed(*, mail_id: str, recipients: int, copy: str, reason: str, upstream: 
     )
     if _is_for_stderr:
         now = time.time()
-        sys.stderr.write(f"{_time_of_day(int(now))},{int(now % 1 * 1000):03d} INFO {line}\n")
+        with contextlib.suppress(OSError):  # a log on a full disk stops no mail
+            sys.stderr.write(f"{_time_of_day(int(now))},{int(now % 1 * 1000):03d} INFO {line}\n")
     else:
         _log.info(line)
 

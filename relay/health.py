@@ -105,7 +105,7 @@ class Health:
             ),
             *self._refusal(),
             *self._record(),
-            *look_at_machine(self._config),
+            *look_at_machine(self._config, uses_state=True),
         ]  # fmt: skip
 
     def _refusal(self) -> list[Finding]:

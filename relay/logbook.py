@@ -290,7 +290,7 @@ class Logbook:
     # -- the loader's thread
 
     def _load_on(self) -> None:
-        looked_at = float("-inf")
+        looked_at = shown_at = float("-inf")
         ends_at = None
         while True:
             self._has_news.wait(_SECONDS_BETWEEN_LOADS)
@@ -302,6 +302,10 @@ class Logbook:
             try:
                 self._database.migrate()
                 self._load(ends_at)
+                if ends_at is None and time.monotonic() - shown_at > _SECONDS_BETWEEN_LOADS:
+                    shown_at = time.monotonic()
+                    for _, loader in self._loaders:
+                        loader.show_slow()
                 if ends_at is None and time.monotonic() - looked_at > _SECONDS_BETWEEN_LOOKS:
                     self._orphans.load()
                     looked_at = time.monotonic()

@@ -4,6 +4,7 @@ A mail only leaves a note in a list; the notes are counted once a second and bef
 Each relay writes its figures to a file in the state directory that it keeps locked: a file whose lock can be had is that
 of a relay that is gone, and its counts are added to those of all that are gone."""
 
+import errno
 import fcntl
 import threading
 import time
@@ -124,7 +125,17 @@ class Meters:
         What is said is kept first, so that no later answer of anybody says less. Raises OSError where the state
         directory cannot be used: a part of the figures would look like a restart."""
         with self._shared() as others:
-            return summed([self._keep(), *others]) + generate_latest(self._of_the_machine)
+            return summed([self._kept_if_possible(), *others]) + generate_latest(self._of_the_machine)
+
+    def _kept_if_possible(self) -> bytes:
+        """On a full disk what we have lost is told all the same, though it is not kept."""
+        try:
+            return self._keep()
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            with self._lock:
+                return self._own()
 
     def keep(self) -> None:
         """Write our figures where the others find them; called once a second, off the loop. Never raises."""

@@ -76,4 +76,4 @@ class Health:
         return [facts(Light.RED, "worker", "stands still", "restart it")]
 
     def _is_ready(self) -> Sequence[Finding]:
-        return [*self._lives(), *self._watch.findings(), *look_at_machine(self._config)]
+        return [*self._lives(), *self._watch.findings(), *look_at_machine(self._config, uses_state=True)]

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import click
 
 from admin.commands.printing import as_json, database, json_line, rfc3339
+from core.config import read_config
 from core.mail import Row, State
 from core.mail_log import MailLog
 from core.storage import logbook, work
 from core.storage.database import Session
+from core.storage.loading import load_left_behind
 from core.storage.logbook import Entry, Filter
 from core.storage.people import person_by_email
 
@@ -26,11 +28,13 @@ def activity(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    with database() as opened, opened.reading() as session:
-        person_id = person_by_email(session, person).id if person is not None else None
-        which = Filter(person_id=person_id, state=State(state) if state is not None else None)
-        entries = logbook.entries(session, which, limit)
-        logs = work.logs_of(session, [entry.row.id for entry in entries])
+    with database() as opened:
+        load_left_behind(opened, read_config())
+        with opened.reading() as session:
+            person_id = person_by_email(session, person).id if person is not None else None
+            which = Filter(person_id=person_id, state=State(state) if state is not None else None)
+            entries = logbook.entries(session, which, limit)
+            logs = work.logs_of(session, [entry.row.id for entry in entries])
     for entry in entries:
         if as_json:
             json_line(_fields(entry, logs.get(entry.row.id, MailLog())))
@@ -80,8 +84,10 @@ def _do(
 @click.command(help="Senders that nobody knows, those with most mails first.")
 @as_json
 def senders(as_json: bool) -> None:
-    with database() as opened, opened.reading() as session:
-        unknown = logbook.unknown_senders(session)
+    with database() as opened:
+        load_left_behind(opened, read_config())
+        with opened.reading() as session:
+            unknown = logbook.unknown_senders(session)
     for sender in unknown:
         if as_json:
             json_line(

@@ -75,6 +75,15 @@ class Installation:
         except OSError as error:
             logs.marker_not_kept(str(error))
 
+    def is_state_ours(self) -> bool:
+        """Whether the state directory is this database's, as far as its marker tells."""
+        marker = None if self._state is None else self._state.marker()
+        return (
+            marker is not None
+            and self._marker is not None
+            and marker.installation == self._marker.installation
+        )
+
     def close(self) -> None:
         """Be no user of the state directory any more."""
         if self._state is not None:

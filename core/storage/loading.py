@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from core import logs
+from core.config import Config
 from core.entries import (
     Begun,
     Ended,
@@ -56,6 +57,8 @@ class Loader:
         self._found_up_to = journal.last
         """What was in the journal when we got it was written by a process that is gone."""
         self._abandoned: list[str] = []
+        self._under_way: set[str] = set()
+        self._shown: set[str] = set()
         self._is_prepared = False
 
     @property
@@ -90,6 +93,19 @@ class Loader:
             self._write_one_by_one(entries, numbers, last)
         self._journal.done(last, _names_of(entries))
         return read
+
+    def show_slow(self) -> None:
+        """Mails that are still under way at the second look in a row get their row now, as `pending`: an upstream may take
+        minutes for its verdict, and the activity page shows them meanwhile. Raises DatabaseUnavailable."""
+        held = set(self._journal.names_held()) - set(self._abandoned)
+        slow = (held & self._under_way) - self._shown
+        self._under_way, self._shown = held, self._shown & held
+        for name in slow:
+            data = self._journal.held(name)
+            entry = None if data is None else from_bytes(data)
+            if isinstance(entry, Begun):
+                self._write_one_by_one([Ended(replace(entry.row, text=None))], [0], None)
+            self._shown.add(name)
 
     def load_all(self) -> None:
         """Raises DatabaseUnavailable."""
@@ -230,6 +246,13 @@ class Orphans:
             self._empty[path] = path.stat().st_mtime_ns
 
 
+def load_left_behind(database: Database, config: Config) -> None:
+    """For web process and commands, which show what happened: load the journals of relays that are gone, if the state
+    directory is this installation's. Raises DatabaseUnavailable."""
+    if config.secret_keys and database.installation.is_state_ours():
+        Orphans(database, config.state_dir, Box(config.secret_keys), logs.row_lost).load()
+
+
 def finish(journal: Journal) -> None:
     """Let go of a journal that is loaded: found empty by the relay that takes it next, or put aside where it was damaged."""
     if journal.is_torn:
@@ -263,6 +286,8 @@ def _apply(session: Session, entries: Sequence[Entry]) -> None:
             logbook.note_lost_reply(session, entry.mail_id, entry.fingerprint)
         elif isinstance(entry, ReplyHeard):
             logbook.reply_delivered(session, entry.mail_id)
+        elif isinstance(entry, Void):
+            logbook.remove_pending(session, entry.mail_id)
 
 
 def _note_loaded(session: Session, journal_id: str, number: int) -> None:

@@ -60,6 +60,11 @@ def reply_delivered(session: Session, mail_id: str) -> None:
     session.execute(update(MailRow).where(MailRow.id == mail_id).values(fingerprint=None))
 
 
+def remove_pending(session: Session, mail_id: str) -> None:
+    """This mail turned out to be an earlier one, sent again: if it was shown as under way, it is no more."""
+    session.execute(delete(MailRow).where(MailRow.id == mail_id, MailRow.state == State.PENDING.value))
+
+
 def lost_replies(session: Session, since: datetime) -> dict[bytes, tuple[str, str]]:
     """Mails accepted since then without the client hearing it: fingerprint -> (row id, reply)."""
     query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream).where(

@@ -2,31 +2,28 @@
 
 import sys
 import time
-from contextlib import contextmanager
 
-from core.storage.database import Database
+from core.journal import Journal
 from relay.__main__ import main
-from relay.logbook import HandedOver, Logbook
+from relay.logbook import Logbook
 
 
 def _without_rows() -> None:
     async def nothing(self, *_):
-        return None
+        return False
 
-    Logbook.write = Logbook.written_unless_answered = nothing
-    Logbook.hand_over = lambda self, row, *_: HandedOver(row, None)
+    Logbook.begin = lambda self, row: None
+    Logbook.wait = Logbook.end = nothing
 
 
 def _slow_commits(milliseconds: float) -> None:
-    driving = Database.driving
+    sync = Journal.sync
 
-    @contextmanager
     def slowly(self):
-        with driving(self) as cursor:
-            yield cursor
-            time.sleep(milliseconds / 1000)
+        sync(self)
+        time.sleep(milliseconds / 1000)
 
-    Database.driving = slowly
+    Journal.sync = slowly
 
 
 if __name__ == "__main__":

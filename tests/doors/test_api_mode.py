@@ -12,7 +12,7 @@ from core.storage import connections as stored
 from core.storage import people, settings, work
 from core.storage.connections import Identity, Tokens, Way
 from core.storage.models import MailTextRow
-from tests.doors.conftest import BCC, BOX, mail, running
+from tests.doors.conftest import BCC, mail, running
 from tests.doors.test_mails import bench, org  # noqa: F401
 from tests.sandbox.sink import Script, Sink
 

@@ -271,7 +271,7 @@ class TestTheDatabase:
 
         go_on = threading.Event()
         monkeypatch.setattr("core.health._SECONDS_TO_LOOK", 0.1)
-        watch = Watch(lambda: [go_on.wait(10)] and [])
+        watch = Watch(lambda: list(filter(None, [go_on.wait(10) and None])))
         [late] = watch.findings()
         assert late.said == "does not answer in time"
         go_on.set()

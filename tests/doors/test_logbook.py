@@ -158,6 +158,29 @@ class TestOneWay:
 
         asyncio.run(claim())
 
+    def test_a_mail_that_is_long_under_way_is_shown_meanwhile(self, database, person, tmp_path):
+        async def claim():
+            book = logbook(database, tmp_path)
+            slow, repeated = [
+                row(person, decision=Decision.API, text=b"Hello", subject=name)
+                for name in ("slow", "repeated")
+            ]
+            await book.wait(book.begin(slow))
+            await book.wait(book.begin(repeated))
+            await until(
+                lambda: {one.state for one in rows(database)} == {State.PENDING} and len(rows(database)) == 2
+            )
+            book.note(Void(repeated.id))
+            await book.end(replace(slow, state=State.WAITING, text=None))
+            await until(
+                lambda: [(one.subject, one.state) for one in rows(database)] == [("slow", State.WAITING)]
+            )
+            with database.reading() as session:
+                assert work.text(session, slow.id) == b"Hello"
+            await book.stop()
+
+        asyncio.run(claim())
+
     def test_counts_and_uses_of_passwords_come_the_same_way(self, database, person, tmp_path):
         async def claim():
             book = logbook(database, tmp_path)

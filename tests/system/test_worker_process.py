@@ -96,7 +96,9 @@ def test_connecting_with_a_token_that_is_dead_stores_nothing(connected, org):
         "admin", "user", "connect", "anna@acme.test", "--instance-url", org.url, "--salesforce-user", org.anna,
         "--refresh-token-stdin", stdin="rubbish\n", expect=1,
     )  # fmt: skip
-    assert "nobody is connected" in connected.command("core", "check")
+    said = connected.command("core", "check", expect=1)
+    assert "nobody is connected" in said
+    assert "no Email to Salesforce address is known for anna@acme.test" in said
 
 
 @pytest.mark.parametrize(
