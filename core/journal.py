@@ -325,6 +325,13 @@ class Journal:
         return self._loaded
 
     @property
+    def has_more(self) -> bool:
+        """Whether an entry stands in it that is not loaded. (A database that was restored may know of fewer entries than were
+        ever written; those that it lacks may be gone from here.)"""
+        with self._lock:
+            return any(half.numbers and half.last > self._loaded for half in self._halves)
+
+    @property
     def number_of_entries(self) -> int:
         """How many stand in it, loaded or not."""
         return sum(len(half.numbers) for half in self._halves)

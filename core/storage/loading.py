@@ -64,7 +64,7 @@ class Loader:
     @property
     def is_done(self) -> bool:
         """Whether the database has all that the journal holds."""
-        return self._is_prepared and not self._abandoned and self._journal.loaded >= self._journal.last
+        return self._is_prepared and not self._abandoned and not self._journal.has_more
 
     def load(self) -> int:
         """One batch; how many entries it had, those of mails that have only begun too. Raises DatabaseUnavailable."""

@@ -18,6 +18,7 @@ from core.storage import work
 from core.storage.database import Database, DatabaseUnavailable
 from core.storage.loading import Loader, Orphans
 from core.storage.logbook import unknown_senders
+from core.storage.models import JournalRow
 from core.storage.people import app_passwords
 from relay import logbook as module
 from relay.logbook import JournalOptions, Logbook
@@ -476,6 +477,16 @@ class TestJournalsOfRelaysThatAreGone:
         journal.close()
         load_orphans(database, tmp_path)
         assert [one.state for one in rows(database)] == [State.COPIED]
+
+    def test_are_done_with_though_a_restored_database_knows_of_fewer_entries(
+        self, database, person, tmp_path
+    ):
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
+        load_orphans(database, tmp_path)
+        with database.writing() as session:
+            session.get(JournalRow, path.stem).loaded = 2
+        load_orphans(database, tmp_path)
+        assert len(rows(database)) == 5
 
     def test_wait_while_the_database_is_away(self, sqlite, person_in_sqlite, tmp_path):
         path = left_behind(tmp_path, Ended(row(1, state=State.COPIED)))

@@ -105,7 +105,7 @@ def test_a_mail_of_this_client_arrives_exactly_with_its_copy_in_the_envelope_onl
     assert BCC.encode() not in taken.raw
     if client in EXACT:
         assert taken.raw.rstrip(b"\r\n") == CONTENT.rstrip(b"\r\n")
-    until(lambda: first.rows()[0].state == "copied")
+    until(lambda: first.rows() and first.rows()[0].state == "copied")
 
 
 def test_all_of_them_through_a_real_postfix(chain, postfix_directory, tmp_path):
