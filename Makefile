@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install demo test lint bench lock
+.PHONY: install demo test lint bench soak lock
 
 install: $(VENV)/installed
 
@@ -25,6 +25,12 @@ lint: install
 
 bench: install
 	$(RUN) -m tests.bench
+
+# Half an hour each; what they print at the end are the figures.
+soak: install
+	$(RUN) -m tests.chaos --minutes 30
+	$(RUN) -m tests.chaos --minutes 30 --database postgresql --key
+	$(RUN) -m tests.soak --minutes 30
 
 lock:
 	pip-compile --quiet --extra test --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe -o requirements.lock pyproject.toml

@@ -45,6 +45,7 @@ def health() -> str:
             ),
             well=[one.what for one in findings if one.light is Light.GREEN],
             sentence=_sentence,
+            capitalised=_capitalised,
             processes=processes(session),
             now=now,
             revision=settings_revision(session),
@@ -55,7 +56,11 @@ def health() -> str:
 
 
 def _sentence(finding: Finding) -> str:
-    return str(_(finding.sentence, **finding.parts))
+    return _capitalised(str(_(finding.sentence, **finding.parts)))
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _needs(session: Session) -> list[Need]:

@@ -1,6 +1,6 @@
 """The organisation's policy: what applies to everybody, and where persons may differ. Admins only."""
 
-from flask import Blueprint, flash, redirect, url_for
+from flask import Blueprint, flash, redirect, request, url_for
 from flask_babel import gettext as _
 from werkzeug.wrappers import Response
 from wtforms import Field
@@ -39,10 +39,12 @@ def confirm_own_domains() -> Response:
     """The domains that count as internal because people sign in with them are the organisation's own from now on."""
     if Button().validate_on_submit():
         with database().writing() as session:
-            derived = settings.policy_for_mail(session).derived_domains
-            if derived:
-                settings.set_policy(session, Name.OWN_DOMAINS, ",".join(derived), actor=me().email)
+            derived = ",".join(settings.policy_for_mail(session).derived_domains)
+            if derived and derived == request.form.get("domains"):
+                settings.set_policy(session, Name.OWN_DOMAINS, derived, actor=me().email)
                 flash(_("Confirmed. Mail within these domains is internal."), "success")
+            else:
+                flash(_("The domains have changed meanwhile; look at them again."), "warning")
     return redirect(url_for("salesforce.sync_settings", _anchor="policy"))
 
 

@@ -62,20 +62,27 @@ def readyz() -> Response:
 
 @pages.get("/metrics")
 def metrics() -> Response:
-    """Loopback only; what a proxy on this machine passes on comes from elsewhere."""
-    is_forwarded = any(
-        name.lower().startswith(("x-forwarded-", "forwarded"))
-        for name in request.headers.keys()  # noqa: SIM118  headers are no dict
-    )
-    source = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR") or request.remote_addr
-    if is_forwarded or not is_loopback(source or ""):
+    """Loopback only."""
+    if not _is_asked_from_here():
         return Response("Figures are for this machine only.\n", 404, content_type="text/plain; charset=utf-8")
     return Response(generate_latest(_probes().registry), content_type=CONTENT_TYPE)
 
 
 def _answer(findings: list[Finding]) -> Response:
-    is_well, text = readiness(findings, is_for_mail=request.args.get("for") == "mail")
+    """From elsewhere only the lights: the sentences name persons, hosts and paths, and nobody has signed in."""
+    is_well, text = readiness(
+        findings, is_for_mail=request.args.get("for") == "mail", with_details=_is_asked_from_here()
+    )
     return Response(text, 200 if is_well else 503, content_type="text/plain; charset=utf-8")
+
+
+def _is_asked_from_here() -> bool:
+    """Whether a process of this machine asks, by a name of this machine; what a proxy passes on comes from elsewhere."""
+    headers = {name.lower() for name, _ in request.headers}
+    is_forwarded = any(name.startswith(("x-forwarded-", "forwarded", "via", "x-real-")) for name in headers)
+    source = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR") or request.remote_addr
+    host = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
+    return not is_forwarded and is_loopback(source or "") and is_loopback(host.strip("[]"))
 
 
 def _probes() -> Probes:

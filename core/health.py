@@ -122,7 +122,7 @@ def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -
     yield from _own_domains(session)
     if asking := task_syncs.asking_for_a_word(session):
         yield Finding(
-            Light.YELLOW, "task sync", "persons whose word the task sync waits for: %(number)s", {"number": asking},
+            Light.YELLOW, "task sync", "the task sync waits for an answer of so many persons: %(number)s", {"number": asking},
             remedy="they answer it in their Command Center",
         )  # fmt: skip
     if not without_relays:
@@ -154,7 +154,7 @@ def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]
     if lacking:
         yield Finding(
             Light.RED, "Email to Salesforce", "mail is to be copied, and no Email to Salesforce address is known for %(persons)s",
-            {"persons": _some(lacking)}, remedy="they connect Salesforce, or type the address in under Settings → Salesforce",
+            {"persons": _some(lacking)}, remedy="have them connect Salesforce, or type the address in under Settings → Salesforce",
         )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
     if lacking:
         yield Finding(
             Light.RED, "connection", "mail is to be logged through the API, and Salesforce is not connected for %(persons)s",
-            {"persons": _some(lacking)}, remedy="they press Connect under Settings → Salesforce → Connections & Customizations",
+            {"persons": _some(lacking)}, remedy="have them press Connect under Settings → Salesforce → Connections & Customizations",
         )  # fmt: skip
     emails = {account.id: account.email for account, _, _ in persons}
     broken = [emails[key] for key, one in known.items() if one.standing is Standing.BROKEN and key in emails]
@@ -177,13 +177,13 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
         if one.standing is not Standing.BROKEN and not connections.has_api(one) and key in emails
     ]
     for affected, sentence in (
-        (broken, "Salesforce takes the connection no longer of %(persons)s"),
+        (broken, "Salesforce no longer accepts the connection of %(persons)s"),
         (no_api, "Salesforce gives no API access to %(persons)s"),
     ):
         if affected:
             yield Finding(
                 Light.RED, "connection", sentence, {"persons": _some(affected)},
-                remedy="they press Reconnect under Settings → Salesforce → Connections & Customizations",
+                remedy="have them press Reconnect under Settings → Salesforce → Connections & Customizations",
             )  # fmt: skip
 
 
@@ -226,18 +226,18 @@ def _own_domains(session: Session) -> Iterator[Finding]:
         )
     elif internal:
         yield Finding(
-            Light.YELLOW, "own domains", "nobody has named them: mail within %(domains)s counts as internal, as people sign in with these",
+            Light.YELLOW, "own domains", "not confirmed yet: mail within %(domains)s counts as internal, because people sign in with these domains",
             {"domains": _some(internal)}, remedy="confirm or change them in the policy (own-domains)",
         )  # fmt: skip
     else:
         yield Finding(
-            Light.YELLOW, "own domains", "nobody has named them, and everybody signs in with an address of a public provider: no mail is internal",
+            Light.YELLOW, "own domains", "not named yet, and everybody signs in with an address of a public mail provider: no mail is internal",
             remedy="name them in the policy (own-domains)",
         )  # fmt: skip
     unknown = [one.address for one in unknown_senders(session) if matches(address_key(one.address), internal)]
     if unknown:
         yield Finding(
-            Light.YELLOW, "unknown senders", "mail from addresses of your own domains is logged for nobody: %(senders)s",
+            Light.YELLOW, "unknown senders", "mail from unknown senders in your own domains is not logged: %(senders)s",
             {"senders": _some(unknown)}, remedy="give each to its person on the page Unknown senders",
         )  # fmt: skip
 
@@ -258,7 +258,7 @@ def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Find
     lost = sum(relay.condition.rows_lost for relay in relays)
     if lost:
         yield Finding(
-            Light.YELLOW, "lost rows", "mails that were passed on and whose rows are lost, since the relays were started: %(number)s",
+            Light.YELLOW, "lost rows", "mails that were passed on without a record since the relays were started: %(number)s",
             {"number": lost}, remedy="the relays' logs name them",
         )  # fmt: skip
 

@@ -9,7 +9,8 @@ locked for as long as its relay lives: whoever can lock a journal knows that its
                  (encrypted)
 
 Entries go to one half until it is full, then to the other, if all that stands there is in the database by then; that half
-gets a new salt, so that what it held before is not taken for entries any more. Numbers rise for ever. An entry that may
+gets a new salt, so that what it held before is not taken for entries any more. Numbers rise for ever, also over a power cut that
+took the last entries, or a disk that was set back: whoever opens a journal counts on from the time in nanoseconds. An entry that may
 be needed until another one has been loaded is *held* under a name (a mail's id); what is still held when its half is
 wanted is copied to the other half first.
 
@@ -22,7 +23,9 @@ import fcntl
 import hashlib
 import mmap
 import os
+import sys
 import threading
+import time
 import uuid
 import zlib
 from array import array
@@ -158,7 +161,7 @@ class Journal:
             journal.id = path.stem
             head = _MAGIC + journal.id.encode("ascii") + size.to_bytes(8)
             os.pwrite(descriptor, head + zlib.crc32(head).to_bytes(4), 0)
-            journal._halves = _halves_of(size)
+            journal._halves, journal._last = _halves_of(size), time.time_ns()
             for half in list(journal._halves):
                 journal._begin_half(half)
             temporary.rename(path)
@@ -292,8 +295,14 @@ class Journal:
         if not (is_time and other.numbers and other.last <= self._loaded):
             return
         for name, hold in list(self._holds.items()):
-            if self._halves[hold.place.half] is other and active.room >= hold.place.length:
-                self._holds[name] = _Hold(self._write(active, self._read(hold.place).data), hold.reserve)
+            if self._halves[hold.place.half] is not other or active.room < hold.place.length:
+                continue
+            record = self._readable(hold.place)
+            if record is None:
+                del self._holds[name]
+                self._reserved -= hold.reserve
+            else:
+                self._holds[name] = _Hold(self._write(active, record.data), hold.reserve)
 
     def _write(self, half: _Half, data: bytes) -> Place:
         if half.seal is None:
@@ -351,8 +360,9 @@ class Journal:
         """The number of the last entry that was written."""
         return self._last
 
-    def after(self, number: int, most: int = 1_000_000) -> Iterator[Record]:
-        """Up to `most` entries with a higher number than this, in their order, as far as they are written now."""
+    def after(self, number: int, most: int = sys.maxsize) -> Iterator[Record]:
+        """Up to `most` entries with a higher number than this, in their order, as far as they are written now. One that cannot be
+        read back, or that no key opens, is left out, and the journal is then damaged."""
         places: list[Place] = []
         with self._lock:
             for index, half in sorted(enumerate(self._halves), key=lambda pair: pair[1].base):
@@ -362,13 +372,19 @@ class Journal:
                     for at in range(begin, min(len(half.numbers), begin + most - len(places)))
                 ]
         for place in places:
-            yield self._read(place)
+            record = self._readable(place)
+            if record is not None:
+                yield record
+
+    def is_held(self, name: str) -> bool:
+        return name in self._holds
 
     def held(self, name: str) -> bytes | None:
         """The entry that is held under this name; None where there is none."""
         with self._lock:
             hold = self._holds.get(name)
-            return None if hold is None else self._read(hold.place).data
+            record = None if hold is None else self._readable(hold.place)
+            return None if record is None else record.data
 
     def names_held(self) -> list[str]:
         """In the order of their entries."""
@@ -393,11 +409,18 @@ class Journal:
                 if (hold := self._holds.pop(name, None)) is not None:
                     self._reserved -= hold.reserve
 
-    def _read(self, place: Place) -> Record:
-        """Raises OSError."""
-        record = self._whole(place)
-        if record is None:
-            raise OSError(f"{self.path.name}: an entry cannot be read back")
+    def restart_from(self, number: int) -> None:
+        """The database has only what comes up to this number: it was restored while we worked with it."""
+        with self._lock:
+            self._loaded = number
+
+    def _readable(self, place: Place) -> Record | None:
+        """The entry at this place; None, and damage, where it cannot be had."""
+        try:
+            record = self._whole(place)
+        except (Undecryptable, OSError):
+            record = None
+        self.is_damaged = self.is_damaged or record is None
         return record
 
     def _whole(self, place: Place) -> Record | None:
@@ -423,7 +446,7 @@ class Journal:
         with mmap.mmap(self._descriptor, self.size, prot=mmap.PROT_READ) as content:
             for half in self._halves:
                 self._find_entries(content, half)
-        self._last = max(half.last for half in self._halves)
+        self._last = max(time.time_ns(), *(half.last for half in self._halves))
         self._active = max((0, 1), key=lambda index: self._halves[index].last)
         self._must_open()
 
@@ -455,8 +478,8 @@ class Journal:
         """Raises NotAJournal: whole entries that no key opens are not lost, they wait for their key."""
         try:
             for index, half in enumerate(self._halves):
-                if half.numbers:
-                    self._whole(Place(index, half.offsets[-1], half.lengths[-1]))
+                for at in (0, -1) if half.numbers else ():
+                    self._whole(Place(index, half.offsets[at], half.lengths[at]))
         except Undecryptable as error:
             raise NotAJournal(
                 f"{self.path} was written with a key that BLINDCOPY_SECRET_KEY does not hold; add that key, and it is loaded"
@@ -476,6 +499,18 @@ def _lock_or_leave(descriptor: int, path: Path) -> None:
 def journals(directory: Path) -> list[Path]:
     """The journals of a state directory."""
     return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def remove_unfinished(directory: Path) -> None:
+    """What a process that was killed while it made a journal has left; nothing was written to it yet."""
+    for path in directory.glob("*.making"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def may_hold_mails(path: Path) -> bool:

@@ -104,11 +104,21 @@ class Monitor:
         return _OK if is_well else _NOT_NOW, _TEXT, text.encode()
 
 
-def readiness(findings: Iterable[Finding], *, is_for_mail: bool) -> tuple[bool, str]:
+def readiness(
+    findings: Iterable[Finding], *, is_for_mail: bool, with_details: bool = True
+) -> tuple[bool, str]:
     """Whether nothing is red, and a line for each finding: `name: ok`, or what is wrong and what to do.
 
-    `is_for_mail`: only what mail cannot pass without counts."""
+    `is_for_mail`: only what mail cannot pass without counts. `with_details`: without them only the light is said, as the
+    sentences name persons, hosts and paths."""
     looked_at = [one for one in findings if one.stops_mail or not is_for_mail]
-    said = {Light.GREEN: "ok", Light.YELLOW: "yellow: {}", Light.RED: "{}"}
-    lines = [f"{one.what}: {said[one.light].format(one.advice)}" for one in looked_at]
+    lines = [f"{one.what}: {_said(one, with_details=with_details)}" for one in looked_at]
     return all(one.light is not Light.RED for one in looked_at), "".join(f"{line}\n" for line in lines)
+
+
+def _said(finding: Finding, *, with_details: bool) -> str:
+    if finding.light is Light.GREEN:
+        return "ok"
+    if not with_details:
+        return finding.light.value
+    return finding.advice if finding.light is Light.RED else f"{finding.light.value}: {finding.advice}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 _MARKER = "installation.json"
-_IN_USE = "installation.lock"
+_BEING_MARKED = "marker.lock"
 _LEAST_ROOM = 256 * 1024
 
 
@@ -70,30 +70,28 @@ class StateDirectory:
             return None
 
     def keep_marker(self, marker: Marker) -> None:
-        """Replaced as a whole, so that a crash leaves the old one or the new one. Raises OSError."""
-        temporary = self.path / f"{_MARKER}.{os.getpid()}"
-        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-            file.write(json.dumps(asdict(marker)))
-        temporary.replace(self.path / _MARKER)
+        """Remember this, unless a higher tick of the same lineage is known. Replaced as a whole, so that a crash leaves the old
+        one or the new one. Raises OSError."""
+        with _lock(self.path / _BEING_MARKED, fcntl.LOCK_EX):
+            known = self.marker()
+            if known is not None and known.lineage == marker.lineage and known.tick >= marker.tick:
+                return
+            temporary = self.path / f"{_MARKER}.new"
+            with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+                file.write(json.dumps(asdict(marker)))
+            temporary.replace(self.path / _MARKER)
 
-    def use(self) -> None:
-        """Be known as a user of this directory until the process ends. Raises OSError."""
+    def use(self, installation: str) -> None:
+        """Be known as a process of this installation that uses the directory, until it ends. Raises OSError."""
         if self._lock is None:
-            lock = os.fdopen(os.open(self.path / _IN_USE, os.O_CREAT | os.O_RDWR, 0o600), "r+b")
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            self._lock = lock
+            self._lock = _lock(self._in_use(installation), fcntl.LOCK_SH)
 
-    def is_used_by_others(self) -> bool:
-        """Whether another process uses this directory too. Raises OSError."""
-        self.use()
-        if self._lock is None:
-            return False
+    def is_used_by(self, installation: str) -> bool:
+        """Whether a process of that installation uses the directory; where that cannot be told, one may."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(self._in_use(installation), fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+        except OSError:
             return True
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
         return False
 
     def close(self) -> None:
@@ -101,3 +99,17 @@ class StateDirectory:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _in_use(self, installation: str) -> Path:
+        return self.path / f"installation-{installation}.lock"
+
+
+def _lock(path: Path, how: int) -> IO[bytes]:
+    """The file, locked until it is closed. Raises OSError, BlockingIOError where it is not to be waited for."""
+    file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+b")
+    try:
+        fcntl.flock(file, how)
+    except BaseException:
+        file.close()
+        raise
+    return file

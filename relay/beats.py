@@ -67,8 +67,8 @@ class Pulse:
                     ),
                 )
                 close_orphans(session, database_now(session))
-                self._database.installation.advance(session)
-            self._database.installation.keep_marker()
+                marker = self._database.installation.advance(session)
+            self._database.installation.keep(marker)
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
         except Exception:  # noqa: BLE001  the next beat may fare better

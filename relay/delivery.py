@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from core import logs
 from core.addresses import address_key
-from core.entries import UnknownSender, Void
+from core.entries import Ended, UnknownSender, Void
 from core.mail import NEVER_MEANT_TO_BE_LOGGED, Copy, Decision, Reason, Row, State
 from core.people import People, Person
 from core.subject import readable_subject
@@ -124,6 +124,7 @@ class Delivery:
         self._fingerprint = b""
         self._begun_row: Written | None = None
         self._is_begun = False
+        self._is_recorded = False
 
     @property
     def has_read_all(self) -> bool:
@@ -156,6 +157,12 @@ class Delivery:
             raise
         finally:
             self._transaction.drop()
+            self._record_what_broke_off()
+
+    def _record_what_broke_off(self) -> None:
+        """Something unforeseen: what was begun in the journal must be ended there, and whether the dot was sent is not known."""
+        if self._begun_row is not None and not self._is_recorded and self._person is not None:
+            self._relay.logbook.note(Ended(self._row(self._person, State.UNKNOWN)))
 
     # -- before the data goes upstream
 
@@ -315,7 +322,7 @@ class Delivery:
 
     async def _finish(self, last: bytes) -> Delivered:
         """From here on nothing depends on the client, and nothing is tried twice."""
-        if not self._fingerprint:
+        if self._begun_row is None:
             self._open_row()
         earlier = self._relay.snapshot.earlier_answer(
             self._fingerprint
@@ -323,6 +330,7 @@ class Delivery:
         if earlier is not None:
             if self._begun_row is not None:
                 self._relay.logbook.note(Void(self._id))
+                self._is_recorded = True
             return self._repeated(earlier)
         self._is_begun = await self._relay.logbook.wait(self._begun_row)
         if self._transaction.early_verdict is not None:
@@ -392,6 +400,7 @@ class Delivery:
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
         row = self._row(self._person, state, self._kept(verdict), key, with_text=not self._is_begun)
+        self._is_recorded = True
         await self._relay.logbook.end(row)
 
     async def _for_others(self, what: Awaitable[Awaited]) -> Awaited:

@@ -121,6 +121,8 @@ class Health:
             found.append(facts(Light.RED, "journal", f"rows are lost: {trouble}"))
         else:
             found.append(Finding(Light.GREEN, "journal", "takes what happens to each mail"))
+        if (cause := self._logbook.loading_trouble) is not None:
+            found.append(facts(Light.RED, "loader", f"the journal does not come into the database: {cause}"))
         if self._snapshot.seconds_old() > _MOST_SECONDS_WITHOUT_A_LOOK:
             found.append(
                 facts(Light.RED, "database", "has not answered this relay; its records wait in its journal", "look at the database")

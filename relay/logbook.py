@@ -10,6 +10,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from core import logs
 from core.config import ConfigurationError
 from core.entries import Begun, Ended, Entry, to_bytes
-from core.journal import Append, InUse, Journal, JournalFull, NotAJournal, journals
+from core.journal import Append, InUse, Journal, JournalFull, NotAJournal, journals, remove_unfinished
 from core.mail import Row
 from core.secrets import Box
 from core.storage.database import Database, DatabaseUnavailable
@@ -33,6 +34,7 @@ _SECONDS_UNTIL_SYNCED = 0.1
 _SECONDS_TO_LOAD_AT_THE_END = 10.0
 _LARGEST_BATCH = 500
 _MOST_WAITING = 20_000
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
 _AN_END = 2048
 """Bytes that the end of a mail may add to what its beginning holds: the upstream's replies, most of them under 100."""
 
@@ -50,6 +52,10 @@ class _Waiting:
     is_durable: bool
     answer: Written | None
     patience: asyncio.TimerHandle | None
+
+    @property
+    def text_bytes(self) -> int:
+        return len(self.entry.row.text or b"") if isinstance(self.entry, Begun | Ended) else 0
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,14 @@ class Logbook:
         self._journal: Journal | None = None
         self._loaders: list[tuple[Journal, Loader]] = []
         """The journal in use, behind those that were in use before and are not loaded yet."""
+        self._direct: deque[Row] = deque(maxlen=_MOST_WAITING)
+        """Ends that the journal did not take, of mails whose beginning stands in it."""
+        self._loading_trouble: str | None = None
         self._orphans = Orphans(database, options.directory, options.box, self._note_lost)
         self._trouble: str | None = None
         self._is_full = False
+        self._text_bytes = 0
+        """Of the entries that wait to be written; changed by two threads, so it is near enough and never far off for long."""
         self._lost = 0
         self._busy_since: float | None = None
         self._has_news = threading.Event()
@@ -107,13 +118,18 @@ class Logbook:
 
     def note(self, entry: Entry) -> None:
         """Write this down, with nothing waiting for it."""
-        if self._queue.qsize() < _MOST_WAITING:
+        if self._queue.qsize() < 2 * _MOST_WAITING:  # small, and some of them end what was begun
             self._queue.put(_Waiting(entry, is_durable=False, answer=None, patience=None))
 
     @property
     def trouble(self) -> str | None:
         """Why rows are lost just now, in one sentence; None: they are not."""
         return self._trouble
+
+    @property
+    def loading_trouble(self) -> str | None:
+        """Why the journal does not come into the database, though that answers; None: it does."""
+        return self._loading_trouble
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -138,15 +154,23 @@ class Logbook:
         await asyncio.to_thread(self._loader.join, _SECONDS_TO_LOAD_AT_THE_END + 1)
 
     def _submit(self, entry: Entry, *, is_durable: bool) -> Written | None:
-        if self._queue.qsize() >= _MOST_WAITING:
+        if self._is_too_much():
             self._lose(entry, "too much waits for the journal's disk")
             return None
         answer: Written = self._loop.create_future()
         since = self._busy_since
         is_stuck = since is not None and time.monotonic() - since > SECONDS_FOR_THE_JOURNAL
         patience = self._loop.call_later(0 if is_stuck else SECONDS_FOR_THE_JOURNAL, _give_up, answer)
-        self._queue.put(_Waiting(entry, is_durable, answer, patience))
+        waiting = _Waiting(entry, is_durable, answer, patience)
+        self._text_bytes += waiting.text_bytes
+        self._queue.put(waiting)
         return answer
+
+    def _is_too_much(self) -> bool:
+        """Whether a disk that stands still has let more come together than memory is to hold."""
+        if self._queue.empty():
+            self._text_bytes = 0
+        return self._queue.qsize() >= _MOST_WAITING or self._text_bytes > _MOST_WAITING_BYTES
 
     # -- the writer's thread
 
@@ -154,13 +178,24 @@ class Logbook:
         is_unsynced, looked_at = False, float("-inf")
         while True:
             if time.monotonic() - looked_at > _SECONDS_BETWEEN_LOADS:
-                self._have_a_journal()
                 looked_at = time.monotonic()
+                try:
+                    self._have_a_journal()
+                except Exception as error:  # noqa: BLE001  the next look may fare better
+                    logs.failed_unexpectedly("taking a journal")
+                    self._note_trouble(f"no journal can be taken: {type(error).__name__}, see the log")
             batch, is_last = self._next_batch(
                 _SECONDS_UNTIL_SYNCED if is_unsynced else _SECONDS_BETWEEN_LOADS
             )
+            self._text_bytes -= sum(waiting.text_bytes for waiting in batch)
             if batch:
-                is_unsynced = self._write(batch) or (is_unsynced and not any(one.is_durable for one in batch))
+                try:
+                    is_unsynced = self._write(batch, is_unsynced=is_unsynced)
+                except Exception as error:  # noqa: BLE001  whatever it was, the next mails are to be written down
+                    logs.failed_unexpectedly("the journal")
+                    for waiting in batch:
+                        self._lose(waiting.entry, f"it could not be written down: {type(error).__name__}")
+                        self._answer(waiting, OSError(str(error)))
             elif is_unsynced:
                 self._sync()
                 is_unsynced = False
@@ -181,8 +216,8 @@ class Logbook:
             return batch, False
         return batch, True
 
-    def _write(self, batch: Sequence[_Waiting]) -> bool:
-        """Write them, then sync for those that ask; whether something was written that is not synced."""
+    def _write(self, batch: Sequence[_Waiting], *, is_unsynced: bool) -> bool:
+        """Write them, then sync for those that ask; whether anything is written by now that is not synced."""
         self._busy_since = began = time.monotonic()
         journal = self._journal
         if journal is None:
@@ -208,7 +243,7 @@ class Logbook:
             logs.journal_late(seconds)
         if durable and error is None and all(result is None for result in results):
             self._is_well_again()
-        return None in results and not durable
+        return (is_unsynced or None in results) and (not durable or error is not None)
 
     def _sync(self) -> OSError | None:
         try:
@@ -230,8 +265,14 @@ class Logbook:
         self._answer(waiting, result)
 
     def _lose(self, entry: Entry, cause: str) -> None:
-        """A mail is lost to the record if its end is; its beginning alone has a second chance with its end."""
-        if isinstance(entry, Ended):
+        """A mail is lost to the record if its end is, unless its beginning stands in the journal: then the loader brings the end
+        into the database by itself, and the mail is `unknown` should this process die before that. A beginning alone has a
+        second chance with its end."""
+        if not isinstance(entry, Ended):
+            return
+        if any(journal.is_held(entry.row.id) for journal, _ in self._loaders):
+            self._direct.append(entry.row)
+        else:
             self._note_lost(entry.row.id, cause)
 
     def _note_lost(self, mail_id: str, cause: str) -> None:
@@ -271,12 +312,19 @@ class Logbook:
                 )
             return
         self._journal = journal
-        self._loaders = [*self._loaders, (journal, Loader(self._database, journal, self._note_lost))]
+        self._loaders = [
+            *self._loaders,
+            (journal, Loader(self._database, journal, self._note_lost, self._journals)),
+        ]
         self._is_well_again()
+
+    def _journals(self) -> list[Journal]:
+        return [journal for journal, _ in self._loaders]
 
     def _free_journal(self) -> Journal | None:
         """One that a relay which is gone has left, of the size that we want: on a full disk it is the only one to be had."""
         self._options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_unfinished(self._options.directory)
         for path in journals(self._options.directory):
             try:
                 journal = Journal.opened(path, self._options.box)
@@ -284,7 +332,10 @@ class Logbook:
                 continue
             if journal.size == self._options.size and not journal.is_damaged:
                 return journal
-            journal.close()
+            if not journal.is_damaged and not journal.number_of_entries:
+                journal.remove()  # empty, of a size that is not wanted any more
+            else:
+                journal.close()
         return None
 
     # -- the loader's thread
@@ -302,6 +353,7 @@ class Logbook:
             try:
                 self._database.migrate()
                 self._load(ends_at)
+                self._loading_trouble = None
                 if ends_at is None and time.monotonic() - shown_at > _SECONDS_BETWEEN_LOADS:
                     shown_at = time.monotonic()
                     for _, loader in self._loaders:
@@ -312,8 +364,9 @@ class Logbook:
             except (DatabaseUnavailable, ConfigurationError) as error:
                 logs.database_unavailable(str(error))
                 self._is_stopping.wait(_SECONDS_BETWEEN_LOADS)
-            except Exception:  # noqa: BLE001  an odd entry must not end the loading
+            except Exception as error:  # noqa: BLE001  an odd entry must not end the loading
                 logs.failed_unexpectedly("loading the journal")
+                self._loading_trouble = f"{type(error).__name__}, see the relay's log"
                 self._is_stopping.wait(_SECONDS_BETWEEN_LOADS)
             if ends_at is not None and (not self.waiting_bytes() or time.monotonic() > ends_at):
                 self._let_go()
@@ -321,16 +374,21 @@ class Logbook:
 
     def _load(self, ends_at: float | None) -> None:
         for journal, loader in list(self._loaders):
+            for row in [row for row in list(self._direct) if journal.is_held(row.id)]:
+                loader.load_directly(row)
+                self._direct.remove(row)
             while (loaded := loader.load()) and (ends_at is None or time.monotonic() < ends_at):
                 self._count(RowsLoaded(loaded))
-            if loader.is_done and journal is not self._journal:
+            if loader.is_done and journal is not self._journal and not journal.names_held():
                 self._loaders = [pair for pair in self._loaders if pair[0] is not journal]
                 journal.close()
 
     def _let_go(self) -> None:
+        if self._writer.is_alive():  # held up by its disk: what it still writes goes to this file
+            return
         for journal, loader in self._loaders:
             try:
-                if loader.is_done and journal.is_in_place():
+                if loader.is_done and journal.is_in_place() and not journal.names_held():
                     finish(journal)
                 else:
                     journal.close()

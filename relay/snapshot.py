@@ -44,7 +44,7 @@ class _Elsewhere:
 
     refused_copies: frozenset[bytes] = frozenset()
     mails: Mapping[int, int] = field(default_factory=dict)
-    lost_replies: Mapping[bytes, tuple[str, str]] = field(default_factory=dict)
+    lost_replies: Mapping[bytes, tuple[str, str, datetime]] = field(default_factory=dict)
 
 
 class Snapshot:
@@ -79,11 +79,17 @@ class Snapshot:
     @property
     def knows_refused_copies(self) -> bool:
         """Whether there are any, so that a mail need not be recognised otherwise."""
-        return bool(self._elsewhere.refused_copies or self._refused_here)
+        return bool(self._refused_elsewhere or self._refused_here)
+
+    @property
+    def _refused_elsewhere(self) -> frozenset[bytes]:
+        """Nothing once the last look is so long ago that all of it is over."""
+        is_over = self.seconds_old() > REFUSED_COPIES_COUNT_FOR.total_seconds()
+        return frozenset() if is_over else self._elsewhere.refused_copies
 
     def copy_was_refused(self, key: bytes) -> bool:
         """Whether the mail that this recognises was refused at the dot with a copy within the last hour."""
-        return key in self._elsewhere.refused_copies or key in self._refused_here
+        return key in self._refused_elsewhere or key in self._refused_here
 
     def remember_refused_copy(self, key: bytes) -> None:
         """Known here at once, whatever the database is at."""
@@ -101,7 +107,9 @@ class Snapshot:
         if fingerprint in self._heard_here:
             return None
         found = self._elsewhere.lost_replies.get(fingerprint)
-        return None if found is None else EarlierAnswer(*found)
+        if found is None or datetime.now(UTC) - found[2] > LOST_REPLIES_COUNT_FOR:
+            return None
+        return EarlierAnswer(found[0], found[1])
 
     def remember_lost_reply(self, fingerprint: bytes, answer: EarlierAnswer) -> None:
         """The client may not have heard this answer."""

@@ -125,9 +125,9 @@ class TaskSyncs:
                 (self._of(session, held, persons[held.person_id][1]), persons[held.person_id][1], policy)
                 for held in claimed
             ]
-            if claimed:
-                self._database.installation.advance(session)
-        self._database.installation.keep_marker()
+            marker = self._database.installation.advance(session) if claimed else None
+        if marker is not None:
+            self._database.installation.keep(marker)
         return found
 
     def _of(self, session: Any, held: TaskSync, connection: Connection) -> TaskSync:

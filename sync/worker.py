@@ -145,8 +145,8 @@ class Worker:
         with self._database.writing() as session:
             revision = settings_revision(session)
             beat(session, Beat(self._process_id, "worker", self._started_at, revision))
-            self._database.installation.advance(session)
-        self._database.installation.keep_marker()
+            marker = self._database.installation.advance(session)
+        self._database.installation.keep(marker)
 
     def _at_the_edge(self, work: Callable[[], object]) -> None:
         """The worker outlives whatever a cycle meets."""

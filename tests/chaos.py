@@ -366,7 +366,7 @@ class Chaos:
             )
         states = Counter(row.state for row in rows)
         delivered = Counter(
-            line.split(": ", 1)[1] for taken in self.sink.sink.taken for line in taken.data.split("\r\n") if line.startswith("Message-ID")
+            line.split(": ", 1)[1] for taken in self.sink.sink.taken if taken.complete for line in taken.data.split("\r\n") if line.startswith("Message-ID")
         )  # fmt: skip
         by_id = {row.message_id: row for row in rows if row.message_id is not None}
         unseen = [one for one in self.heard if one not in by_id and one not in self.internal]
@@ -435,9 +435,13 @@ class _InternalOnly:
     def __contains__(self, message_id):
         taken = self._chaos.sink.sink.taken
         for one in taken[self._looked :]:
-            to = re.search(r"^To: (.*)\r$", one.data, re.MULTILINE).group(1)
-            name = re.search(r"^Message-ID: (.*)\r$", one.data, re.MULTILINE).group(1)
-            self._known[name] = all(part.strip().endswith("@acme.test") for part in to.split(","))
+            to = re.search(r"^To: (.*)\r$", one.data, re.MULTILINE)
+            name = re.search(r"^Message-ID: (.*)\r$", one.data, re.MULTILINE)
+            if (
+                one.complete and to is not None and name is not None
+            ):  # else a relay was killed in the middle of it
+                parts = to.group(1).split(",")
+                self._known[name.group(1)] = all(part.strip().endswith("@acme.test") for part in parts)
         self._looked = len(taken)
         return self._known.get(message_id, False)
 

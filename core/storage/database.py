@@ -127,8 +127,9 @@ class Database:
             is_older = self.installation.was_restored(session)
         if is_older:
             with self.writing() as session:
-                self.installation.note_restore(session)
-        self.installation.keep_marker()
+                marker = self.installation.note_restore(session)
+            self.installation.keep(marker)
+        self.installation.keep_known()
         if self._box is not None:
             with self.reading() as session:
                 is_old = sealed.has_old(session)
@@ -179,7 +180,7 @@ class Database:
             raise DatabaseUnavailable(self._sentence(error)) from error
 
     def _sentence(self, error: Exception) -> str:
-        said = _short(error)
+        said = str(error) if type(error) is OSError else _short(error)
         if (path := self.sqlite_file) is not None:
             for part, sentence in _SQLITE_SAYS.items():
                 if part in said:

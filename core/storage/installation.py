@@ -9,10 +9,12 @@ another machine's marker, which still names an older one, is not taken for a sec
 After a restore Salesforce may have what this database thinks is still to be written: waiting mails are looked up before
 they are written (`restored_at`), and every task sync asks its person first."""
 
+import contextlib
+import threading
 import uuid
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core import logs
@@ -39,49 +41,68 @@ class Installation:
         only look whether the marker, if it is theirs, knows of a restore."""
         self._state = state
         self._is_used = is_used
-        self._marker: Marker | None = None
-        self._is_kept = True
+        self._lock = threading.Lock()
+        self._known: Marker | None = None
+        """The highest tick that is known to be committed."""
+
+    @property
+    def lineage(self) -> str | None:
+        """Which course of the database this process works with; another one after a restore, be it under this process. None:
+        the database has not been met yet."""
+        known = self._known
+        return None if known is None else known.lineage
 
     def was_restored(self, session: Session) -> bool:
-        """Compare the database with the marker: whether it is older. Raises StateDirectoryTaken, OSError."""
-        return self._is_behind(self._row(session))
+        """Compare the database with the marker: whether it is older. Raises StateDirectoryTaken."""
+        row = _row(session)
+        is_older = self._is_older(row)
+        if not is_older:
+            self._learn(_marker(row))
+        return is_older
 
-    def note_restore(self, session: Session) -> None:
-        """Note in the database that it was restored, unless another process has done so meanwhile."""
-        row = self._row(session, is_locked=True)
-        if self._is_behind(row):
+    def note_restore(self, session: Session) -> Marker:
+        """Note in the database that it was restored, unless another process has done so meanwhile; `keep` what is returned once
+        that is committed."""
+        row = _row(session, is_locked=True)
+        if self._is_older(row):
             _note_restore(session, row)
-            self._remember(Marker(row.uuid, row.lineages[-1], row.tick))
+        return _marker(row)
 
-    def advance(self, session: Session) -> None:
-        """One more tick, within the transaction that notes what is about to be done; `keep_marker` once it is committed."""
-        statement = (
-            update(InstallationRow)
-            .where(InstallationRow.id == _ONLY)
-            .values(tick=InstallationRow.tick + 1)
-            .returning(InstallationRow.uuid, InstallationRow.lineages, InstallationRow.tick)
-        )
-        for uuid_, lineages, tick in session.execute(statement):
-            self._remember(Marker(uuid_, lineages[-1], tick))
+    def advance(self, session: Session) -> Marker:
+        """One more tick, within the transaction that notes what is about to be done; `keep` what is returned once that is
+        committed. A tick that is not higher than one that was committed before shows that the database was restored under
+        this process."""
+        row = _row(session, is_locked=True)
+        known = self._known
+        row.tick += 1
+        if row.is_copy or (
+            known is not None and known.lineage == row.lineages[-1] and row.tick <= known.tick
+        ):
+            _note_restore(session, row)
+        return _marker(row)
 
-    def keep_marker(self) -> None:
-        """Write down what the database has come to; a state directory that takes nothing stops no work, and is said by
-        whoever looks at the directory's health."""
-        if self._state is None or not self._is_used or self._is_kept or self._marker is None:
+    def keep(self, marker: Marker) -> None:
+        """What the database has come to, committed: known here, and to the state directory before anything goes to Salesforce.
+
+        A directory that takes nothing stops no work; whoever looks at its health says so."""
+        self._learn(marker)
+        if self._state is None or not self._is_used:
             return
         try:
-            self._state.keep_marker(self._marker)
-            self._is_kept = True
+            self._state.keep_marker(marker)
         except OSError as error:
             logs.marker_not_kept(str(error))
+
+    def keep_known(self) -> None:
+        """The same of what was read."""
+        if self._known is not None:
+            self.keep(self._known)
 
     def is_state_ours(self) -> bool:
         """Whether the state directory is this database's, as far as its marker tells."""
         marker = None if self._state is None else self._state.marker()
         return (
-            marker is not None
-            and self._marker is not None
-            and marker.installation == self._marker.installation
+            marker is not None and self._known is not None and marker.installation == self._known.installation
         )
 
     def close(self) -> None:
@@ -89,40 +110,39 @@ class Installation:
         if self._state is not None:
             self._state.close()
 
-    def _row(self, session: Session, *, is_locked: bool = False) -> InstallationRow:
-        row = session.get(InstallationRow, _ONLY, with_for_update=is_locked, populate_existing=True)
-        if row is None:
-            raise LookupError("the database has no row that names its installation")
-        return row
+    def _learn(self, marker: Marker) -> None:
+        """Threads may come out of order: the highest tick of a lineage counts."""
+        with self._lock:
+            known = self._known
+            if known is None or known.lineage != marker.lineage or marker.tick > known.tick:
+                self._known = marker
 
-    def _is_behind(self, row: InstallationRow) -> bool:
+    def _is_older(self, row: InstallationRow) -> bool:
         marker = None if self._state is None else self._marker_of(self._state, row)
-        self._remember(Marker(row.uuid, row.lineages[-1], row.tick))
         if row.is_copy or marker is None:
             return row.is_copy
         is_of_this_lineage = marker.lineage == row.lineages[-1]
         return marker.lineage not in row.lineages or (is_of_this_lineage and marker.tick > row.tick)
 
-    def _remember(self, marker: Marker) -> None:
-        """Threads may come out of order: the highest tick of a lineage counts."""
-        known = self._marker
-        if known is None or known.lineage != marker.lineage or marker.tick > known.tick:
-            self._marker, self._is_kept = marker, False
-
     def _marker_of(self, state: StateDirectory, row: InstallationRow) -> Marker | None:
-        """The marker, if it is this installation's. Raises StateDirectoryTaken, OSError.
+        """The marker, if it is this installation's. Raises StateDirectoryTaken.
 
         A database that was made anew takes over what another one has left, unless that other one is still at work, or has
         left mails there that only it can take."""
         if self._is_used:
-            state.make()
-            state.use()
+            with contextlib.suppress(
+                OSError
+            ):  # what is wrong with the directory is shown by whoever looks at its health
+                state.make()
+                state.use(row.uuid)
         marker = state.marker()
         if marker is None or marker.installation == row.uuid:
             return marker
         if not self._is_used:
             return None
-        if state.is_used_by_others() or any(may_hold_mails(path) for path in journals(state.path)):
+        if state.is_used_by(marker.installation) or any(
+            may_hold_mails(path) for path in journals(state.path)
+        ):
             problem = (
                 f"BLINDCOPY_STATE_DIR: {state.path} belongs to another installation (another database); name a directory of its "
                 "own, or, if this database takes the other's place for good, stop that one and move its directory away"
@@ -130,6 +150,17 @@ class Installation:
             raise StateDirectoryTaken([problem])
         logs.state_directory_taken_over(str(state.path))
         return None
+
+
+def _row(session: Session, *, is_locked: bool = False) -> InstallationRow:
+    row = session.get(InstallationRow, _ONLY, with_for_update=is_locked, populate_existing=True)
+    if row is None:
+        raise LookupError("the database has no row that names its installation")
+    return row
+
+
+def _marker(row: InstallationRow) -> Marker:
+    return Marker(row.uuid, row.lineages[-1], row.tick)
 
 
 def restored_at(session: Session) -> datetime | None:

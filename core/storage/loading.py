@@ -50,10 +50,21 @@ OnLost = Callable[[str, str], None]
 class Loader:
     """Brings one journal into the database. Used by one thread."""
 
-    def __init__(self, database: Database, journal: Journal, on_lost: OnLost) -> None:
+    def __init__(
+        self,
+        database: Database,
+        journal: Journal,
+        on_lost: OnLost,
+        in_hand: Callable[[], Sequence[Journal]] | None = None,
+    ) -> None:
+        """`in_hand`: all journals of this process, where that has more than this one: a mail's beginning may stand in the one that
+        was in use before."""
         self._database = database
         self._journal = journal
         self._on_lost = on_lost
+        self._in_hand = in_hand or (lambda: [journal])
+        self._lineage: str | None = None
+        """Of the database when the journal was looked through: after a restore that is done anew."""
         self._found_up_to = journal.last
         """What was in the journal when we got it was written by a process that is gone."""
         self._abandoned: list[str] = []
@@ -64,11 +75,12 @@ class Loader:
     @property
     def is_done(self) -> bool:
         """Whether the database has all that the journal holds."""
-        return self._is_prepared and not self._abandoned and not self._journal.has_more
+        is_prepared = self._is_prepared and self._lineage == self._database.installation.lineage
+        return is_prepared and not self._abandoned and not self._journal.has_more
 
     def load(self) -> int:
         """One batch; how many entries it had, those of mails that have only begun too. Raises DatabaseUnavailable."""
-        if not self._is_prepared:
+        if not self._is_prepared or self._lineage != self._database.installation.lineage:
             self._prepare()
         if self._abandoned:
             return self._load_abandoned()
@@ -85,13 +97,15 @@ class Loader:
                 break
         if last == self._journal.loaded:
             return 0
+        self._journal.sync()  # the database must never be ahead of the journal: a power cut could take what it has seen
         try:
             self._write(entries, last)
         except DatabaseUnavailable:
             raise
         except Exception:  # noqa: BLE001  one entry that no database takes does not hold up the others
             self._write_one_by_one(entries, numbers, last)
-        self._journal.done(last, _names_of(entries))
+        self._journal.done(last, ())
+        self._release(_names_of(entries))
         return read
 
     def show_slow(self) -> None:
@@ -107,6 +121,12 @@ class Loader:
                 self._write_one_by_one([Ended(replace(entry.row, text=None))], [0], None)
             self._shown.add(name)
 
+    def load_directly(self, row: Row) -> None:
+        """The end of a mail that could not be written to the journal, though its beginning stands there. Raises
+        DatabaseUnavailable."""
+        self._write_one_by_one([Ended(self._with_text(row))], [0], None)
+        self._release([row.id])
+
     def load_all(self) -> None:
         """Raises DatabaseUnavailable."""
         while not self.is_done:
@@ -114,10 +134,13 @@ class Loader:
 
     def _prepare(self) -> None:
         """Find out how far the database is, and which mails were begun by a process that is gone and never ended."""
+        lineage = self._database.installation.lineage
         with self._database.reading() as session:
             loaded = loaded_up_to(session, self._journal.id)
         begun: dict[str, int] = {}
         ended: set[str] = set()
+        is_over: set[str] = set()
+        """Ended, and the end is in the database. Its beginning may stand behind that, where it was carried over."""
         for record in self._journal.after(0):
             if record.number > self._found_up_to:
                 break
@@ -131,12 +154,12 @@ class Loader:
                 name = entry.row.id if isinstance(entry, Ended) else entry.mail_id
                 ended.add(name)
                 if record.number <= loaded:
-                    begun.pop(name, None)
-        for name, number in begun.items():
-            self._journal.hold(name, number)
-        self._journal.done(loaded, ())
+                    is_over.add(name)
+        for name in begun.keys() - is_over:
+            self._journal.hold(name, begun[name])
+        self._journal.restart_from(loaded)
         self._abandoned = [name for name in begun if name not in ended]
-        self._is_prepared = True
+        self._is_prepared, self._lineage = True, lineage
 
     def _load_abandoned(self) -> int:
         some = self._abandoned[:_MOST_ENTRIES]
@@ -178,15 +201,22 @@ class Loader:
         """With the text that stands in the mail's `Begun`."""
         if not (row.decision.may_log and row.state in KEEPS_TEXT):
             return row
-        data = self._journal.held(row.id)
-        begun = None if data is None else from_bytes(data)
-        return replace(row, text=begun.row.text) if isinstance(begun, Begun) else row
+        for journal in self._in_hand():
+            data = journal.held(row.id)
+            begun = None if data is None else from_bytes(data)
+            if isinstance(begun, Begun):
+                return replace(row, text=begun.row.text)
+        return row
+
+    def _release(self, names: Sequence[str]) -> None:
+        for journal in self._in_hand():
+            journal.done(0, names)
 
     def _write(self, entries: Sequence[Entry], last: int | None) -> None:
         with self._database.writing() as session:
+            if last is not None and not _note_loaded(session, self._journal.id, last):
+                return  # it was committed before, and only the answer was lost
             _apply(session, entries)
-            if last is not None:
-                _note_loaded(session, self._journal.id, last)
 
     def _write_one_by_one(self, entries: Sequence[Entry], numbers: Sequence[int], last: int | None) -> None:
         for entry, number in zip(entries, numbers, strict=True):
@@ -290,11 +320,13 @@ def _apply(session: Session, entries: Sequence[Entry]) -> None:
             logbook.remove_pending(session, entry.mail_id)
 
 
-def _note_loaded(session: Session, journal_id: str, number: int) -> None:
-    statement = rows.insert(session.get_bind().dialect, JournalRow).values(id=journal_id, loaded=number)
-    session.execute(
-        statement.on_conflict_do_update(index_elements=["id"], set_={"loaded": statement.excluded.loaded})
-    )
+def _note_loaded(session: Session, journal_id: str, number: int) -> bool:
+    """False where the database has everything up to this number already."""
+    row = rows.there(session, JournalRow, {"id": journal_id}, {"loaded": 0})
+    if row.loaded >= number:
+        return False
+    row.loaded = number
+    return True
 
 
 # -- what relays of the first release have left: files of encrypted lines, locked while their relay lives

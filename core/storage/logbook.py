@@ -65,12 +65,13 @@ def remove_pending(session: Session, mail_id: str) -> None:
     session.execute(delete(MailRow).where(MailRow.id == mail_id, MailRow.state == State.PENDING.value))
 
 
-def lost_replies(session: Session, since: datetime) -> dict[bytes, tuple[str, str]]:
-    """Mails accepted since then without the client hearing it: fingerprint -> (row id, reply)."""
-    query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream).where(
+def lost_replies(session: Session, since: datetime) -> dict[bytes, tuple[str, str, datetime]]:
+    """Mails accepted since then without the client hearing it: fingerprint -> (row id, reply, when)."""
+    query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream, MailRow.time).where(
         MailRow.fingerprint.is_not(None), MailRow.time >= since
     )
-    return {key: (mail_id, reply or "") for key, mail_id, reply in session.execute(query) if key is not None}
+    found = session.execute(query)
+    return {key: (mail_id, reply or "", time) for key, mail_id, reply, time in found if key is not None}
 
 
 def copy_refusals(session: Session, since: datetime) -> frozenset[bytes]:

@@ -113,7 +113,8 @@ def policy_for_mail(session: Session) -> PolicySettings:
     named = policy_settings(policy(session))
     if named.own_domains:
         return named
-    return replace(named, derived_domains=company_domains(session.scalars(select(PersonRow.email_key))))
+    keys = session.scalars(select(PersonRow.email_key).where(PersonRow.is_active))
+    return replace(named, derived_domains=company_domains(keys))
 
 
 def logging_of_all(session: Session) -> list[tuple[Account, Logging, bool]]:

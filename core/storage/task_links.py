@@ -358,7 +358,11 @@ def doubt_after_a_restore(session: Session, shows_by: datetime) -> None:
     It is looked for like a create whose answer was lost; by its key where the organisation has the field."""
     query = select(TaskRow).where(TaskRow.is_waiting, TaskRow.is_wanted, TaskRow.salesforce_id.is_(None))
     for row in session.scalars(query):
-        row.sent = {**to_json(values_of(row)), _KEYED: True, _SINCE: row.created_at.isoformat()}
+        known = row.sent or {
+            **to_json(values_of(row)),
+            _KEYED: True,
+        }  # what was under way at the backup keeps its values
+        row.sent = {**known, _SINCE: row.created_at.isoformat()}
         row.not_before = max(shows_by, row.not_before or shows_by)
 
 

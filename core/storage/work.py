@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import and_, delete, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import logs
@@ -29,6 +29,7 @@ _LONGEST_DETAIL = 500
 _AT_ONCE = 1_000
 _PORTIONS = 5
 _A_FEW = 100
+_JUST_ASKED_FOR = timedelta(minutes=10)
 
 
 class NothingToLogBy(Refusal):
@@ -164,8 +165,12 @@ def is_anything_waiting(session: Session) -> bool:
 
 
 def oldest_waiting(session: Session) -> datetime | None:
-    """When the mail was accepted that has been waiting for the worker the longest; None: none waits."""
-    oldest = session.scalar(select(func.min(MailRow.id)).where(MailRow.state == State.WAITING.value))
+    """When the mail was accepted that has been waiting for the worker the longest; None: none waits. An old one that somebody has
+    just asked to be logged again does not count."""
+    is_new = and_(MailRow.attempts == 0, MailRow.due_at > database_now(session) - _JUST_ASKED_FOR)
+    oldest = session.scalar(
+        select(func.min(MailRow.id)).where(MailRow.state == State.WAITING.value, not_(is_new))
+    )
     return None if oldest is None else session.scalar(select(MailRow.time).where(MailRow.id == oldest))
 
 

@@ -146,8 +146,8 @@ class Writing:
                 mail.log = replace(mail.log, not_before=noted_at + A_LATE_COMMIT + _A_RENEWAL)
             with self._desk.database.writing() as session:
                 ours = work.intend(session, [(mail.job, mail.log) for mail in mails.values()])
-                self._desk.database.installation.advance(session)
-            self._desk.database.installation.keep_marker()
+                marker = self._desk.database.installation.advance(session)
+            self._desk.database.installation.keep(marker)
             if now() - noted_at < _FRESH:
                 return ours
         raise DatabaseUnavailable("it takes too long to note what is to be written")

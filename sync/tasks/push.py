@@ -275,8 +275,8 @@ class Push:
                     ):
                         begun.append(ours)
                         sent[ours.id] = values
-                self._desk.database.installation.advance(session)
-            self._desk.database.installation.keep_marker()
+                marker = self._desk.database.installation.advance(session)
+            self._desk.database.installation.keep(marker)
             if datetime.now(UTC) - noted_at < _FRESH:
                 return begun, sent
         raise DatabaseUnavailable("it takes too long to note what is to be written")

@@ -1,6 +1,7 @@
 """Health looks at what matters: each thing that would keep a mail from being logged is red, with its reason and its remedy."""
 
 import os
+import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +22,9 @@ from core.storage import connections, logbook, people, settings
 from core.storage.beats import Beat, Condition, beat
 from core.storage.connections import Identity, Tokens, Way
 from core.storage.database import Database
+from core.storage.installation import StateDirectoryTaken, restored_at
 from core.storage.logbook import UnknownSender
+from core.storage.models import InstallationRow
 from core.storage.rows import write as write_rows
 from relay.delivery import new_mail_id
 from relay.health import Health
@@ -108,7 +111,9 @@ class TestTheInstallation:
                 connections.connection(session, anna.id).generation,
                 trouble("invalid_grant"),
             )
-        assert "Salesforce takes the connection no longer of anna@acme.test" in found(database, "connection")
+        assert "Salesforce no longer accepts the connection of anna@acme.test" in found(
+            database, "connection"
+        )
         connect(database)
         with database.writing() as session:
             connections.lost_api(session, anna.id, trouble("API_DISABLED_FOR_ORG"))
@@ -136,7 +141,7 @@ class TestTheInstallation:
                 decision=Decision.API,
                 reason=Reason.API,
                 state=State.WAITING,
-                due_at=NOW,
+                due_at=time,
             )
             with database.writing() as session:
                 write_rows(session, [one])
@@ -210,8 +215,6 @@ class TestTheDatabase:
             opened.close()
 
     def test_of_another_program(self, tmp_path):
-        import sqlite3
-
         with sqlite3.connect(tmp_path / "blindcopy.db") as other:
             other.execute("CREATE TABLE bookmarks (url TEXT)")
         other.close()
@@ -401,3 +404,110 @@ class TestARelay:
                     meters.stop()
 
         asyncio.run(claim())
+
+
+class TestTheMarker:
+    """How a restored database, and another installation's directory, are known."""
+
+    def opened(self, sqlite, tmp_path, *, uses_state=True):
+        sqlite.close()
+        return Database(
+            f"sqlite:///{tmp_path}/blindcopy.db",
+            BOX,
+            StateDirectory(tmp_path / "state"),
+            uses_state=uses_state,
+        )
+
+    def restored(self, database):
+        with database.reading() as session:
+            return restored_at(session) is not None
+
+    def work(self, database, number=3):
+        for _ in range(number):
+            with database.writing() as session:
+                marker = database.installation.advance(session)
+            database.installation.keep(marker)
+
+    def test_of_a_plain_restart_says_nothing(self, sqlite, tmp_path):
+        for _ in range(3):
+            one = self.opened(sqlite, tmp_path)
+            one.migrate()
+            self.work(one)
+            assert not self.restored(one)
+            one.close()
+
+    def test_is_not_ahead_of_what_was_committed(self, sqlite, tmp_path):
+        one = self.opened(sqlite, tmp_path)
+        one.migrate()
+        self.work(one)
+
+        def broken_off():
+            with one.writing() as session:
+                one.installation.advance(session)
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            broken_off()
+        one.installation.keep_known()
+        one.close()
+        again = self.opened(sqlite, tmp_path)
+        again.migrate()
+        assert not self.restored(again)
+        again.close()
+
+    def test_knows_an_older_database_once(self, sqlite, tmp_path):
+        import shutil
+
+        one = self.opened(sqlite, tmp_path)
+        one.migrate()
+        one.close()
+        shutil.copy(tmp_path / "blindcopy.db", tmp_path / "older.db")
+        one = self.opened(sqlite, tmp_path)
+        one.migrate()
+        self.work(one)
+        one.close()
+        shutil.copy(tmp_path / "older.db", tmp_path / "blindcopy.db")
+        command = self.opened(sqlite, tmp_path, uses_state=False)
+        command.migrate()
+        assert self.restored(command), "a command sees it too"
+        command.close()
+        with sqlite3.connect(tmp_path / "blindcopy.db") as plain:
+            plain.execute("UPDATE installation SET restored_at = NULL")
+        plain.close()
+        for _ in range(2):
+            again = self.opened(sqlite, tmp_path)
+            again.migrate()
+            assert not self.restored(again), "its lineage is listed: it has been noted"
+            again.close()
+
+    def test_threads_do_not_leave_it_behind_the_database(self, sqlite, tmp_path):
+        import threading
+
+        one = self.opened(sqlite, tmp_path)
+        one.migrate()
+        threads = [threading.Thread(target=self.work, args=(one, 20)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with one.reading() as session:
+            tick = session.get(InstallationRow, 1).tick
+        assert (tick, StateDirectory(tmp_path / "state").marker().tick) == (160, 160)
+        one.close()
+
+    def test_of_another_installation_is_refused_while_that_one_works(self, sqlite, tmp_path):
+        first = self.opened(sqlite, tmp_path)
+        first.migrate()
+        second = Database(
+            f"sqlite:///{tmp_path}/second.db", BOX, StateDirectory(tmp_path / "state"), uses_state=True
+        )
+        with pytest.raises(StateDirectoryTaken, match="belongs to another installation"):
+            second.migrate()
+        first.close()
+        second.migrate()
+        sibling = Database(
+            f"sqlite:///{tmp_path}/second.db", BOX, StateDirectory(tmp_path / "state"), uses_state=True
+        )
+        sibling.migrate()
+        sibling.close()
+        second.close()

@@ -16,9 +16,10 @@ from core.mail import Decision, State
 from core.secrets import Box
 from core.storage import work
 from core.storage.database import Database, DatabaseUnavailable
+from core.storage.installation import restored_at
 from core.storage.loading import Loader, Orphans
 from core.storage.logbook import unknown_senders
-from core.storage.models import JournalRow
+from core.storage.models import InstallationRow, JournalRow, MailRow
 from core.storage.people import app_passwords
 from relay import logbook as module
 from relay.logbook import JournalOptions, Logbook
@@ -117,7 +118,7 @@ class TestOneWay:
             copy.parent.mkdir()
             copy.write_bytes(path.read_bytes())
             journal = Journal.opened(copy, BOX)
-            assert journal.last == 2
+            assert journal.number_of_entries == 2
             journal.close()
             lock.release()
             await until(lambda: [one.state for one in rows(sqlite)] == [State.COPIED])
@@ -401,6 +402,49 @@ class TestWhatIsLost:
 
         asyncio.run(claim())
 
+    def test_a_text_is_found_in_the_journal_that_was_in_use_before(self, sqlite, tmp_path):
+        add_anna(sqlite)
+        directory = tmp_path / "state"
+
+        async def claim():
+            book = logbook(sqlite, directory)
+            one = row(1, decision=Decision.API, text=b"Hello")
+            await book.wait(book.begin(one))
+            [path] = journals(directory)
+            path.unlink()
+            await until(lambda: journals(directory) not in ([], [path]))
+            await book.end(replace(one, state=State.WAITING, text=None))
+            await until(lambda: [one.state for one in rows(sqlite)] == [State.WAITING])
+            with sqlite.reading() as session:
+                assert work.text(session, one.id) == b"Hello"
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_a_mail_without_an_end_at_the_stop_is_unknown_after_it(self, sqlite, tmp_path):
+        add_anna(sqlite)
+
+        async def claim():
+            book = logbook(sqlite, tmp_path)
+            await book.wait(book.begin(row(1)))
+            await book.stop()
+
+        asyncio.run(claim())
+        load_orphans(sqlite, tmp_path)
+        assert [one.state for one in rows(sqlite)] == [State.UNKNOWN]
+
+    def test_an_empty_journal_of_another_size_is_removed(self, sqlite, tmp_path):
+        add_anna(sqlite)
+
+        async def claim():
+            for size in (1 << 20, 2 << 20):
+                book = logbook(sqlite, tmp_path, size=size)
+                await book.end(row(1, state=State.COPIED))
+                await book.stop()
+            assert [path.stat().st_size for path in journals(tmp_path)] == [2 << 20]
+
+        asyncio.run(claim())
+
     def test_a_row_that_no_database_takes_is_named_and_holds_up_no_other(
         self, database, person, tmp_path, caplog
     ):
@@ -414,6 +458,52 @@ class TestWhatIsLost:
             assert f"lost id={stranger.id}" in caplog.text
             await book.stop()
             assert counted(database) == 1
+
+        asyncio.run(claim())
+
+    def test_what_nobody_foresaw_costs_one_batch_and_is_counted(
+        self, database, person, tmp_path, monkeypatch
+    ):
+        real, failing = Journal.append, [RuntimeError("odd")]
+
+        def append(self, entries):
+            if failing:
+                raise failing.pop()
+            return real(self, entries)
+
+        monkeypatch.setattr(Journal, "append", append)
+
+        async def claim():
+            book = logbook(database, tmp_path)
+            await book.end(row(person, state=State.COPIED))
+            assert book.rows_lost == 1
+            await book.end(row(person, state=State.COPIED))
+            await until(lambda: len(rows(database)) == 1)
+            await book.stop()
+
+        asyncio.run(claim())
+
+    def test_an_end_that_the_journal_does_not_take_comes_by_itself_where_its_beginning_stands(
+        self, database, person, tmp_path, monkeypatch
+    ):
+        real = Journal.append
+
+        def append(self, entries):
+            if any(one.ends for one in entries):
+                return [OSError("bad sector")] * len(entries)
+            return real(self, entries)
+
+        async def claim():
+            book = logbook(database, tmp_path)
+            one = row(person, decision=Decision.API, text=b"Hello")
+            await book.wait(book.begin(one))
+            monkeypatch.setattr(Journal, "append", append)
+            await book.end(replace(one, state=State.WAITING, text=None))
+            await until(lambda: [one.state for one in rows(database)] == [State.WAITING])
+            with database.reading() as session:
+                assert work.text(session, one.id) == b"Hello"
+            assert book.rows_lost == 0
+            await book.stop()
 
         asyncio.run(claim())
 
@@ -477,6 +567,90 @@ class TestJournalsOfRelaysThatAreGone:
         journal.close()
         load_orphans(database, tmp_path)
         assert [one.state for one in rows(database)] == [State.COPIED]
+
+    def test_a_power_cut_that_took_the_last_entries_costs_no_later_mail(self, database, person, tmp_path):
+        """The database may have seen entries that the journal has lost; numbers never come twice."""
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(2)))
+        before = path.read_bytes()
+        journal = Journal.opened(path, BOX)
+        journal.append([_append(Ended(row(person, state=State.COPIED))) for _ in range(3)])
+        Loader(database, journal, no_loss).load_all()
+        journal.close()
+        path.write_bytes(before)
+        journal = Journal.opened(path, BOX)
+        journal.append([_append(Ended(row(person, state=State.COPIED)))])
+        Loader(database, journal, no_loss).load_all()
+        journal.close()
+        assert len(rows(database)) == 6
+
+    def test_a_beginning_that_was_carried_behind_its_loaded_end_is_held_for_nothing(
+        self, database, person, tmp_path
+    ):
+        one = row(person)
+        path = left_behind(tmp_path, Ended(replace(one, state=State.COPIED)), Begun(one))
+        journal = Journal.opened(path, BOX)
+        with database.writing() as session:
+            session.add(JournalRow(id=path.stem, loaded=next(record.number for record in journal.after(0))))
+        loader = Loader(database, journal, no_loss)
+        loader.load_all()
+        loader.show_slow()
+        loader.show_slow()
+        assert rows(database) == []
+        assert journal.names_held() == []
+        journal.close()
+
+    def test_with_an_entry_that_cannot_be_read_back_give_the_others(self, database, person, tmp_path):
+        """A bad sector under a running relay, or a key that is gone for the middle of a file."""
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
+        journal = Journal.opened(path, BOX)
+        [half] = [half for half in journal._halves if half.numbers]
+        with path.open("r+b") as file:
+            file.seek(half.offsets[2] + 60)
+            file.write(b"????????")
+        Loader(database, journal, no_loss).load_all()
+        assert len(rows(database)) == 4
+        assert journal.is_damaged
+        journal.close()
+
+    def test_counts_are_exact_though_the_answer_to_the_commit_was_lost(
+        self, database, person, tmp_path, monkeypatch
+    ):
+        path = left_behind(tmp_path, *[UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC))] * 3)
+        journal = Journal.opened(path, BOX)
+        loader, real, lost = Loader(database, journal, no_loss), Loader._write, [True]
+
+        def write(self, entries, last):
+            real(self, entries, last)
+            if lost:
+                lost.pop()
+                raise DatabaseUnavailable("the answer was lost")
+
+        monkeypatch.setattr(Loader, "_write", write)
+        with pytest.raises(DatabaseUnavailable):
+            loader.load()
+        loader.load_all()
+        assert counted(database) == 3
+        journal.close()
+
+    def test_come_back_after_a_restore_under_the_running_process(self, database, person, tmp_path):
+        """What still stands in the journal is loaded into the older database again."""
+        with database.writing() as session:
+            database.installation.keep(database.installation.advance(session))
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(4)))
+        journal = Journal.opened(path, BOX)
+        loader = Loader(database, journal, no_loss)
+        loader.load_all()
+        with database.writing() as session:  # as pg_restore does it, with the relay running
+            session.query(MailRow).delete()
+            session.query(JournalRow).delete()
+            session.get(InstallationRow, 1).tick = 0
+        with database.writing() as session:
+            marker = database.installation.advance(session)
+            assert restored_at(session) is not None
+        database.installation.keep(marker)
+        loader.load_all()
+        assert len(rows(database)) == 4
+        journal.close()
 
     def test_are_done_with_though_a_restored_database_knows_of_fewer_entries(
         self, database, person, tmp_path

@@ -447,7 +447,7 @@ class TestHealth:
             session.get(ProcessRow, key).beat_at -= ago
 
     def test_says_that_no_relay_runs(self, boss):
-        assert "no relay is running: mail clients cannot send" in boss.get("/health").page
+        assert "No relay is running: mail clients cannot send" in boss.get("/health").page
 
     def test_shows_every_process_and_that_all_is_well(self, boss, sqlite):
         self.beating(sqlite, "one")
@@ -471,16 +471,16 @@ class TestHealth:
         with sqlite.writing() as session:
             logbook.count_unknown(session, [UnknownSender("i@acme.test", "i@acme.test", datetime.now(UTC))])
         page = boss.get("/health").page
-        assert "it does not accept us, and answers 530" in page
-        assert "→ look at the provider" in page
+        assert "t does not accept us, and answers 530" in page
+        assert "Look at the provider" in page
         assert "5.0 MB" in page
-        assert "is logged for nobody: i@acme.test" in page
+        assert "in your own domains is not logged: i@acme.test" in page
         assert 'href="/activity?state=unknown"' in page
         assert "1 sender is nobody" in page
 
     def test_a_relay_of_the_first_release_is_understood(self, boss, sqlite):
         self.beating(sqlite, "one", Condition("it does not accept us, and answers 530"))
-        assert "it does not accept us, and answers 530" in boss.get("/health").page
+        assert "t does not accept us, and answers 530" in boss.get("/health").page
 
     def test_a_process_that_fell_silent_is_named_until_another_is_there(self, boss, sqlite):
         self.beating(sqlite, "one", ago=timedelta(minutes=5))
@@ -524,6 +524,10 @@ class TestTheProbes:
 
     def test_figures_are_for_this_machine_only(self, client):
         client.get("/healthz")
+        assert "no relay" not in client.get("/readyz", environ_base={"REMOTE_ADDR": "192.0.2.1"}).text, (
+            "no details"
+        )
+        assert "relay: red" in client.get("/readyz", base_url="https://blindcopy.example.com").text
         client.get("/nowhere", base_url="https://blindcopy.example.com")
         own = client.get("/metrics").text
         assert 'blindcopy_web_requests_total{page="none",status="4xx"} 1.0' in own
@@ -552,7 +556,9 @@ class TestInternalByDefault:
         assert "Mail within acme.test is not logged" in anna.get("/settings/salesforce").page
         page = boss.get("/settings/salesforce").page
         assert "Until then mail within acme.test counts as internal" in page
-        boss.post("/settings/policy/own-domains")
+        boss.post("/settings/policy/own-domains", domains="acme.test,evil.test")
+        assert "The domains have changed meanwhile" in boss.page
+        boss.post("/settings/policy/own-domains", domains="acme.test")
         with sqlite.reading() as session:
             assert settings.policy(session)[Name.OWN_DOMAINS] == PolicyEntry("acme.test")
         assert "counts as internal and is not logged" not in boss.page

@@ -311,7 +311,7 @@ class TestTheLogbook:
         with database.writing() as session:
             logbook.note_lost_reply(session, lost.id, b"f" * 32)
         with database.reading() as session:
-            assert logbook.lost_replies(session, NOW) == {b"f" * 32: (lost.id, "250 Ok")}
+            assert logbook.lost_replies(session, NOW) == {b"f" * 32: (lost.id, "250 Ok", NOW)}
             assert logbook.lost_replies(session, NOW + timedelta(seconds=1)) == {}
         with database.writing() as session:
             logbook.reply_delivered(session, lost.id)
