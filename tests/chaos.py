@@ -418,7 +418,7 @@ class Chaos:
             self.web.wait(60)
         for process in self.workers:
             if process is not None:
-                process.wait(120)
+                _wait_or_kill(process)
         self.installation.stop()
         self.database.close()
         self.org.stop()
@@ -444,6 +444,16 @@ class _InternalOnly:
                 self._known[name.group(1)] = all(part.strip().endswith("@acme.test") for part in parts)
         self._looked = len(taken)
         return self._known.get(message_id, False)
+
+
+def _wait_or_kill(process):
+    """Nothing that we started is left, though what it should have done by now is a fault."""
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def _in_slices(session, rows):
@@ -491,7 +501,7 @@ def main():
         (Path(directory) / "here").mkdir()
         print(storm(
             Path(directory) / "here", url, seconds=arguments.minutes * 60, seed=arguments.seed, has_key=arguments.key,
-            pause=0.15 if arguments.minutes <= 5 else 0.6,
+            pause=0.15 if arguments.minutes <= 15 else 0.6,
         ))  # fmt: skip
 
 
