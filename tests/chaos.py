@@ -8,6 +8,7 @@ and no process has a deleted file of the database open. Loopback only; it ends b
 import argparse
 import contextlib
 import functools
+import http.client
 import http.cookiejar
 import json
 import os
@@ -201,7 +202,9 @@ class Chaos:
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
         base = f"http://127.0.0.1:{self.web_port}"
         while not self.stop.wait(0.3):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(
+                OSError, http.client.HTTPException
+            ):  # the web process was killed just then
                 page = opener.open(f"{base}/sign-in", timeout=30).read().decode()
                 token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
                 if token is not None and "password" in page:
@@ -257,7 +260,7 @@ class Chaos:
     def look_for_accepted(self):
         """What was accepted some seconds ago is seen by a process that starts now."""
         since = time.monotonic() - SECONDS_UNTIL_SEEN
-        expected = {message_id for message_id, at in list(self.heard.items()) if at < since}
+        expected = {message_id for message_id, at in self.heard.copy().items() if at < since}
         done = self.command("admin", "activity", "--json", "--limit", "1000000")
         if done.returncode:
             return
