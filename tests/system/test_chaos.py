@@ -16,6 +16,6 @@ def test_accepted_is_recorded_and_nothing_is_missing_or_double(request, tmp_path
         uri = server.get_uri(database=name)
         url = "postgresql+psycopg" + uri[uri.index("://") :]
     found = storm(tmp_path, url, seconds=60, seed=f"{kind} {has_key}", has_key=has_key)
-    assert found["mails accepted"] > 200
-    assert found["looks"] > 2
+    assert found["mails accepted"] > 100
+    assert found["looks"] >= 1
     assert found["pages read"] > 20
