@@ -40,6 +40,7 @@ from core.storage.models import JournalRow
 from core.storage.people import app_passwords_used
 
 _MOST_ENTRIES = 500
+_MOST_TRIES = 3
 _MOST_TEXT = 4 * 1024 * 1024
 """Bytes of texts in one batch, so that large mails need no more memory than small ones."""
 
@@ -129,8 +130,12 @@ class Loader:
 
     def load_all(self) -> None:
         """Raises DatabaseUnavailable."""
+        in_vain = 0
         while not self.is_done:
-            self.load()
+            in_vain = 0 if self.load() else in_vain + 1
+            if in_vain == _MOST_TRIES:
+                self._journal.is_damaged = True  # what is left cannot be read back, and is kept with the file
+                return
 
     def _prepare(self) -> None:
         """Find out how far the database is, and which mails were begun by a process that is gone and never ended."""

@@ -612,6 +612,18 @@ class TestJournalsOfRelaysThatAreGone:
         assert journal.is_damaged
         journal.close()
 
+    def test_whose_last_entry_cannot_be_read_back_come_to_an_end(self, database, person, tmp_path):
+        path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(3)))
+        journal = Journal.opened(path, BOX)
+        [half] = [half for half in journal._halves if half.numbers]
+        with path.open("r+b") as file:
+            file.seek(half.offsets[-1] + 60)
+            file.write(b"????????")
+        Loader(database, journal, no_loss).load_all()
+        assert len(rows(database)) == 2
+        assert journal.is_damaged
+        journal.close()
+
     def test_counts_are_exact_though_the_answer_to_the_commit_was_lost(
         self, database, person, tmp_path, monkeypatch
     ):
