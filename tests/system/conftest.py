@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from core.mail import State
 from core.secrets import Box
 from core.storage.database import Database
 from core.storage.logbook import Filter, entries
@@ -132,6 +133,19 @@ class Installation:
                 return [entry.row for entry in entries(session, Filter(), 10_000)]
         finally:
             database.close()
+
+    def ended(self, at_least, seconds=30):
+        """The rows, once so many mails are in the database and none is under way; the loader takes a moment."""
+
+        def rows():
+            found = self.rows()
+            return (
+                found
+                if len(found) >= at_least and all(row.state is not State.PENDING for row in found)
+                else None
+            )
+
+        return until(rows, seconds)
 
     def activity(self):
         return [

@@ -125,9 +125,9 @@ def test_all_of_them_through_a_real_postfix(chain, postfix_directory, tmp_path):
         with installation.client(relay) as client:
             assert "pipelining" in client.esmtp_features
             send(client, mail(body="x" * 5_000_000 + "\r\n"))
-        until(lambda: len(installation.rows()) == len(CLIENTS) + 1)
-        assert {(row.state, row.bcc) for row in installation.rows()} == {("copied", "accepted")}
-        assert all("queued as" in row.upstream for row in installation.rows())
+        rows = installation.ended(at_least=len(CLIENTS) + 1)
+        assert {(row.state, row.bcc) for row in rows} == {("copied", "accepted")}
+        assert all("queued as" in row.upstream for row in rows)
     finally:
         installation.stop()
         postfix.stop()

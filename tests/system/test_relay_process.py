@@ -256,8 +256,7 @@ class TestAFullDisk:
             for number in range(21, 41):
                 send(client, mail(number))
         (small.directory / "filling").unlink()
-        until(lambda: len(small.rows()) == 41)
-        assert {row.state for row in small.rows()} == {State.COPIED}
+        until(lambda: [row.state for row in small.rows()] == [State.COPIED] * 41)
 
     def test_past_the_journals_room_mail_goes_on_and_each_loss_is_counted_and_named(
         self, small, sink, tmp_path
@@ -396,9 +395,9 @@ class TestSeveral:
             with installation.client(installation.processes[0]) as client:
                 send(client, mail(number))
         assert len(sink.sink.taken) == 20
-        until(lambda: len(installation.rows()) == 20)
-        assert {row.state for row in installation.rows()} == {State.COPIED}
-        assert len({row.process for row in installation.rows()}) == 2
+        rows = installation.ended(at_least=20)
+        assert [row.state for row in rows] == [State.COPIED] * 20
+        assert len({row.process for row in rows}) == 2
 
     def test_follow_a_setting_within_two_seconds(self, installation, sink):
         relay = installation.start_relay()
@@ -547,8 +546,7 @@ class TestKillAtEachStep:
             thread.join(90)
         stop.set()
         assert len(heard) == 60
-        until(lambda: all(row.state is not State.PENDING for row in installation.rows()), 60)
-        rows = installation.rows()
+        rows = installation.ended(at_least=60, seconds=60)
         delivered = [
             taken.raw.partition(b"Message-ID: ")[2].partition(b"\r\n")[0].decode()
             for taken in sink.sink.taken
@@ -572,7 +570,7 @@ def test_two_relays_share_a_postgresql(postgresql, tmp_path, sink):
         for number, relay in enumerate(relays * 3):
             with installation.client(relay) as client:
                 send(client, mail(number))
-        rows = installation.rows()
+        rows = installation.ended(at_least=6)
         assert [row.state for row in rows] == [State.COPIED] * 6
         assert len({row.process for row in rows}) == 2
     finally:
