@@ -10,10 +10,10 @@ from flask import Flask, abort, current_app, g
 from flask_login import AnonymousUserMixin, LoginManager, UserMixin, current_user, login_required
 
 from core.config import Config
-from core.connections import Connections
-from core.storage import loading
-from core.storage.database import Database
-from core.storage.people import Account, person_by_id
+from core.database.engine import Database
+from core.journal import loading
+from core.people.store import Account, person_by_id
+from core.salesforce.connections import Connections
 
 _KEY = "blindcopy"
 _SECONDS_BETWEEN_LOOKS = 10.0

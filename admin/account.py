@@ -14,10 +14,11 @@ from wtforms.validators import DataRequired, Length
 from admin.access import SignedIn, database, me
 from admin.passwords import hashed, is_right
 from admin.refusals import beside, flash_refusal
-from core import settings as rules
+from core.people import store as people_store
 from core.refusal import Refusal
-from core.settings import Name
-from core.storage import people, settings
+from core.settings import catalogue
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 
 pages = Blueprint("account", __name__, url_prefix="/settings/account")
 
@@ -70,7 +71,9 @@ def set_time_zone() -> str | Response:
         return _render(PasswordForm(formdata=None))
     try:
         with database().writing() as session:
-            settings.set_preference(session, me(), Name.TIME_ZONE, form.time_zone.data, actor=me().email)
+            settings_store.set_preference(
+                session, me(), Name.TIME_ZONE, form.time_zone.data, actor=me().email
+            )
     except Refusal as refusal:
         flash_refusal(refusal)
     else:
@@ -82,8 +85,8 @@ def _store_password(password: str) -> None:
     """The other sign-ins end, this one goes on. Raises PasswordRefused."""
     password_hash = hashed(password)
     with database().writing() as session:
-        people.set_password_hash(session, me().email, password_hash, actor=me().email)
-        changed = people.person_by_email(session, me().email)
+        people_store.set_password_hash(session, me().email, password_hash, actor=me().email)
+        changed = people_store.person_by_email(session, me().email)
     login_user(SignedIn(changed))
 
 
@@ -98,8 +101,8 @@ def _time_zone_form(chosen: str | None) -> TimeZoneForm:
 
 def _render(password_form: PasswordForm) -> str:
     with database().reading() as session:
-        chosen = settings.preference(session, me().id)
-        in_force = rules.in_force(settings.policy(session), chosen)
+        chosen = settings_store.preference(session, me().id)
+        in_force = catalogue.in_force(settings_store.policy(session), chosen)
     time_zone = next(setting for setting in in_force if setting.name is Name.TIME_ZONE)
     return render_template(
         "account.html",

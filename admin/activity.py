@@ -13,17 +13,19 @@ from admin import words
 from admin.access import database, load_left_behind, me
 from admin.refusals import flash_refusal
 from admin.trace import Trace, trace_of
-from core.addresses import AddressError, checked_pattern
-from core.mail import DISMISSIBLE, State
-from core.mail_log import MailLog
+from core.database.engine import Session
+from core.mail import queue as mail_queue
+from core.mail import store as mail_store
+from core.mail.row import DISMISSIBLE, State
+from core.mail.store import Entry, Filter
+from core.mail.writes import MailLog
+from core.people.addresses import AddressError, checked_pattern
+from core.people.store import NotThere, all_persons, person_by_email
 from core.refusal import Refusal
+from core.salesforce.connection_store import connections
 from core.salesforce.troubles import trouble
-from core.settings import policy_settings
-from core.storage import logbook, settings, work
-from core.storage.connections import connections
-from core.storage.database import Session
-from core.storage.logbook import Entry, Filter
-from core.storage.people import NotThere, all_persons, person_by_email
+from core.settings import store as settings_store
+from core.settings.catalogue import policy_settings
 
 pages = Blueprint("activity", __name__)
 _ROWS = 50
@@ -41,11 +43,11 @@ def activity() -> str:
         persons = all_persons(session) if account.is_admin else []
         chosen = next((one for one in persons if one.email == request.args.get("person")), None)
         person_id = (chosen.id if chosen else None) if account.is_admin else account.id
-        entries = logbook.entries(session, Filter(person_id, state, before), _ROWS + 1)
-        shows_subjects = policy_settings(settings.policy(session)).show_subjects_to_admins
-        logs = work.logs_of(session, [entry.row.id for entry in entries])
+        entries = mail_store.entries(session, Filter(person_id, state, before), _ROWS + 1)
+        shows_subjects = policy_settings(settings_store.policy(session)).show_subjects_to_admins
+        logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
         urls = {one.id: connection.instance_url for one, connection in connections(session)}
-        kinds = work.kinds_of_trouble(session, person_id)
+        kinds = mail_queue.kinds_of_trouble(session, person_id)
 
     def trace(entry: Entry) -> Trace:
         return trace_of(entry.row, logs.get(entry.row.id, MailLog()), urls.get(entry.row.person))
@@ -62,7 +64,7 @@ def activity() -> str:
         why=words.why,
         dismissible=DISMISSIBLE,
         trace=trace,
-        can_log_again=work.can_log_again,
+        can_log_again=mail_queue.can_log_again,
         kinds=[(code, number, trouble(code)) for code, number in kinds.items()],
         may_see_subject=lambda entry: entry.person == account.email or shows_subjects,
     )
@@ -71,14 +73,16 @@ def activity() -> str:
 @pages.post("/activity/<mail_id>/dismiss")
 @login_required  # type: ignore[untyped-decorator]
 def dismiss(mail_id: str) -> Response:
-    return _do(mail_id, lambda session: logbook.dismiss(session, mail_id), _("Dismissed."))
+    return _do(mail_id, lambda session: mail_store.dismiss(session, mail_id), _("Dismissed."))
 
 
 @pages.post("/activity/<mail_id>/log-again")
 @login_required  # type: ignore[untyped-decorator]
 def log_again(mail_id: str) -> Response:
     return _do(
-        mail_id, lambda session: work.log_again(session, mail_id), _("It is tried again within seconds.")
+        mail_id,
+        lambda session: mail_queue.log_again(session, mail_id),
+        _("It is tried again within seconds."),
     )
 
 
@@ -96,7 +100,9 @@ def pick(mail_id: str) -> Response:
         )
         return redirect(url_for("activity.activity", state=State.UNMATCHED))
     return _do(
-        mail_id, lambda session: work.pick(session, mail_id, ids), _("It is logged there within seconds.")
+        mail_id,
+        lambda session: mail_queue.pick(session, mail_id, ids),
+        _("It is logged there within seconds."),
     )
 
 
@@ -111,7 +117,7 @@ def ignore(mail_id: str) -> Response:
         return redirect(url_for("activity.activity", state=State.UNMATCHED))
 
     def done(session: Session) -> None:
-        work.ignore(session, logbook.entry(session, mail_id).row.person, pattern)
+        mail_queue.ignore(session, mail_store.entry(session, mail_id).row.person, pattern)
 
     return _do(mail_id, done, _("Mails to %(pattern)s are not looked up for you any more.", pattern=pattern))
 
@@ -125,12 +131,12 @@ def all_of_a_kind() -> Response:
     try:
         with database().reading() as session:
             person_id = person_by_email(session, chosen).id if chosen else None
-            ids = work.ids_in_trouble(session, person_id, code)
+            ids = mail_queue.ids_in_trouble(session, person_id, code)
     except Refusal as refusal:
         flash_refusal(refusal)
         return redirect(url_for("activity.activity"))
-    done = logbook.dismiss if "dismiss" in request.form else work.log_again
-    number = work.each(database(), ids, done)
+    done = mail_store.dismiss if "dismiss" in request.form else mail_queue.log_again
+    number = mail_queue.each(database(), ids, done)
     flash(ngettext("Done for %(num)d mail.", "Done for %(num)d mails.", number), "success")
     return redirect(url_for("activity.activity", person=chosen if account.is_admin else None))
 
@@ -138,7 +144,7 @@ def all_of_a_kind() -> Response:
 def _do(mail_id: str, what: Callable[[Session], None], said: str) -> Response:
     try:
         with database().writing() as session:
-            _refuse_others(logbook.entry(session, mail_id))
+            _refuse_others(mail_store.entry(session, mail_id))
             what(session)
     except Refusal as refusal:
         flash_refusal(refusal)

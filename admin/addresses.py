@@ -5,12 +5,12 @@ from flask_babel import gettext as _
 from flask_login import login_required
 from werkzeug.wrappers import Response
 
-from admin import salesforce
 from admin.access import database, me
 from admin.refusals import beside, flash_refusal
-from admin.salesforce_forms import AddAddressForm, RemoveAddressForm
+from admin.salesforce import page
+from admin.salesforce.forms import AddAddressForm, RemoveAddressForm
+from core.people import store as people_store
 from core.refusal import Refusal
-from core.storage import people
 
 pages = Blueprint("addresses", __name__, url_prefix="/settings/salesforce/addresses")
 
@@ -22,13 +22,13 @@ def add_address() -> str | Response:
     if form.validate_on_submit():
         try:
             with database().writing() as session:
-                added = people.add_address(session, me().email, form.new_address.data, actor=me().email)
+                added = people_store.add_address(session, me().email, form.new_address.data, actor=me().email)
         except Refusal as refusal:
             beside(form.new_address, refusal)
         else:
             flash(_("Mail from %(address)s is yours now.", address=added), "success")
             return redirect(url_for("salesforce.sync_settings"))
-    return salesforce.render(add_form=form)
+    return page.render(add_form=form)
 
 
 @pages.post("/remove")
@@ -38,7 +38,7 @@ def remove_address() -> Response:
     if form.validate_on_submit():
         try:
             with database().writing() as session:
-                people.remove_address(session, me().email, form.address.data, actor=me().email)
+                people_store.remove_address(session, me().email, form.address.data, actor=me().email)
         except Refusal as refusal:
             flash_refusal(refusal)
         else:

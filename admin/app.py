@@ -18,28 +18,25 @@ from admin import (
     account,
     activity,
     addresses,
-    api,
     app_passwords,
-    bcc,
     changes,
-    connection,
     diagnostics,
     health,
     mail_client,
     people,
     policy,
     probes,
-    salesforce,
     senders,
     sign_in,
-    task_sync,
     tasks,
 )
+from admin.salesforce import api, bcc, connection, page
+from admin.salesforce import tasks as task_sync
 from admin.times import day_of, local_day, local_reminder, local_time
 from core import logs
 from core.config import Config, ConfigurationError, read_config
-from core.connections import Connections
-from core.storage.database import Database, DatabaseUnavailable
+from core.database.engine import Database, DatabaseUnavailable
+from core.salesforce.connections import Connections
 
 _GUNICORNS_BOOT_ERROR = 3
 """The status with which gunicorn gives up; on any other it would start the worker again for ever."""
@@ -89,7 +86,7 @@ def build_app(config: Config | None = None) -> Flask:
     probes.Probes(app, services)
     talisman = _set_up_libraries(app, config)
     for blueprint in (
-        probes.pages, sign_in.pages, activity.pages, senders.pages, salesforce.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
+        probes.pages, sign_in.pages, activity.pages, senders.pages, page.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
         app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages, tasks.pages, task_sync.pages,
     ):  # fmt: skip
         app.register_blueprint(blueprint)

@@ -12,8 +12,8 @@ from wtforms.widgets import HiddenInput
 
 from admin.access import database, me
 from admin.refusals import flash_refusal
+from core.people import store as people_store
 from core.refusal import Refusal
-from core.storage import people
 
 pages = Blueprint("app_passwords", __name__, url_prefix="/settings/app-passwords")
 
@@ -44,7 +44,9 @@ def create() -> str:
     if not form.validate_on_submit():
         return _render(form)
     with database().writing() as session:
-        _, made = people.add_app_password(session, me().email, label=form.label.data or "", actor=me().email)
+        _, made = people_store.add_app_password(
+            session, me().email, label=form.label.data or "", actor=me().email
+        )
     return _render(CreateForm(formdata=None), made)
 
 
@@ -55,7 +57,7 @@ def revoke() -> Response:
     if form.validate_on_submit():
         try:
             with database().writing() as session:
-                people.revoke_app_password(session, me().email, form.id.data, actor=me().email)
+                people_store.revoke_app_password(session, me().email, form.id.data, actor=me().email)
         except Refusal as refusal:
             flash_refusal(refusal)
         else:
@@ -65,7 +67,7 @@ def revoke() -> Response:
 
 def _render(form: CreateForm, made: str | None = None) -> str:
     with database().reading() as session:
-        entries = people.app_passwords(session, me().id)
+        entries = people_store.app_passwords(session, me().id)
     return render_template(
         "app_passwords.html", entries=entries, form=form, revoke_form=RevokeForm(formdata=None), made=made
     )

@@ -3,7 +3,7 @@
 from flask import Blueprint, render_template
 
 from admin.access import admin_required, database
-from core.storage.audit import changes as latest_changes
+from core.database.audit import changes as latest_changes
 
 pages = Blueprint("changes", __name__, url_prefix="/settings/changes")
 _ROWS = 200

@@ -5,13 +5,14 @@ from flask_babel import gettext as _
 from flask_login import login_required
 
 from admin.access import config, connections, database, me
-from admin.salesforce_forms import Button
+from admin.salesforce.forms import Button
+from core.diagnostics import Person, look_at_salesforce, look_at_upstream
 from core.findings import Finding
 from core.health import look_at_installation, look_at_machine
-from core.settings import policy_settings
-from core.setup import Person, look_at_salesforce, look_at_upstream
-from core.storage import connections as stored
-from core.storage import people, settings
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.settings import store as settings_store
+from core.settings.catalogue import policy_settings
 
 pages = Blueprint("diagnostics", __name__, url_prefix="/settings/salesforce/diagnostics")
 
@@ -34,10 +35,10 @@ def _findings() -> list[Finding]:
     with database().reading() as session:
         person = Person(
             account.email,
-            stored.connection(session, account.id),
-            tuple(people.addresses(session, account.id)),
+            connection_store.connection(session, account.id),
+            tuple(people_store.addresses(session, account.id)),
         )
-        reserve = policy_settings(settings.policy(session)).api_reserve
+        reserve = policy_settings(settings_store.policy(session)).api_reserve
     of_the_installation = _of_the_installation() if account.is_admin else []
     return [*of_the_installation, *look_at_salesforce(connections(), person, reserve)]
 

@@ -9,13 +9,13 @@ from flask_babel import ngettext
 
 from admin.access import admin_required, config, database
 from admin.words import STATES
+from core.database.audit import settings_revision
+from core.database.engine import Session
+from core.database.heartbeats import database_now, processes
 from core.findings import Finding, Light
 from core.health import look_at_installation, look_at_machine
-from core.mail import State
-from core.storage.audit import settings_revision
-from core.storage.beats import database_now, processes
-from core.storage.database import Session
-from core.storage.logbook import in_need_of_somebody, mails_since, unknown_senders
+from core.mail.row import State
+from core.mail.store import in_need_of_somebody, mails_since, unknown_senders
 
 pages = Blueprint("health", __name__)
 

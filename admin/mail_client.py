@@ -12,10 +12,10 @@ from flask_login import login_required
 from flask_wtf import FlaskForm
 
 from admin.access import config, database, me
+from core.database.heartbeats import listeners
 from core.endpoints import Listener, ListenerKind
+from core.people.store import add_app_password, revoke_app_password
 from core.smtp import Credentials, Door, Unavailable, Verdict, send_mail
-from core.storage.beats import listeners
-from core.storage.people import add_app_password, revoke_app_password
 
 pages = Blueprint("mail_client", __name__, url_prefix="/settings/mail-client")
 _PASSWORD_LIVES = timedelta(minutes=2)

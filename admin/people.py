@@ -13,11 +13,11 @@ from wtforms.validators import DataRequired, Length
 from admin.access import admin_required, database, me
 from admin.passwords import hashed
 from admin.refusals import beside, flash_refusal
+from core.database.engine import Session
+from core.people import store as people_store
+from core.people.store import Account
 from core.refusal import Refusal
 from core.secrets import new_password
-from core.storage import people as storage
-from core.storage.database import Session
-from core.storage.people import Account
 
 pages = Blueprint("people", __name__, url_prefix="/settings/people")
 
@@ -60,7 +60,7 @@ def add() -> str:
     password = new_password()
     try:
         with database().writing() as session:
-            added = storage.add_person(
+            added = people_store.add_person(
                 session, form.email.data, name=form.name.data or "", is_admin=form.is_admin.data,
                 password_hash=hashed(password), actor=me().email,
             )  # fmt: skip
@@ -84,7 +84,7 @@ def add_address(person_id: int) -> str | Response:
         try:
             with database().writing() as session:
                 account = _account(session, person_id)
-                storage.add_address(session, account.email, form.address.data, actor=me().email)
+                people_store.add_address(session, account.email, form.address.data, actor=me().email)
         except Refusal as refusal:
             beside(form.address, refusal)
         else:
@@ -114,11 +114,19 @@ def act(person_id: int) -> str | Response:
 
 
 _ACTIONS: dict[str, Callable[[Session, str, str], None]] = {
-    "disable": lambda session, email, _: storage.set_active(session, email, active=False, actor=me().email),
-    "enable": lambda session, email, _: storage.set_active(session, email, active=True, actor=me().email),
-    "make-admin": lambda session, email, _: storage.set_admin(session, email, admin=True, actor=me().email),
-    "make-user": lambda session, email, _: storage.set_admin(session, email, admin=False, actor=me().email),
-    "remove-address": lambda session, email, address: storage.remove_address(
+    "disable": lambda session, email, _: people_store.set_active(
+        session, email, active=False, actor=me().email
+    ),
+    "enable": lambda session, email, _: people_store.set_active(
+        session, email, active=True, actor=me().email
+    ),
+    "make-admin": lambda session, email, _: people_store.set_admin(
+        session, email, admin=True, actor=me().email
+    ),
+    "make-user": lambda session, email, _: people_store.set_admin(
+        session, email, admin=False, actor=me().email
+    ),
+    "remove-address": lambda session, email, address: people_store.remove_address(
         session, email, address, actor=me().email
     ),
 }
@@ -128,27 +136,27 @@ def _new_password(person_id: int) -> str:
     password = new_password()
     with database().writing() as session:
         account = _account(session, person_id)
-        storage.set_password_hash(session, account.email, hashed(password), actor=me().email)
+        people_store.set_password_hash(session, account.email, hashed(password), actor=me().email)
     return render_template("password_made.html", account=account, password=password)
 
 
 def _render(form: AddPersonForm) -> str:
     with database().reading() as session:
-        accounts = storage.all_persons(session)
+        accounts = people_store.all_persons(session)
     return render_template("people.html", accounts=accounts, form=form)
 
 
 def _render_person(person_id: int, form: AddressForm) -> str:
     with database().reading() as session:
         account = _account(session, person_id)
-        addresses = storage.addresses(session, person_id)
+        addresses = people_store.addresses(session, person_id)
     return render_template(
         "person.html", account=account, addresses=addresses, form=form, action_form=ActionForm(formdata=None)
     )
 
 
 def _account(session: Session, person_id: int) -> Account:
-    account = storage.person_by_id(session, person_id)
+    account = people_store.person_by_id(session, person_id)
     if account is None:
         abort(404)
     return account

@@ -5,14 +5,14 @@ from flask_babel import gettext as _
 from werkzeug.wrappers import Response
 from wtforms import Field
 
-from admin import salesforce
 from admin.access import admin_required, database, me
 from admin.policy_form import PolicyForm
 from admin.refusals import beside
-from admin.salesforce_forms import Button
-from core import settings as rules
-from core.settings import Name, SettingError
-from core.storage import settings
+from admin.salesforce import page
+from admin.salesforce.forms import Button
+from core.settings import catalogue
+from core.settings import store as settings_store
+from core.settings.catalogue import Name, SettingError
 
 pages = Blueprint("policy", __name__, url_prefix="/settings")
 
@@ -22,13 +22,16 @@ pages = Blueprint("policy", __name__, url_prefix="/settings")
 def save() -> str | Response:
     form = PolicyForm()
     if not form.validate_on_submit() or not _values_are_right(form):
-        return salesforce.render(policy_form=form)
+        return page.render(policy_form=form)
     with database().writing() as session:
-        before = {setting.name: setting.value for setting in rules.policy_in_force(settings.policy(session))}
+        before = {
+            setting.name: setting.value
+            for setting in catalogue.policy_in_force(settings_store.policy(session))
+        }
         for name, value in _values(form).items():
-            if rules.checked(name, value) != before[name]:
-                settings.set_policy(session, name, value, actor=me().email)
-        settings.lock_policy(session, Name.LOGGING, locked=form.logging_locked.data, actor=me().email)
+            if catalogue.checked(name, value) != before[name]:
+                settings_store.set_policy(session, name, value, actor=me().email)
+        settings_store.lock_policy(session, Name.LOGGING, locked=form.logging_locked.data, actor=me().email)
     flash(_("Saved. The relay follows within two seconds."), "success")
     return redirect(url_for("salesforce.sync_settings"))
 
@@ -39,9 +42,9 @@ def confirm_own_domains() -> Response:
     """The domains that count as internal because people sign in with them are the organisation's own from now on."""
     if Button().validate_on_submit():
         with database().writing() as session:
-            derived = ",".join(settings.policy_for_mail(session).derived_domains)
+            derived = ",".join(settings_store.policy_for_mail(session).derived_domains)
             if derived and derived == request.form.get("domains"):
-                settings.set_policy(session, Name.OWN_DOMAINS, derived, actor=me().email)
+                settings_store.set_policy(session, Name.OWN_DOMAINS, derived, actor=me().email)
                 flash(_("Confirmed. Mail within these domains is internal."), "success")
             else:
                 flash(_("The domains have changed meanwhile; look at them again."), "warning")
@@ -68,7 +71,7 @@ def _values_are_right(form: PolicyForm) -> bool:
     right = True
     for name, field in fields.items():
         try:
-            rules.checked(name, field.data or "")
+            catalogue.checked(name, field.data or "")
         except SettingError as refusal:
             beside(field, refusal)
             right = False

@@ -8,8 +8,8 @@ from wtforms import BooleanField, RadioField, StringField, SubmitField, TextArea
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length
 
-from core import settings as rules
-from core.settings import Logging, Name, PolicyEntry
+from core.settings import catalogue
+from core.settings.catalogue import Logging, Name, PolicyEntry
 
 
 class PolicyForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
@@ -52,7 +52,7 @@ class PolicyForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
 
 def filled_policy_form(policy: Mapping[Name, PolicyEntry]) -> PolicyForm:
     """The form as the settings are."""
-    in_force = {setting.name: setting for setting in rules.policy_in_force(policy)}
+    in_force = {setting.name: setting for setting in catalogue.policy_in_force(policy)}
     return PolicyForm(
         formdata=None,
         logging=in_force[Name.LOGGING].value,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from flask_babel import gettext as _
 
 from core.refusal import Refusal
+from core.salesforce.connection_store import Connection, Standing, has_api
 from core.salesforce.troubles import Trouble
-from core.storage.connections import Connection, Standing, has_api
 
 
 class NeedsConnection(Refusal):

@@ -11,9 +11,9 @@ from wtforms.validators import DataRequired
 
 from admin.access import admin_required, database, load_left_behind, me
 from admin.refusals import flash_errors, flash_refusal
+from core.mail.store import unknown_senders
+from core.people.store import add_address, all_persons
 from core.refusal import Refusal
-from core.storage.logbook import unknown_senders
-from core.storage.people import add_address, all_persons
 
 pages = Blueprint("senders", __name__)
 

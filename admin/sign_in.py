@@ -17,8 +17,8 @@ from wtforms.validators import DataRequired, Length
 from admin import passwords
 from admin.access import SignedIn, database
 from core import logs
-from core.addresses import address_key
-from core.storage.people import Account, NoSuchPerson, person_by_email, rehash_password
+from core.people.addresses import address_key
+from core.people.store import Account, NoSuchPerson, person_by_email, rehash_password
 
 pages = Blueprint("sign_in", __name__)
 limiter = Limiter(get_remote_address)

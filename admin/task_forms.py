@@ -16,8 +16,8 @@ from wtforms import HiddenField, SelectField, StringField, TextAreaField
 
 from admin.refusals import beside
 from admin.times import zone
-from core.storage.people import Account
-from core.task import (
+from core.people.store import Account
+from core.tasks.task import (
     Choices,
     Field,
     Related,

@@ -9,23 +9,28 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 from werkzeug.wrappers import Response
 
-from admin import task_forms, task_sync
+from admin import task_forms
 from admin.access import database, me
 from admin.refusals import beside, flash_refusal
-from admin.salesforce_forms import Button
+from admin.salesforce import tasks
+from admin.salesforce.forms import Button
 from admin.sign_in import own_path
 from admin.task_forms import TaskForm
 from admin.times import zone
 from admin.words import BINNED, TASK_COLOURS, TASK_FIELDS, TASK_LISTS, TASK_STATES, WHY_LOST
+from core.database.engine import Session
+from core.people.store import Account, NotThere, all_persons
 from core.refusal import Refusal
+from core.salesforce import connection_store
 from core.salesforce.troubles import trouble
-from core.storage import connections as stored
-from core.storage import settings, task_choices, task_lists, task_syncs, tasks
-from core.storage.database import Session
-from core.storage.people import Account, NotThere, all_persons
-from core.storage.task_lists import Which
-from core.storage.tasks import InTheBin, Task
-from core.task import Choices, Field, today_and_tomorrow
+from core.settings import store as settings_store
+from core.tasks import lists as task_lists
+from core.tasks import picklists
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.lists import Which
+from core.tasks.store import InTheBin, Task
+from core.tasks.task import Choices, Field, today_and_tomorrow
 
 pages = Blueprint("tasks", __name__, url_prefix="/tasks")
 _ROWS = 100
@@ -54,8 +59,8 @@ def add() -> str | Response:
         return _render(form)
     values, related = made
     with database().writing() as session:
-        is_wanted = settings.syncs_tasks_of(session, whose.id)
-        task_id = tasks.add(session, whose.id, values, is_wanted=is_wanted, related=related)
+        is_wanted = settings_store.syncs_tasks_of(session, whose.id)
+        task_id = task_store.add(session, whose.id, values, is_wanted=is_wanted, related=related)
     if whose.id != me().id:
         flash(
             _(
@@ -81,13 +86,13 @@ def save(task_id: int) -> str | Response:
     form, account = TaskForm(), me()
     try:
         with database().writing() as session:
-            current, choices = tasks.task(session, account.id, task_id), _choices(session)
+            current, choices = task_store.task(session, account.id, task_id), _choices(session)
             form.offer(choices, current.values)
             changes = (
                 task_forms.read_changes(form, choices, current.values) if form.validate_on_submit() else None
             )
             if changes is not None:
-                tasks.edit(session, account.id, task_id, changes)
+                task_store.edit(session, account.id, task_id, changes)
     except InTheBin:
         return _render_task(task_id, form, _("This task was deleted meanwhile, and is in the bin. What you typed is below: restore the task first, or save it as a new one."))  # fmt: skip
     except NotThere as refusal:
@@ -103,7 +108,7 @@ def save(task_id: int) -> str | Response:
 @login_required  # type: ignore[untyped-decorator]
 def complete(task_id: int) -> Response:
     def done(session: Session, person_id: int) -> None:
-        tasks.complete(session, person_id, task_id, _choices(session))
+        task_store.complete(session, person_id, task_id, _choices(session))
 
     return _do(done, None, completed=task_id)
 
@@ -112,7 +117,7 @@ def complete(task_id: int) -> Response:
 @login_required  # type: ignore[untyped-decorator]
 def reopen(task_id: int) -> Response:
     def again(session: Session, person_id: int) -> None:
-        tasks.reopen(session, person_id, task_id, _choices(session))
+        task_store.reopen(session, person_id, task_id, _choices(session))
 
     return _do(again, _("It is open again."))
 
@@ -120,14 +125,18 @@ def reopen(task_id: int) -> Response:
 @pages.post(f"/<{_ID}:task_id>/delete")
 @login_required  # type: ignore[untyped-decorator]
 def delete(task_id: int) -> Response:
-    return _do(lambda session, person_id: tasks.remove(session, person_id, task_id), None, deleted=task_id)
+    return _do(
+        lambda session, person_id: task_store.remove(session, person_id, task_id), None, deleted=task_id
+    )
 
 
 @pages.post(f"/<{_ID}:task_id>/restore")
 @login_required  # type: ignore[untyped-decorator]
 def restore(task_id: int) -> Response:
     def back(session: Session, person_id: int) -> None:
-        tasks.restore(session, person_id, task_id, is_wanted=settings.syncs_tasks_of(session, person_id))
+        task_store.restore(
+            session, person_id, task_id, is_wanted=settings_store.syncs_tasks_of(session, person_id)
+        )
 
     return _do(back, _("It is back."))
 
@@ -136,9 +145,11 @@ def restore(task_id: int) -> Response:
 @login_required  # type: ignore[untyped-decorator]
 def send(task_id: int) -> Response:
     def sent(session: Session, person_id: int) -> None:
-        tasks.send(session, person_id, task_id, is_syncing=settings.syncs_tasks_of(session, person_id))
+        task_store.send(
+            session, person_id, task_id, is_syncing=settings_store.syncs_tasks_of(session, person_id)
+        )
 
-    is_now = task_sync.look(me().id, is_seen=False).reason is None
+    is_now = tasks.look(me().id, is_seen=False).reason is None
     return _do(
         sent,
         _("It is sent to Salesforce within seconds.")
@@ -150,14 +161,14 @@ def send(task_id: int) -> Response:
 @pages.post(f"/<{_ID}:task_id>/seen")
 @login_required  # type: ignore[untyped-decorator]
 def acknowledge(task_id: int) -> Response:
-    return _do(lambda session, person_id: tasks.acknowledge(session, person_id, task_id), None)
+    return _do(lambda session, person_id: task_store.acknowledge(session, person_id, task_id), None)
 
 
 @pages.post(f"/<{_ID}:task_id>/dismiss-reminder")
 @login_required  # type: ignore[untyped-decorator]
 def dismiss_reminder(task_id: int) -> Response:
     return _do(
-        lambda session, person_id: tasks.edit(session, person_id, task_id, {Field.REMINDER: None}), None
+        lambda session, person_id: task_store.edit(session, person_id, task_id, {Field.REMINDER: None}), None
     )
 
 
@@ -167,7 +178,7 @@ def restore_value(task_id: int, entry_id: int) -> Response:
     """Have again what a field was, the loser of a conflict for instance."""
 
     def back(session: Session, person_id: int) -> None:
-        tasks.restore_value(session, person_id, task_id, entry_id, _choices(session))
+        task_store.restore_value(session, person_id, task_id, entry_id, _choices(session))
 
     return _do(back, _("It is as it was."))
 
@@ -207,8 +218,8 @@ def _which(text: str) -> Which:
 
 
 def _choices(session: Session) -> Choices:
-    sync = task_syncs.task_sync(session, me().id)
-    return task_choices.choices(session, None if sync is None else sync.organisation_id)
+    sync = task_queue.task_sync(session, me().id)
+    return picklists.choices(session, None if sync is None else sync.organisation_id)
 
 
 def _persons(session: Session) -> list[Account]:
@@ -232,8 +243,8 @@ def _render(form: TaskForm | None = None) -> str:
     return render_template(
         "tasks.html", tasks=found[:_ROWS], first=first, next=first + _ROWS if len(found) > _ROWS else None,
         previous=max(0, first - _ROWS) if first else None, which=which, lists=TASK_LISTS, counts=counts, today=now.date(), form=form,
-        done=done, list_of=lambda task: _list_of(task, now), sync=task_sync.look(account.id), url=url, trouble=trouble, states=TASK_STATES,
-        colours=TASK_COLOURS, binned=BINNED, choices=choices, days=tasks.DAYS_IN_THE_BIN, timedelta=timedelta, button=Button(formdata=None),
+        done=done, list_of=lambda task: _list_of(task, now), sync=tasks.look(account.id), url=url, trouble=trouble, states=TASK_STATES,
+        colours=TASK_COLOURS, binned=BINNED, choices=choices, days=task_store.DAYS_IN_THE_BIN, timedelta=timedelta, button=Button(formdata=None),
     )  # fmt: skip
 
 
@@ -259,16 +270,16 @@ def _render_task(task_id: int, form: TaskForm | None = None, said: str | None = 
     account = me()
     with database().reading() as session:
         try:
-            shown = tasks.task(session, account.id, task_id)
+            shown = task_store.task(session, account.id, task_id)
         except NotThere as refusal:
             flash_refusal(refusal)
             return redirect(url_for("tasks.command_center"))
         history, choices, url = (
-            tasks.history(session, task_id),
+            task_store.history(session, task_id),
             _choices(session),
             _instance_url(session, account.id),
         )
-        is_syncing = settings.syncs_tasks_of(session, account.id)
+        is_syncing = settings_store.syncs_tasks_of(session, account.id)
     return render_template(
         "task.html", task=shown, form=form or task_forms.filled(shown.values, choices), said=said, history=history, url=url,
         trouble=trouble, states=TASK_STATES, colours=TASK_COLOURS, binned=BINNED, fields=TASK_FIELDS, why_lost=WHY_LOST,
@@ -282,7 +293,7 @@ def _told(session: Session, person_id: int) -> tuple[str, Task] | None:
         text = request.args.get(what, "")
         if text.isascii() and text.isdecimal() and len(text) < 10:
             try:
-                found = tasks.task(session, person_id, int(text))
+                found = task_store.task(session, person_id, int(text))
             except NotThere:
                 return None
             return (what, found) if is_so(found) else None
@@ -297,5 +308,5 @@ _DONE: dict[str, Callable[[Task], bool]] = {
 
 
 def _instance_url(session: Session, person_id: int) -> str | None:
-    connection = stored.connection(session, person_id)
+    connection = connection_store.connection(session, person_id)
     return None if connection is None else connection.instance_url

@@ -8,9 +8,9 @@ from flask_babel import format_date, format_datetime
 from flask_login import current_user
 
 from admin.access import database, me
-from core import settings as rules
-from core.settings import Name
-from core.storage import settings
+from core.settings import catalogue
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 
 
 def local_time(time: datetime) -> str:
@@ -43,6 +43,8 @@ def zone() -> ZoneInfo | None:
 
 def _zone_in_force() -> ZoneInfo | None:
     with database().reading() as session:
-        chosen = rules.in_force(settings.policy(session), settings.preference(session, me().id))
+        chosen = catalogue.in_force(
+            settings_store.policy(session), settings_store.preference(session, me().id)
+        )
     name = next(setting.value for setting in chosen if setting.name is Name.TIME_ZONE)
     return ZoneInfo(name) if name else None

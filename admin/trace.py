@@ -7,8 +7,8 @@ from typing import Any
 from flask_babel import gettext as _
 from flask_babel import ngettext
 
-from core.mail import Row, State
-from core.mail_log import MailLog, Target
+from core.mail.row import Row, State
+from core.mail.writes import MailLog, Target
 from core.salesforce.troubles import Mender, Trouble, trouble
 
 _KINDS = {

@@ -2,11 +2,12 @@
 
 from flask_babel import lazy_gettext as _l
 
-from core.mail import Copy, Reason, Row, State
-from core.storage.task_lists import Which
-from core.storage.tasks import Binned
-from core.task import Field
-from core.task import State as TaskState
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Row, State
+from core.tasks.lists import Which
+from core.tasks.store import Binned
+from core.tasks.task import Field
+from core.tasks.task import State as TaskState
 
 STATES = {
     State.PENDING: _l("On its way"),

@@ -7,15 +7,17 @@ import click
 
 from core.commands import REFUSED, Commands, troubles_as_exit_status
 from core.config import Config, masked_url, read_config
-from core.connections import Connections
+from core.database.backup import back_up
+from core.database.engine import Database, DatabaseUnavailable, newest_revision
+from core.diagnostics import Person, look_at_salesforce, look_at_upstream
 from core.endpoints import SalesforceApp
 from core.findings import Finding, Light
 from core.health import look_at_installation, look_at_machine
-from core.settings import policy_settings
-from core.setup import Person, look_at_salesforce, look_at_upstream
-from core.storage import connections, people, settings
-from core.storage.backup import back_up
-from core.storage.database import Database, DatabaseUnavailable, newest_revision
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connections import Connections
+from core.settings import store as settings_store
+from core.settings.catalogue import policy_settings
 
 
 @click.group(cls=Commands, help="Look after the installation.")
@@ -86,7 +88,7 @@ def _check_salesforce(config: Config, database: Database) -> list[bool]:
     if config.salesforce is None:
         return []
     with database.reading() as session:
-        reserve = policy_settings(settings.policy(session)).api_reserve
+        reserve = policy_settings(settings_store.policy(session)).api_reserve
     persons = _persons(database)
     if not persons:
         return [_say(Finding(Light.YELLOW, "connection", "nobody is connected to Salesforce yet"))]
@@ -143,8 +145,8 @@ def _persons(database: Database) -> list[Person]:
     """Everybody who is connected, or was."""
     with database.reading() as session:
         return [
-            Person(account.email, connection, tuple(people.addresses(session, account.id)))
-            for account, connection in connections.connections(session)
+            Person(account.email, connection, tuple(people_store.addresses(session, account.id)))
+            for account, connection in connection_store.connections(session)
         ]
 
 

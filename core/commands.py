@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from core.config import ConfigurationError
+from core.database.engine import DatabaseUnavailable
 from core.refusal import Refusal
-from core.storage.database import DatabaseUnavailable
 
 REFUSED = 1
 MISCONFIGURED = 2

@@ -12,18 +12,22 @@ from pathlib import Path
 
 from cryptography import x509
 
-from core.addresses import address_key, matches
 from core.config import Config, ConfigurationError
+from core.database import sealed
+from core.database.engine import Database, DatabaseUnavailable, Session, newest_revision
+from core.database.heartbeats import Process, database_now, processes
 from core.endpoints import SignIn
 from core.findings import Finding, Light, facts
-from core.settings import Logging
-from core.state import StateDirectory
-from core.storage import connections, sealed, settings, task_syncs, work
-from core.storage.beats import Process, database_now, processes
-from core.storage.connections import Standing
-from core.storage.database import Database, DatabaseUnavailable, Session, newest_revision
-from core.storage.logbook import unknown_senders
-from core.storage.people import Account
+from core.mail import queue as mail_queue
+from core.mail.store import unknown_senders
+from core.people.addresses import address_key, matches
+from core.people.store import Account
+from core.salesforce import connection_store
+from core.salesforce.connection_store import Standing
+from core.settings import store as settings_store
+from core.settings.catalogue import Logging
+from core.state_directory import StateDirectory
+from core.tasks import queue as task_queue
 
 _SECONDS_TO_LOOK = 2.0
 _SECONDS_GOOD = 2.0
@@ -113,14 +117,14 @@ def look_at_installation(
 def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -> Iterator[Finding]:
     found = processes(session)
     alive = [process for process in found if process.is_alive]
-    persons = settings.logging_of_all(session)
+    persons = settings_store.logging_of_all(session)
     yield _secret_key(session)
     yield from _addresses(session, persons)
     yield from _connections(session, persons)
     yield _worker(session, persons, alive, may_not_run_yet=may_not_run_yet)
     yield _waiting_mail(session)
     yield from _own_domains(session)
-    if asking := task_syncs.asking_for_a_word(session):
+    if asking := task_queue.asking_for_a_word(session):
         yield Finding(
             Light.YELLOW, "task sync", "the task sync waits for an answer of so many persons: %(number)s", {"number": asking},
             remedy="they answer it in their Command Center",
@@ -143,8 +147,8 @@ def _secret_key(session: Session) -> Finding:
 
 def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
     without = [account for account, logging, has_address in persons if logging.copies and not has_address]
-    known = {account.id: one for account, one in connections.connections(session)} if without else {}
-    sought = [account.email for account in without if connections.has_api(known.get(account.id))]
+    known = {account.id: one for account, one in connection_store.connections(session)} if without else {}
+    sought = [account.email for account in without if connection_store.has_api(known.get(account.id))]
     lacking = [account.email for account in without if account.email not in sought]
     if sought:
         yield Finding(
@@ -159,7 +163,7 @@ def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]
 
 
 def _connections(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
-    known = {account.id: one for account, one in connections.connections(session)}
+    known = {account.id: one for account, one in connection_store.connections(session)}
     needing = [
         account for account, logging, _ in persons if logging in {Logging.API, Logging.BCC_WITH_RECEIPT}
     ]
@@ -174,7 +178,7 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
     no_api = [
         emails[key]
         for key, one in known.items()
-        if one.standing is not Standing.BROKEN and not connections.has_api(one) and key in emails
+        if one.standing is not Standing.BROKEN and not connection_store.has_api(one) and key in emails
     ]
     for affected, sentence in (
         (broken, "Salesforce no longer accepts the connection of %(persons)s"),
@@ -197,8 +201,8 @@ def _worker(
     if any(process.kind == "worker" for process in alive):
         return Finding(Light.GREEN, "worker", "is running")
     by_api = any(logging in {Logging.API, Logging.BCC_WITH_RECEIPT} for _, logging, _ in persons)
-    is_due = work.is_anything_due(session)
-    if not (by_api or is_due or task_syncs.switched_on(session)):
+    is_due = mail_queue.is_anything_due(session)
+    if not (by_api or is_due or task_queue.switched_on(session)):
         return Finding(Light.GREEN, "worker", "is not needed: nothing is to be asked of Salesforce")
     light = Light.YELLOW if may_not_run_yet and not is_due else Light.RED
     return Finding(
@@ -208,7 +212,7 @@ def _worker(
 
 
 def _waiting_mail(session: Session) -> Finding:
-    oldest = work.oldest_waiting(session)
+    oldest = mail_queue.oldest_waiting(session)
     if oldest is None or database_now(session) - oldest < _OLD:
         return Finding(Light.GREEN, "waiting mail", "none is older than an hour")
     return Finding(
@@ -218,7 +222,7 @@ def _waiting_mail(session: Session) -> Finding:
 
 
 def _own_domains(session: Session) -> Iterator[Finding]:
-    policy = settings.policy_for_mail(session)
+    policy = settings_store.policy_for_mail(session)
     internal = policy.internal_domains
     if policy.own_domains:
         yield Finding(

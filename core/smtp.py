@@ -14,7 +14,7 @@ from typing import cast
 import aiosmtplib
 
 from core.endpoints import TlsFiles, Upstream, UpstreamTls
-from core.tokens import TokenRefused, Tokens
+from core.people.tokens import TokenRefused, Tokens
 
 _SECONDS_TO_CONNECT = 10
 _SECONDS_IN_ALL = 20

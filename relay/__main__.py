@@ -12,17 +12,17 @@ from typing import Any
 import uvloop
 
 from core import logs
+from core.background import off_loop
 from core.config import Config, ConfigurationError, read_config
+from core.database.engine import Database, DatabaseUnavailable
 from core.endpoints import Listener, Upstream
-from core.offloop import off_loop
 from core.secrets import Box
 from core.smtp import Route, server_context
-from core.state import StateDirectory
-from core.storage.database import Database, DatabaseUnavailable
-from relay.beats import Pulse
+from core.state_directory import StateDirectory
 from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
 from relay.health import Health
+from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
 from relay.pool import Pool

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aiosmtpd.smtp import SMTP
 
 from relay import replies
-from relay.input import ClientInput
+from relay.buffer import ClientInput
 from relay.replies import Reply
 
 SECONDS_FOR_A_HANDSHAKE = 15.0

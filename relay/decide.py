@@ -5,10 +5,11 @@ Pure: values in, values out."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.addresses import address_key, domain_of, matches
-from core.mail import Decision, Reason
-from core.people import Person
-from core.settings import Logging, PolicySettings
+from core.mail.reasons import Reason
+from core.mail.row import Decision
+from core.people.addresses import address_key, domain_of, matches
+from core.people.person import Person
+from core.settings.catalogue import Logging, PolicySettings
 from relay.message import Message
 
 LARGEST_COPY = 25_000_000

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from core import logs
-from core.addresses import address_key
-from core.entries import Ended, UnknownSender, Void
-from core.mail import NEVER_MEANT_TO_BE_LOGGED, Copy, Decision, Reason, Row, State
-from core.people import People, Person
-from core.subject import readable_subject
+from core.journal.entries import Ended, UnknownSender, Void
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, Row, State
+from core.mail.subject import readable_subject
+from core.people.addresses import address_key
+from core.people.person import People, Person
 from relay import replies
 from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, Plan, decide
@@ -239,7 +240,7 @@ class Delivery:
         """The row as it stands now, with what may be kept of the mail: of one that was never meant to be logged
         neither names nor words."""
         plan = self._plan
-        is_kept = plan.reason not in NEVER_MEANT_TO_BE_LOGGED
+        is_kept = plan.reason.keeps_content
         return Row(
             id=self._id, time=self._time, process=self._relay.process_id, person=person.id,
             sender=self._message.author,
@@ -433,9 +434,7 @@ class Delivery:
     def _kept(self, verdict: Reply | None) -> str | None:
         if verdict is None:
             return None
-        return (
-            verdict.bare() if self._plan.reason in NEVER_MEANT_TO_BE_LOGGED else self._unnamed(verdict).text()
-        )
+        return self._unnamed(verdict).text() if self._plan.reason.keeps_content else verdict.bare()
 
     def _kept_copy_reply(self) -> str | None:
         reply = self._begun.copy_reply

@@ -4,13 +4,13 @@ import ssl
 from dataclasses import dataclass
 from functools import cached_property
 
-from core.addresses import address_key, matches
 from core.endpoints import Listener, ListenerKind, Network, SignIn
-from core.people import People
+from core.people.addresses import address_key, matches
+from core.people.person import People
 from relay import replies
 from relay.envelope import BadCommand, Path
 from relay.limits import is_trusted
-from relay.signin import SignedIn
+from relay.sign_in import SignedIn
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from core.config import Config
+from core.database.engine import Database
+from core.database.heartbeats import Condition
 from core.findings import Finding, Light, facts
 from core.health import Watch, look_at_installation, look_at_machine
 from core.monitor import Monitor
-from core.storage.beats import Condition
-from core.storage.database import Database
 from relay.logbook import Logbook
 from relay.meters import Meters
 from relay.pool import Pool

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from core import logs
 from core.config import ConfigurationError
-from core.entries import Begun, Ended, Entry, to_bytes
-from core.journal import Append, InUse, Journal, JournalFull, NotAJournal, journals, remove_unfinished
-from core.mail import Row
+from core.database.engine import Database, DatabaseUnavailable
+from core.journal.entries import Begun, Ended, Entry, to_bytes
+from core.journal.file import Append, InUse, Journal, JournalFull, NotAJournal, journals, remove_unfinished
+from core.journal.loading import Loader, Orphans, finish
+from core.mail.row import Row
 from core.secrets import Box
-from core.storage.database import Database, DatabaseUnavailable
-from core.storage.loading import Loader, Orphans, finish
 from relay.meters import CommitSeen, RowLost, RowsLoaded
 
 SECONDS_FOR_THE_JOURNAL = 0.25

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.addresses import address_key
+from core.people.addresses import address_key
 
 _AUTOMATIC_PRECEDENCE = frozenset({b"bulk", b"list", b"junk", b"auto_reply"})
 _READ_RECEIPT = re.compile(rb"report-type\s*=\s*\"?disposition-notification", re.IGNORECASE)

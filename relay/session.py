@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
 from core import logs
-from core.entries import LostReply, ReplyHeard
-from core.people import People
+from core.journal.entries import LostReply, ReplyHeard
+from core.people.person import People
 from core.smtp import RefusesUs, Unavailable
-from relay import replies, signin
+from relay import replies, sign_in
+from relay.buffer import LineTooLong
 from relay.connection import SECONDS_FOR_A_CHUNK, Connection, Registry
 from relay.delivery import ClientGone, Delivered, Delivery, Relay, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
-from relay.input import LineTooLong
 from relay.link import UpstreamLost
 from relay.pool import Links, SignInAgain, UpstreamBusy
 from relay.replies import Reply, is_our_fault
-from relay.signin import SignedIn
+from relay.sign_in import SignedIn
 from relay.snapshot import EarlierAnswer
 from relay.upstream import Transaction
 
@@ -340,8 +340,8 @@ class Session(Connection):
         if (refusal := self._reason_not_to_sign_in()) is not None:
             return refusal
         mechanism, _, initial = arguments.partition(b" ")
-        given = await signin.credentials(mechanism, initial.strip(), self._challenge)
-        self._signed_in = await signin.sign_in(self._relay, self._entrance.sign_in, self.source, given)
+        given = await sign_in.credentials(mechanism, initial.strip(), self._challenge)
+        self._signed_in = await sign_in.sign_in(self._relay, self._entrance.sign_in, self.source, given)
         return replies.SIGNED_IN
 
     def _reason_not_to_sign_in(self) -> Reply | None:

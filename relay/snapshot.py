@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from core import logs
-from core.offloop import off_loop
-from core.people import AppPassword, People, Person
+from core.background import off_loop
+from core.database.audit import settings_revision
+from core.database.engine import Database, DatabaseUnavailable
+from core.mail.store import copy_refusals, lost_replies, mails_of_others
+from core.people.person import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
-from core.settings import Logging, PersonSettings, PolicySettings
-from core.storage.audit import settings_revision
-from core.storage.database import Database, DatabaseUnavailable
-from core.storage.logbook import copy_refusals, lost_replies, mails_of_others
-from core.storage.settings import people
+from core.settings.catalogue import Logging, PersonSettings, PolicySettings
+from core.settings.store import people
 
 SECONDS_BETWEEN_LOOKS = 1.0
 REFUSED_COPIES_COUNT_FOR = timedelta(hours=1)

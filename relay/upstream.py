@@ -5,7 +5,7 @@ A transaction keeps the rules: what is said again on another link, and where a l
 import asyncio
 from dataclasses import dataclass, field
 
-from core.mail import Copy
+from core.mail.row import Copy
 from core.smtp import RefusesUs, Unavailable
 from relay import replies
 from relay.envelope import BadCommand, Path

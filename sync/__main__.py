@@ -9,7 +9,7 @@ import click
 from core import logs
 from core.commands import Commands
 from core.config import Config, ConfigurationError, read_config
-from core.storage.database import Database, DatabaseUnavailable
+from core.database.engine import Database, DatabaseUnavailable
 from sync.worker import Worker
 
 _SOMETHING_LEFT = 3

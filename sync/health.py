@@ -13,11 +13,11 @@ from prometheus_client import (
 )
 
 from core.config import Config
+from core.database.engine import Database
 from core.findings import Finding, Light, facts
 from core.health import Watch, look_at_installation, look_at_machine
-from core.mail import State
+from core.mail.row import State
 from core.monitor import Monitor
-from core.storage.database import Database
 
 _CYCLE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 _LONGEST_SILENCE = 60.0

@@ -1,14 +1,14 @@
 """Whose work can be done now: persons with a connection that holds, in an organisation that is not asked to wait."""
 
-from core.storage import organisations
-from core.storage.connections import Connection, connections, has_api
-from core.storage.database import Session
-from core.storage.people import Account
+from core.database.engine import Session
+from core.people.store import Account
+from core.salesforce import api_usage
+from core.salesforce.connection_store import Connection, connections, has_api
 
 
 def persons_who_can_be_helped(session: Session) -> dict[int, tuple[Account, Connection]]:
     """By their ids."""
-    paused = organisations.paused(session)
+    paused = api_usage.paused(session)
     return {
         account.id: (account, connection)
         for account, connection in connections(session)

@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 
 from core import logs
 from core.config import Config
-from core.connections import Connections
+from core.database.audit import settings_revision
+from core.database.engine import Database, DatabaseUnavailable
+from core.database.heartbeats import Beat, beat, bury, farewell
+from core.journal.loading import Orphans
+from core.salesforce.connections import Connections
 from core.secrets import Box
-from core.storage.audit import settings_revision
-from core.storage.beats import Beat, beat, bury, farewell
-from core.storage.database import Database, DatabaseUnavailable
-from core.storage.loading import Orphans
-from sync.addresses import look_up_addresses
+from sync.bcc_addresses import look_up_addresses
 from sync.health import Health
-from sync.mail.record import Recorder
-from sync.mails import Mails
-from sync.task_syncs import TaskSyncs
+from sync.mail.batch import Recorder
+from sync.mail.queue import Mails
+from sync.tasks.queue import TaskSyncs
 
 _SECONDS_BETWEEN_CYCLES = 2.0
 _SECONDS_BETWEEN_TASK_CYCLES = 1.0

@@ -27,16 +27,20 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from core.connections import Connections, NotConnected
+from core.database.engine import Database, DatabaseUnavailable
+from core.database.models import MailRow, OrganisationRow
+from core.database.task_models import TaskRow, TaskSyncRow
 from core.endpoints import SalesforceApp
-from core.mail import State
+from core.mail import queue as mail_queue
+from core.mail.row import State
+from core.mail.store import Filter, entries
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connections import Connections, NotConnected
 from core.secrets import Box
-from core.settings import Name
-from core.storage import connections, people, settings, task_syncs, work
-from core.storage.database import Database, DatabaseUnavailable
-from core.storage.logbook import Filter, entries
-from core.storage.models import MailRow, OrganisationRow
-from core.storage.task_models import TaskRow, TaskSyncRow
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.tasks import queue as task_queue
 from tests.sandbox.org.faults import Fault
 from tests.sandbox.org.records import Features
 from tests.sandbox.org.server import PretendOrg
@@ -46,11 +50,11 @@ PERSONS = 6
 PASSWORD = "correct horse battery"
 SECONDS_UNTIL_SEEN = 10
 WORKER = """
-import sync.mail.writing, sync.tasks.plan, sync.tasks.push
+import sync.mail.write, sync.tasks.plan, sync.tasks.push
 from datetime import timedelta
 # the pretend org shows what it has done at once; else the end would wait for what a real one may show 14 minutes late
-sync.mail.writing._A_RENEWAL = timedelta(0)
-sync.mail.writing.A_LATE_COMMIT = sync.tasks.plan.UNTIL_IT_SHOWS = sync.tasks.push.UNTIL_IT_SHOWS = timedelta(seconds=4)
+sync.mail.write._A_RENEWAL = timedelta(0)
+sync.mail.write.A_LATE_COMMIT = sync.tasks.plan.UNTIL_IT_SHOWS = sync.tasks.push.UNTIL_IT_SHOWS = timedelta(seconds=4)
 from sync.__main__ import main
 main(prog_name="worker")
 """
@@ -94,17 +98,17 @@ class Chaos:
             email = f"p{number}@acme.test"
             user = self.org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
             with self.database.writing() as session:
-                account = people.add_person(
+                account = people_store.add_person(
                     session, email, name="", is_admin=number == 0, password_hash=hashed(PASSWORD), actor=None
                 )
-                settings.set_preference(session, account, Name.LOGGING, "api", actor=None)
-                settings.set_preference(session, account, Name.TASK_SYNC, "both-ways", actor=None)
-                self.passwords[email] = people.add_app_password(session, email, label="", actor=None)[1]
+                settings_store.set_preference(session, account, Name.LOGGING, "api", actor=None)
+                settings_store.set_preference(session, account, Name.TASK_SYNC, "both-ways", actor=None)
+                self.passwords[email] = people_store.add_app_password(session, email, label="", actor=None)[1]
             self.connect(account, user)
         with self.database.writing() as session:
-            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
-            settings.set_policy(session, Name.MAILS_PER_MINUTE, "100000", actor=None)
-            settings.set_policy(session, Name.SYNC_INTERVAL, "5", actor=None)
+            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Name.MAILS_PER_MINUTE, "100000", actor=None)
+            settings_store.set_policy(session, Name.SYNC_INTERVAL, "5", actor=None)
         put = self.org.org.put
         for number in range(60):
             contact = put("Contact", LastName=f"C{number}", Email=f"c{number}@client.test")
@@ -330,15 +334,15 @@ class Chaos:
         with self.database.writing() as session:
             session.query(OrganisationRow).update({"paused_until": None, "pauses": 0})
             session.query(TaskSyncRow).update({"attempts": 0})
-            work.make_due(session)
+            mail_queue.make_due(session)
             for number in range(PERSONS):
-                with contextlib.suppress(task_syncs.NothingToConfirm):
-                    task_syncs.confirm(session, number + 1)
-                task_syncs.sync_now(session, number + 1)
+                with contextlib.suppress(task_queue.NothingToConfirm):
+                    task_queue.confirm(session, number + 1)
+                task_queue.sync_now(session, number + 1)
         with self.database.reading() as session:
             broken = [
                 (account, one.identity.user_id)
-                for account, one in connections.connections(session)
+                for account, one in connection_store.connections(session)
                 if not one.is_usable
             ]
         for account, user in broken:
@@ -363,7 +367,7 @@ class Chaos:
         with self.database.reading() as session:
             rows = [entry.row for entry in entries(session, Filter(), 10_000_000)]
             logs = (
-                work.logs_of(session, [row.id for row in rows][:30_000])
+                mail_queue.logs_of(session, [row.id for row in rows][:30_000])
                 if len(rows) <= 30_000
                 else _in_slices(session, rows)
             )
@@ -462,7 +466,7 @@ def _wait_or_kill(process):
 def _in_slices(session, rows):
     found = {}
     for start in range(0, len(rows), 10_000):
-        found |= work.logs_of(session, [row.id for row in rows[start : start + 10_000]])
+        found |= mail_queue.logs_of(session, [row.id for row in rows[start : start + 10_000]])
     return found
 
 

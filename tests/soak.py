@@ -16,15 +16,19 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.connections import Connections, NotConnected
+from core.database.engine import Database
+from core.database.models import OrganisationRow
+from core.database.task_models import TaskRow, TaskSyncRow
 from core.endpoints import SalesforceApp
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connections import Connections, NotConnected
 from core.secrets import Box
-from core.settings import Name
-from core.storage import connections, people, settings, task_syncs, tasks
-from core.storage.database import Database
-from core.storage.models import OrganisationRow
-from core.storage.task_models import TaskRow, TaskSyncRow
-from core.task import Field, to_text
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.task import Field, to_text
 from tests.sandbox.org.faults import Fault
 from tests.sandbox.org.records import Features
 from tests.sandbox.org.server import PretendOrg
@@ -80,8 +84,8 @@ from datetime import UTC, date, datetime
 from core.refusal import Refusal
 from core.secrets import Box
 from core.storage import task_lists, tasks
-from core.storage.database import Database, DatabaseUnavailable
-from core.task import Choices, Field, Values
+from core.database.engine import Database, DatabaseUnavailable
+from core.tasks.task import Choices, Field, Values
 url, person, seed, pace, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), open(sys.argv[5], "a", buffering=1)
 random, database = random.Random(seed), Database(url, Box(["0123456789abcdef"]))
 n = 0
@@ -145,7 +149,7 @@ class Soak:
 
     def set_up(self):
         with self.database.writing() as session:
-            self.anna = people.add_person(
+            self.anna = people_store.add_person(
                 session, "anna@acme.test", name="", is_admin=False, password_hash="x", actor=None
             )
         token = self.org.tokens.issue(self.user, "anna@acme.test", with_refresh=True)
@@ -153,8 +157,8 @@ class Soak:
             self.anna, token["refresh_token"], instance_url=self.org.url, user_id=self.user, actor=None
         )
         with self.database.writing() as session:
-            settings.set_policy(session, Name.SYNC_INTERVAL, "5", actor=None)
-            settings.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_policy(session, Name.SYNC_INTERVAL, "5", actor=None)
+            settings_store.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
         return self.org.tokens.issue(self.user, "anna@acme.test", with_refresh=False)["access_token"]
 
     def run(self, seconds):
@@ -223,7 +227,7 @@ class Soak:
         with self.database.reading() as session:
             rows = session.query(TaskRow).all()
             kept = {
-                row.id: {(one.field.value, one.value) for one in tasks.history(session, row.id)}
+                row.id: {(one.field.value, one.value) for one in task_store.history(session, row.id)}
                 for row in rows
             }
         alive = {row.salesforce_id: row for row in rows if row.binned_at is None}
@@ -232,13 +236,15 @@ class Soak:
             f"{len(set(alive) - set(there))} only here, {len(set(there) - set(alive))} only there"
         )
         for record_id, row in alive.items():
-            record, values = there[record_id], tasks.values_of(row)
+            record, values = there[record_id], task_store.values_of(row)
             reminder = record["ReminderDateTime"] if record["IsReminderSet"] else None
             assert (values.subject, values.due, values.status.name, values.priority, values.comments, values.reminder) == (
                 record["Subject"] or "", record["ActivityDate"], record["Status"], record["Priority"], record["Description"] or "", reminder,
             ), record_id  # fmt: skip
         for row in rows:
-            kept[row.id] |= {(field.value, to_text(field, tasks.values_of(row).of(field))) for field in Field}
+            kept[row.id] |= {
+                (field.value, to_text(field, task_store.values_of(row).of(field))) for field in Field
+            }
         written = [json.loads(line) for line in log.read_text().splitlines()]
         for task_id, field, value in written:
             assert (field, value) in kept[task_id], (task_id, field, value)
@@ -253,13 +259,13 @@ class Soak:
         self.org.stop()
 
     def _say_yes(self):
-        with contextlib.suppress(task_syncs.NothingToConfirm), self.database.writing() as session:
-            task_syncs.confirm(session, self.anna.id)
+        with contextlib.suppress(task_queue.NothingToConfirm), self.database.writing() as session:
+            task_queue.confirm(session, self.anna.id)
 
     def _connect_again(self):
         """As the person does whose connection broke: a token that was rotated just when the worker was killed is lost."""
         with self.database.reading() as session:
-            is_broken = not connections.connection(session, self.anna.id).is_usable
+            is_broken = not connection_store.connection(session, self.anna.id).is_usable
         if is_broken:
             self.reconnections += 1
             token = self.org.tokens.issue(self.user, f"again {self.reconnections}", with_refresh=True)

@@ -6,13 +6,14 @@ import click
 
 from admin.commands.printing import as_json, database, json_line, rfc3339
 from core.config import read_config
-from core.mail import Row, State
-from core.mail_log import MailLog
-from core.storage import logbook, work
-from core.storage.database import Session
-from core.storage.loading import load_left_behind
-from core.storage.logbook import Entry, Filter
-from core.storage.people import person_by_email
+from core.database.engine import Session
+from core.journal.loading import load_left_behind
+from core.mail import queue as mail_queue
+from core.mail import store as mail_store
+from core.mail.row import Row, State
+from core.mail.store import Entry, Filter
+from core.mail.writes import MailLog
+from core.people.store import person_by_email
 
 
 @click.group(invoke_without_command=True, help="What happened to each mail, newest first.")
@@ -33,8 +34,8 @@ def activity(
         with opened.reading() as session:
             person_id = person_by_email(session, person).id if person is not None else None
             which = Filter(person_id=person_id, state=State(state) if state is not None else None)
-            entries = logbook.entries(session, which, limit)
-            logs = work.logs_of(session, [entry.row.id for entry in entries])
+            entries = mail_store.entries(session, which, limit)
+            logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
     for entry in entries:
         if as_json:
             json_line(_fields(entry, logs.get(entry.row.id, MailLog())))
@@ -53,7 +54,7 @@ _of_person = click.option("--of", "email", metavar="EMAIL", help="Only this pers
 @_all_of
 @_of_person
 def dismiss(mail_id: str | None, all_of: str | None, email: str | None) -> None:
-    _do(mail_id, all_of, email, logbook.dismiss)
+    _do(mail_id, all_of, email, mail_store.dismiss)
 
 
 @activity.command("log-again", help="Try once more to log this mail.")
@@ -61,7 +62,7 @@ def dismiss(mail_id: str | None, all_of: str | None, email: str | None) -> None:
 @_all_of
 @_of_person
 def log_again(mail_id: str | None, all_of: str | None, email: str | None) -> None:
-    _do(mail_id, all_of, email, work.log_again)
+    _do(mail_id, all_of, email, mail_queue.log_again)
 
 
 def _do(
@@ -77,8 +78,8 @@ def _do(
             return
         with opened.reading() as session:
             person_id = person_by_email(session, email).id if email is not None else None
-            ids = work.ids_in_trouble(session, person_id, str(code))
-        click.echo(str(work.each(opened, ids, what)))
+            ids = mail_queue.ids_in_trouble(session, person_id, str(code))
+        click.echo(str(mail_queue.each(opened, ids, what)))
 
 
 @click.command(help="Senders that nobody knows, those with most mails first.")
@@ -87,7 +88,7 @@ def senders(as_json: bool) -> None:
     with database() as opened:
         load_left_behind(opened, read_config())
         with opened.reading() as session:
-            unknown = logbook.unknown_senders(session)
+            unknown = mail_store.unknown_senders(session)
     for sender in unknown:
         if as_json:
             json_line(

@@ -6,8 +6,8 @@ import click
 
 from admin.commands.printing import as_json, connections, database, json_line
 from admin.passwords import hashed
+from core.people import store as people_store
 from core.secrets import new_password
-from core.storage import people
 
 _password_stdin = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
@@ -27,7 +27,7 @@ def add(email: str, name: str, is_admin: bool, password_stdin: bool) -> None:
     with database() as opened:
         password = _read_password() if password_stdin else new_password()
         with opened.writing() as session:
-            people.add_person(
+            people_store.add_person(
                 session, email, name=name, is_admin=is_admin, password_hash=hashed(password), actor=None
             )
     if not password_stdin:
@@ -38,7 +38,7 @@ def add(email: str, name: str, is_admin: bool, password_stdin: bool) -> None:
 @as_json
 def list_(as_json: bool) -> None:
     with database() as opened, opened.reading() as session:
-        accounts = people.all_persons(session)
+        accounts = people_store.all_persons(session)
     for account in accounts:
         if as_json:
             json_line(
@@ -59,21 +59,21 @@ def password(email: str, password_stdin: bool) -> None:
     with database() as opened:
         password_hash = hashed(_read_password())
         with opened.writing() as session:
-            people.set_password_hash(session, email, password_hash, actor=None)
+            people_store.set_password_hash(session, email, password_hash, actor=None)
 
 
 @user.command("disable", help="Shut somebody out of pages and relay.")
 @click.argument("email")
 def disable(email: str) -> None:
     with database() as opened, opened.writing() as session:
-        people.set_active(session, email, active=False, actor=None)
+        people_store.set_active(session, email, active=False, actor=None)
 
 
 @user.command("enable", help="Let somebody in again.")
 @click.argument("email")
 def enable(email: str) -> None:
     with database() as opened, opened.writing() as session:
-        people.set_active(session, email, active=True, actor=None)
+        people_store.set_active(session, email, active=True, actor=None)
 
 
 @user.command("app-password", help="Make a password for a mail client and print it, alone, once.")
@@ -81,7 +81,7 @@ def enable(email: str) -> None:
 @click.option("--label", default="", help="Which client it is for.")
 def app_password(email: str, label: str) -> None:
     with database() as opened, opened.writing() as session:
-        _, made = people.add_app_password(session, email, label=label, actor=None)
+        _, made = people_store.add_app_password(session, email, label=label, actor=None)
     click.echo(made)
 
 
@@ -93,11 +93,11 @@ def app_password(email: str, label: str) -> None:
 @as_json
 def app_passwords(email: str, revoke: int | None, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:
-        account = people.person_by_email(session, email)
+        account = people_store.person_by_email(session, email)
         if revoke is not None:
-            people.revoke_app_password(session, email, revoke, actor=None)
+            people_store.revoke_app_password(session, email, revoke, actor=None)
             return
-        entries = people.app_passwords(session, account.id)
+        entries = people_store.app_passwords(session, account.id)
     for entry in entries:
         if as_json:
             json_line(
@@ -134,7 +134,7 @@ def connect(
         )
     with connections() as found:
         with found.database.reading() as session:
-            account = people.person_by_email(session, email)
+            account = people_store.person_by_email(session, email)
         if salesforce_username:
             who = found.by_key(account, salesforce_username, actor=None)
         else:
@@ -153,7 +153,7 @@ def connect(
 def disconnect(email: str) -> None:
     with connections() as found:
         with found.database.reading() as session:
-            account = people.person_by_email(session, email)
+            account = people_store.person_by_email(session, email)
         if not found.disconnect(account, actor=None):
             click.echo("Salesforce could not be told; end the session there as well.", err=True)
 
@@ -167,7 +167,7 @@ def address() -> None: ...
 @click.argument("address")
 def add_address(email: str, address: str) -> None:
     with database() as opened, opened.writing() as session:
-        people.add_address(session, email, address, actor=None)
+        people_store.add_address(session, email, address, actor=None)
 
 
 @address.command("remove", help="Mail from this address is this person's no longer.")
@@ -175,14 +175,14 @@ def add_address(email: str, address: str) -> None:
 @click.argument("address")
 def remove_address(email: str, address: str) -> None:
     with database() as opened, opened.writing() as session:
-        people.remove_address(session, email, address, actor=None)
+        people_store.remove_address(session, email, address, actor=None)
 
 
 @address.command("list", help="One a line.")
 @click.argument("email")
 def list_addresses(email: str) -> None:
     with database() as opened, opened.reading() as session:
-        for one in people.addresses(session, people.person_by_email(session, email).id):
+        for one in people_store.addresses(session, people_store.person_by_email(session, email).id):
             click.echo(one)
 
 

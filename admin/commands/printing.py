@@ -11,10 +11,10 @@ import click
 
 from core.commands import troubles_as_exit_status
 from core.config import ConfigurationError, read_config
-from core.storage.database import Database
+from core.database.engine import Database
 
 if TYPE_CHECKING:
-    from core.connections import Connections
+    from core.salesforce.connections import Connections
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
@@ -34,7 +34,7 @@ def database() -> Iterator[Database]:
 @contextmanager
 def connections() -> "Iterator[Connections]":
     """The connections to Salesforce; troubles, and an app that is not registered, end the command."""
-    from core.connections import Connections  # noqa: PLC0415  a fifth of a second that other commands do without
+    from core.salesforce.connections import Connections  # noqa: PLC0415  a fifth of a second that other commands do without
 
     with database() as opened:
         app = read_config().salesforce

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterable
 import click
 
 from admin.commands.printing import as_json, database, json_line
-from core import settings as rules
-from core.settings import InForce, Name, UnknownSetting
-from core.storage import settings
-from core.storage.people import person_by_email
+from core.people.store import person_by_email
+from core.settings import catalogue
+from core.settings import store as settings_store
+from core.settings.catalogue import InForce, Name, UnknownSetting
 
 
 def _preference_name(context: click.Context, parameter: click.Parameter, text: str | None) -> Name | None:
-    return None if text is None else _known(rules.preference_name, text)
+    return None if text is None else _known(catalogue.preference_name, text)
 
 
 def _policy_name(context: click.Context, parameter: click.Parameter, text: str | None) -> Name | None:
-    return None if text is None else _known(rules.policy_name, text)
+    return None if text is None else _known(catalogue.policy_name, text)
 
 
 def _known(lookup: Callable[[str], Name], text: str) -> Name:
@@ -40,7 +40,9 @@ def preference(context: click.Context, email: str) -> None:
 def show_preference(email: str, name: Name | None, as_json: bool) -> None:
     with database() as opened, opened.reading() as session:
         account = person_by_email(session, email)
-        in_force = rules.in_force(settings.policy(session), settings.preference(session, account.id))
+        in_force = catalogue.in_force(
+            settings_store.policy(session), settings_store.preference(session, account.id)
+        )
         _show(in_force, name, as_json=as_json)
 
 
@@ -52,10 +54,12 @@ def show_preference(email: str, name: Name | None, as_json: bool) -> None:
 def set_preference(email: str, name: Name, value: str, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:
         account = person_by_email(session, email)
-        settings.set_preference(session, account, name, value, actor=None)
+        settings_store.set_preference(session, account, name, value, actor=None)
         if as_json:
             _show(
-                rules.in_force(settings.policy(session), settings.preference(session, account.id)),
+                catalogue.in_force(
+                    settings_store.policy(session), settings_store.preference(session, account.id)
+                ),
                 name,
                 as_json=True,
             )
@@ -70,7 +74,7 @@ def policy() -> None: ...
 @as_json
 def show_policy(name: Name | None, as_json: bool) -> None:
     with database() as opened, opened.reading() as session:
-        _show(rules.policy_in_force(settings.policy(session)), name, as_json=as_json)
+        _show(catalogue.policy_in_force(settings_store.policy(session)), name, as_json=as_json)
 
 
 @policy.command("set", help="Set the organisation's value.")
@@ -79,9 +83,9 @@ def show_policy(name: Name | None, as_json: bool) -> None:
 @as_json
 def set_policy(name: Name, value: str, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:
-        settings.set_policy(session, name, value, actor=None)
+        settings_store.set_policy(session, name, value, actor=None)
         if as_json:
-            _show(rules.policy_in_force(settings.policy(session)), name, as_json=True)
+            _show(catalogue.policy_in_force(settings_store.policy(session)), name, as_json=True)
 
 
 @policy.command("lock", help="Persons may not differ.")
@@ -100,9 +104,9 @@ def unlock(name: Name, as_json: bool) -> None:
 
 def _lock(name: Name, *, locked: bool, as_json: bool) -> None:
     with database() as opened, opened.writing() as session:
-        settings.lock_policy(session, name, locked=locked, actor=None)
+        settings_store.lock_policy(session, name, locked=locked, actor=None)
         if as_json:
-            _show(rules.policy_in_force(settings.policy(session)), name, as_json=True)
+            _show(catalogue.policy_in_force(settings_store.policy(session)), name, as_json=True)
 
 
 def _show(in_force: Iterable[InForce], name: Name | None, *, as_json: bool) -> None:

@@ -6,13 +6,24 @@ from datetime import UTC, datetime
 import click
 
 from admin.commands.printing import as_json, database, json_line
-from core.settings import time_zone
-from core.storage import settings, task_choices, task_syncs, tasks
-from core.storage.database import Session
-from core.storage.people import person_by_email
-from core.storage.task_lists import Which, listed
-from core.storage.tasks import Task
-from core.task import Choices, Field, Values, checked_comments, checked_due, checked_priority, checked_subject
+from core.database.engine import Session
+from core.people.store import person_by_email
+from core.settings import store as settings_store
+from core.settings.catalogue import time_zone
+from core.tasks import picklists
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.lists import Which, listed
+from core.tasks.store import Task
+from core.tasks.task import (
+    Choices,
+    Field,
+    Values,
+    checked_comments,
+    checked_due,
+    checked_priority,
+    checked_subject,
+)
 
 
 @click.group(help="What somebody has to do.")
@@ -52,8 +63,8 @@ def add(email: str, subject: str, due: str, priority: str, comments: str) -> Non
             checked_subject(subject), checked_due(due), choices.open_status(), checked_priority(priority, choices),
             checked_comments(comments),
         )  # fmt: skip
-        is_wanted = settings.syncs_tasks_of(session, person_id)
-        made = tasks.add(session, person_id, values, is_wanted=is_wanted)
+        is_wanted = settings_store.syncs_tasks_of(session, person_id)
+        made = task_store.add(session, person_id, values, is_wanted=is_wanted)
     click.echo(str(made))
 
 
@@ -69,7 +80,7 @@ def edit(
 ) -> None:
     def change(session: Session, person_id: int, number: int) -> None:
         choices = _choices(session, person_id)
-        current = tasks.task(session, person_id, number).values.priority
+        current = task_store.task(session, person_id, number).values.priority
         changes: dict[Field, object] = {}
         if subject is not None:
             changes[Field.SUBJECT] = checked_subject(subject)
@@ -79,7 +90,7 @@ def edit(
             changes[Field.PRIORITY] = checked_priority(priority, choices, current)
         if comments is not None:
             changes[Field.COMMENTS] = checked_comments(comments)
-        tasks.edit(session, person_id, number, changes)
+        task_store.edit(session, person_id, number, changes)
 
     _do(email, task_id, change)
 
@@ -91,7 +102,7 @@ def complete(email: str, task_id: str) -> None:
     _do(
         email,
         task_id,
-        lambda session, person_id, number: tasks.complete(
+        lambda session, person_id, number: task_store.complete(
             session, person_id, number, _choices(session, person_id)
         ),
     )
@@ -104,7 +115,7 @@ def reopen(email: str, task_id: str) -> None:
     _do(
         email,
         task_id,
-        lambda session, person_id, number: tasks.reopen(
+        lambda session, person_id, number: task_store.reopen(
             session, person_id, number, _choices(session, person_id)
         ),
     )
@@ -114,7 +125,7 @@ def reopen(email: str, task_id: str) -> None:
 @click.argument("email")
 @click.argument("task_id", metavar="ID")
 def delete(email: str, task_id: str) -> None:
-    _do(email, task_id, tasks.remove)
+    _do(email, task_id, task_store.remove)
 
 
 @task.command("restore", help="Out of the bin; as a new task where Salesforce has it no more.")
@@ -122,7 +133,9 @@ def delete(email: str, task_id: str) -> None:
 @click.argument("task_id", metavar="ID")
 def restore(email: str, task_id: str) -> None:
     def back(session: Session, person_id: int, number: int) -> None:
-        tasks.restore(session, person_id, number, is_wanted=settings.syncs_tasks_of(session, person_id))
+        task_store.restore(
+            session, person_id, number, is_wanted=settings_store.syncs_tasks_of(session, person_id)
+        )
 
     _do(email, task_id, back)
 
@@ -132,7 +145,9 @@ def restore(email: str, task_id: str) -> None:
 @click.argument("task_id", metavar="ID")
 def send(email: str, task_id: str) -> None:
     def sent(session: Session, person_id: int, number: int) -> None:
-        tasks.send(session, person_id, number, is_syncing=settings.syncs_tasks_of(session, person_id))
+        task_store.send(
+            session, person_id, number, is_syncing=settings_store.syncs_tasks_of(session, person_id)
+        )
 
     _do(email, task_id, sent)
 
@@ -141,7 +156,7 @@ def send(email: str, task_id: str) -> None:
 @click.argument("email")
 def confirm(email: str) -> None:
     with database() as opened, opened.writing() as session:
-        task_syncs.confirm(session, person_by_email(session, email).id)
+        task_queue.confirm(session, person_by_email(session, email).id)
 
 
 def _do(email: str, task_id: str, what: Callable[[Session, int, int], None]) -> None:
@@ -153,12 +168,12 @@ def _do(email: str, task_id: str, what: Callable[[Session, int, int], None]) -> 
 
 
 def _choices(session: Session, person_id: int) -> Choices:
-    sync = task_syncs.task_sync(session, person_id)
-    return task_choices.choices(session, None if sync is None else sync.organisation_id)
+    sync = task_queue.task_sync(session, person_id)
+    return picklists.choices(session, None if sync is None else sync.organisation_id)
 
 
 def _now(session: Session, person_id: int) -> datetime:
-    zone = time_zone(settings.policy(session), settings.preference(session, person_id))
+    zone = time_zone(settings_store.policy(session), settings_store.preference(session, person_id))
     return datetime.now(UTC).astimezone(zone)
 
 

@@ -11,7 +11,7 @@ from email.parser import BytesParser
 from email.utils import getaddresses
 from html import unescape
 
-from core.addresses import address_key
+from core.people.addresses import address_key
 
 _ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 _ARMOUR = "-----BEGIN PGP MESSAGE-----"

@@ -4,11 +4,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from core.mail_log import EMAIL_MESSAGE, KEY_FIELD, TASK
+from core.diagnostics import is_key
+from core.mail.writes import EMAIL_MESSAGE, KEY_FIELD, TASK
 from core.salesforce.client import Client, Record
-from core.settings import Record as AsRecord
-from core.setup import is_key
-from sync.mail.activity import Features
+from core.settings.catalogue import Record as AsRecord
+from sync.mail.fields import Features
 
 _SECONDS_GOOD = 600.0
 _TEXTS = frozenset({"string", "textarea", "email", "picklist", "combobox", "url", "phone"})

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from core.mail import Row
-from core.mail_log import EMAIL_MESSAGE, Target
+from core.mail.row import Row
+from core.mail.writes import EMAIL_MESSAGE, Target
 from core.salesforce.client import Client, Record
-from sync.mail.activity import identifier, iso, last_line
-from sync.mail.find import in_batches
+from sync.mail.fields import identifier, iso, last_line
+from sync.mail.lookup import in_batches
 
 _AT_ONCE = 50
 _BEFORE = timedelta(minutes=5)

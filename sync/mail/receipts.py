@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from core.mail import Row
+from core.mail.row import Row
+from core.mail.subject import LONGEST_TASK_SUBJECT
 from core.salesforce.client import Client
 from core.salesforce.login import Refused
-from core.subject import LONGEST_TASK_SUBJECT
-from sync.mail.activity import identifier
-from sync.mail.find import in_batches
+from sync.mail.fields import identifier
+from sync.mail.lookup import in_batches
 
 _AT_ONCE = 50
 _BEFORE = timedelta(minutes=1)

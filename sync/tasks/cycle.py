@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.pace import seconds_of_a_round
 from core.salesforce.client import MOST_IDS
-from core.storage import task_links, task_syncs
-from core.storage.task_syncs import Asks, Plan
+from core.tasks import links as task_links
+from core.tasks import queue as task_queue
+from core.tasks.polling import seconds_of_a_round
+from core.tasks.queue import Asks, Plan
 from sync.tasks.desk import Desk
 from sync.tasks.plan import CLOCKS_MAY_DIFFER, begun_at, gone, halts
 from sync.tasks.pull import Pull
 from sync.tasks.push import Push
-from sync.tasks.reading import Reading
+from sync.tasks.query import Reading
 
 A_LATE_COMMIT = timedelta(minutes=11)
 """A call may take ten minutes and shows only then ("API Request Limits"); so long what was read is read again."""
@@ -131,7 +132,7 @@ class Cycle:
             return {}
         with desk.database.reading() as session:
             number = task_links.linked(session, held.person_id, desk.organisation_id)
-            budget = task_syncs.budget(session, desk.organisation_id, desk.policy.api_share, number)
+            budget = task_queue.budget(session, desk.organisation_id, desk.policy.api_share, number)
         steps = budget.calls_of_a_round
         one_each = timedelta(seconds=seconds_of_a_round(budget) / max(1, steps))
         behind = 1.0 if held.verify_at is None else 1 + (now - held.verify_at) / one_each
@@ -225,4 +226,4 @@ class Cycle:
 
     def _asking(self, plan: Plan) -> Outcome:
         """Nothing more is done until the person has spoken."""
-        return Outcome({"plan": task_syncs.plan_to_json(plan)})
+        return Outcome({"plan": task_queue.plan_to_json(plan)})

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from core.connections import Connections
-from core.mail_log import KEY_FIELD
+from core.database.engine import Database, Session
+from core.diagnostics import is_key
+from core.mail.writes import KEY_FIELD
 from core.salesforce.client import Client, Record
-from core.settings import PolicySettings
-from core.setup import is_key
-from core.storage import task_choices, task_links, task_syncs
-from core.storage.connections import Connection, Identity
-from core.storage.database import Database, Session
-from core.storage.task_syncs import TaskSync
-from core.task import Choices, KnownStatus, Limits
+from core.salesforce.connection_store import Connection, Identity
+from core.salesforce.connections import Connections
+from core.settings.catalogue import PolicySettings
+from core.tasks import links as task_links
+from core.tasks import picklists
+from core.tasks import queue as task_queue
+from core.tasks.queue import TaskSync
+from core.tasks.task import Choices, KnownStatus, Limits
 from sync.tasks.plan import View
 
 _SECONDS_GOOD = 3_600.0
@@ -42,7 +44,7 @@ class Book:
             "SELECT ApiName, MasterLabel, IsClosed, IsDefault, SortOrder FROM TaskStatus ORDER BY SortOrder"
         ))  # fmt: skip
         with database.writing() as session:
-            task_choices.keep(session, organisation_id, found)
+            picklists.keep(session, organisation_id, found)
         self._known[organisation_id] = (time.monotonic() + _SECONDS_GOOD, found)
         return found
 
@@ -114,7 +116,7 @@ class Desk:
         """By what records of these ids are looked at."""
         return View(
             self.held.person_id, self.identity.user_id, self.bring_in_since, self.offset,
-            task_syncs.by_user(session, self.organisation_id), task_links.own_logs(session, ids), self.choices.limits,
+            task_queue.by_user(session, self.organisation_id), task_links.own_logs(session, ids), self.choices.limits,
             self.choices.has_key,
         )  # fmt: skip
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from core.task import Field, Limits, Ours, Values, fitted
+from core.tasks.task import Field, Limits, Ours, Values, fitted
 from sync.tasks.merge import Merged, Times, merge
-from sync.tasks.remote import Nonsense, Remote
+from sync.tasks.records import Nonsense, Remote
 
 FEW = 5
 """So many tasks may go at once, whatever share of all they are."""

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
-from core.storage import task_links, task_syncs
-from core.storage.database import Session
-from core.storage.task_syncs import Asks
-from core.task import Ours
+from core.database.engine import Session
+from core.tasks import links as task_links
+from core.tasks import queue as task_queue
+from core.tasks.queue import Asks
+from core.tasks.task import Ours
 from sync.tasks.desk import Desk
 from sync.tasks.merge import Merged
 from sync.tasks.plan import Action, BringIn, Complain, Pair, Remove, Take, kind_of, pairs, plan
-from sync.tasks.reading import Reading
-from sync.tasks.remote import Nonsense, Remote
+from sync.tasks.query import Reading
+from sync.tasks.records import Nonsense, Remote
 
 _AT_ONCE = 200
 Some = TypeVar("Some")
@@ -64,14 +65,14 @@ class Pull:
     def _take_in_some(self, remotes: Sequence[Remote | Nonsense]) -> None:
         """So few that nobody waits long for the lock."""
         with self._desk.database.writing() as session:
-            row = task_syncs.hold(session, self._desk.held)
+            row = task_queue.hold(session, self._desk.held)
             left = self._gather(self._plan(session, remotes, is_locked=True))
             self._do(session, left)
             row.progress += sum(isinstance(one, BringIn) for one in left)
         moved = {one.person_id for one in left if isinstance(one, Take)} - {self._desk.held.person_id}
         for person_id in moved:  # in a transaction of its own: two persons' rows are locked by nobody at once
             with self._desk.database.writing() as session:
-                task_syncs.changed(session, person_id)
+                task_queue.changed(session, person_id)
 
     def pair_up(self) -> None:
         """What came in at first and may be the same as what is here: linked where there is no doubt, else brought in.
@@ -84,7 +85,7 @@ class Pull:
             for one in self._reading.open_tasks(one.values.subject for one in self._doubles)
         )
         with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
+            task_queue.hold(session, self._desk.held)
             here = task_links.unlinked_open(session, self._desk.held.person_id)
             known = task_links.of_records(
                 session, self._desk.organisation_id, [one.id for one in self._doubles], is_locked=True
@@ -103,9 +104,9 @@ class Pull:
         """What is gone there goes here. Raises Lost, DatabaseUnavailable."""
         for some in _slices(list(self.removals.values())):
             with self._desk.database.writing() as session:
-                row = task_syncs.hold(session, self._desk.held)
+                row = task_queue.hold(session, self._desk.held)
                 lost = sum(one.is_loss for one in some)
-                task_syncs.deletions_done(row, (Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE), lost)
+                task_queue.deletions_done(row, (Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE), lost)
                 now = {one.id: one for one in task_links.ours_again(session, [one.ours for one in some])}
                 for removal in some:
                     ours = now.get(removal.ours.id)

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.mail_log import KEY_FIELD
+from core.database.engine import DatabaseUnavailable, Session
+from core.mail.writes import KEY_FIELD
 from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
 from core.salesforce.login import NeverSent, Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
-from core.storage import task_links, task_syncs
-from core.storage.database import DatabaseUnavailable, Session
-from core.storage.task_syncs import Asks
-from core.task import Field, Ours, Values, fitted, lacking
+from core.tasks import links as task_links
+from core.tasks import queue as task_queue
+from core.tasks.queue import Asks
+from core.tasks.task import Field, Ours, Values, fitted, lacking
 from sync.tasks.desk import Desk
 from sync.tasks.plan import UNTIL_IT_SHOWS, gone
 from sync.tasks.pull import Pull
-from sync.tasks.reading import Reading
-from sync.tasks.remote import Remote, written
+from sync.tasks.query import Reading
+from sync.tasks.records import Remote, written
 
 _FRESH = timedelta(seconds=10)
 _STALE = timedelta(seconds=3)
@@ -95,7 +96,7 @@ class Push:
         readable = {one.id[:15] for one in found if isinstance(one, Remote) and not one.is_deleted}
         updates = []
         with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
+            task_queue.hold(session, self._desk.held)
             for ours in task_links.ours_again(session, tasks):
                 is_mine = ours.person_id == self._desk.held.person_id and ours.id not in self._pull.removals
                 if not ours.is_waiting or ours.binned_at is not None or not is_mine:
@@ -155,7 +156,7 @@ class Push:
             return
         self._has_written = True
         with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
+            task_queue.hold(session, self._desk.held)
             for one, answer in zip(updates, answers, strict=True):
                 if answer.id is not None:
                     self.number += 1
@@ -189,7 +190,7 @@ class Push:
     def _drop(self, ours: Ours) -> None:
         """It was deleted here before Salesforce had it, and does not show there."""
         with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
+            task_queue.hold(session, self._desk.held)
             task_links.never_sent(session, ours, None, None)
             task_links.settled(session, ours)
 
@@ -202,7 +203,7 @@ class Push:
             answers = self._desk.client.create("Task", records)
         except (Refused, NeverSent) as error:  # the call as a whole: nothing was written
             with self._desk.database.writing() as session:
-                task_syncs.hold(session, self._desk.held)
+                task_queue.hold(session, self._desk.held)
                 for ours in begun:
                     task_links.never_sent(session, ours, ours.sent, ours.not_before)
             if isinstance(error, NeverSent):
@@ -212,7 +213,7 @@ class Push:
         self._has_written = True
         duplicates = self._duplicates(answers)
         with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
+            task_queue.hold(session, self._desk.held)
             for ours, answer in zip(begun, answers, strict=True):
                 self._take_in(session, ours, sent[ours.id], answer, duplicates)
 
@@ -239,7 +240,7 @@ class Push:
 
     def _complain(self, ours: Ours, trouble: Trouble) -> None:
         with self._desk.database.writing() as session:
-            task_syncs.hold(session, self._desk.held)
+            task_queue.hold(session, self._desk.held)
             task_links.complain(session, ours, trouble.code, trouble.detail, is_final=True)
 
     def _record(self, ours: Ours, sent: Values) -> dict[str, Any]:
@@ -261,7 +262,7 @@ class Push:
             noted_at = datetime.now(UTC)
             begun, sent = [], {}
             with self._desk.database.writing() as session:
-                task_syncs.hold(session, self._desk.held)
+                task_queue.hold(session, self._desk.held)
                 for task in task_links.ours_again(session, tasks):
                     ours = self._respelt(session, task)
                     values = fitted(ours.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
@@ -339,8 +340,8 @@ class Push:
         if somebody_elses:
             self._pull.take_in([one for one in found if one.id[:15] in somebody_elses])
             with self._desk.database.writing() as session:
-                row = task_syncs.hold(session, self._desk.held)
-                task_syncs.deletions_done(row, (Asks.LOST_HERE,), len(somebody_elses))
+                row = task_queue.hold(session, self._desk.held)
+                task_queue.deletions_done(row, (Asks.LOST_HERE,), len(somebody_elses))
         self._delete([one for one in tasks if str(one.salesforce_id)[:15] not in somebody_elses])
 
     def _delete(self, tasks: Sequence[Ours]) -> None:
@@ -348,9 +349,9 @@ class Push:
             begun = self._desk.now_there - _STALE
             answers = self._desk.client.delete([str(one.salesforce_id) for one in batch])
             with self._desk.database.writing() as session:
-                row = task_syncs.hold(session, self._desk.held)
+                row = task_queue.hold(session, self._desk.held)
                 done = sum(self._is_settled(answer) for answer in answers)
-                task_syncs.deletions_done(row, (Asks.LOST_HERE,), done)
+                task_queue.deletions_done(row, (Asks.LOST_HERE,), done)
                 for ours, answer in zip(batch, answers, strict=True):
                     if answer.id is not None or (
                         answer.trouble is not None and answer.trouble.code in _IS_GONE

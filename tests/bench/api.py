@@ -16,16 +16,19 @@ from simple_salesforce.api import Salesforce
 from simple_salesforce.format import format_soql
 from sqlalchemy import func, select
 
-from core.connections import Connections
+from core.database.engine import Database
+from core.database.models import MailRow
 from core.endpoints import SalesforceApp
-from core.mail import Decision, Reason, Row, State
+from core.mail.bulk_insert import write as write_rows
+from core.mail.reasons import Reason
+from core.mail.row import Decision, Row, State
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connections import Connections
 from core.salesforce.login import session
 from core.secrets import Box
-from core.settings import Name
-from core.storage import connections, people, settings
-from core.storage.database import Database
-from core.storage.models import MailRow
-from core.storage.rows import write as write_rows
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from relay.delivery import new_mail_id
 from tests.bench import peers
 from tests.bench.load import Load, Sink, delivered_per_second
@@ -80,10 +83,10 @@ def scene():
             email = f"p{number}@acme.test"
             user = org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
             with database.writing() as opened:
-                account = people.add_person(
+                account = people_store.add_person(
                     opened, email, name="", is_admin=False, password_hash="x", actor=None
                 )
-                settings.set_preference(opened, account, Name.LOGGING, "api", actor=None)
+                settings_store.set_preference(opened, account, Name.LOGGING, "api", actor=None)
             token = org.tokens.issue(user, email, with_refresh=True)["refresh_token"]
             found.by_refresh_token(account, token, instance_url=org.url, user_id=user, actor=None)
         for number in range(ADDRESSES):
@@ -185,12 +188,12 @@ def naive(org):
 def _in_api_mode(installation):
     database = Database(installation.database_url, Box([installation.env["BLINDCOPY_SECRET_KEY"]]))
     with database.writing() as opened:
-        account = people.all_persons(opened)[0]
-        connections.connect(
-            opened, account, connections.Identity("00D000000000001", "005000000000001", "x"), way=connections.Way.SIGN_IN,
-            login_url="https://x.salesforce.com", tokens=connections.Tokens("a", "r", "https://x.salesforce.com"), actor=None,
+        account = people_store.all_persons(opened)[0]
+        connection_store.connect(
+            opened, account, connection_store.Identity("00D000000000001", "005000000000001", "x"), way=connection_store.Way.SIGN_IN,
+            login_url="https://x.salesforce.com", tokens=connection_store.Tokens("a", "r", "https://x.salesforce.com"), actor=None,
         )  # fmt: skip
-        settings.set_preference(opened, account, Name.LOGGING, "api", actor=None)
+        settings_store.set_preference(opened, account, Name.LOGGING, "api", actor=None)
     database.close()
 
 

@@ -17,16 +17,19 @@ from pathlib import Path
 
 from sqlalchemy import event, func, select
 
-from core.connections import Connections
+from core.database.engine import Database
+from core.database.task_models import TaskRow, TaskSyncRow
 from core.endpoints import SalesforceApp
+from core.people import store as people_store
 from core.salesforce import client as door
+from core.salesforce.connections import Connections
 from core.secrets import Box
-from core.settings import Name
-from core.storage import people, settings, task_syncs, tasks
-from core.storage.database import Database
-from core.storage.task_models import TaskRow, TaskSyncRow
-from core.task import Field
-from sync.task_syncs import TaskSyncs
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.task import Field
+from sync.tasks.queue import TaskSyncs
 from tests.bench.api import CHECKOUT, KEY, memory_of
 from tests.sandbox.org.server import PretendOrg
 
@@ -87,7 +90,7 @@ class Bench:
         app = SalesforceApp("blindcopy-client", "blindcopy-secret", "x", self.org.url, self.org.ca_file)
         self.connections = Connections(self.database, app)
         with self.database.writing() as session:
-            self.anna = people.add_person(
+            self.anna = people_store.add_person(
                 session, "a@acme.test", name="", is_admin=False, password_hash="x", actor=None
             )
         token = self.org.tokens.issue(self.user, "a", with_refresh=True)["refresh_token"]
@@ -103,7 +106,7 @@ class Bench:
                 "Task", Subject=f"Task {one}", Description="What is to be done, and why. " * 8, **mine
             )
         with self.database.writing() as session:
-            settings.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
         return self._by_a_worker(lambda: self._number() == number and not self._sync().is_first)
 
     def quiet(self):
@@ -137,7 +140,7 @@ class Bench:
         for start in range(0, len(ids), 1_000):
             with self.database.writing() as session:
                 for task_id in ids[start : start + 1_000]:
-                    tasks.edit(session, self.anna.id, task_id, {Field.COMMENTS: f"{word} {task_id}"})
+                    task_store.edit(session, self.anna.id, task_id, {Field.COMMENTS: f"{word} {task_id}"})
 
     def work_off(self):
         """One cycle in this process, as a worker does it: its calls, and its own time."""
@@ -168,7 +171,7 @@ class Bench:
                 with self.database.writing() as session:
                     task_id = session.scalar(select(TaskRow.id).limit(1))
                     record = session.scalar(select(TaskRow.salesforce_id).where(TaskRow.id == task_id))
-                    tasks.edit(session, self.anna.id, task_id, {Field.SUBJECT: f"soon {number}"})
+                    task_store.edit(session, self.anna.id, task_id, {Field.SUBJECT: f"soon {number}"})
                 began = time.monotonic()
                 self._wait_for(
                     lambda record=record, number=number: (
@@ -238,18 +241,18 @@ class Bench:
 
     def _sync(self):
         with self.database.reading() as session:
-            return task_syncs.task_sync(session, self.anna.id)
+            return task_queue.task_sync(session, self.anna.id)
 
     def _is_due(self):
         with self.database.reading() as session:
-            return bool(task_syncs.due(session)) or bool(task_syncs.in_hand(session))
+            return bool(task_queue.due(session)) or bool(task_queue.in_hand(session))
 
 
 def _connection(database, account):
-    from core.storage import connections
+    from core.salesforce import connection_store
 
     with database.reading() as session:
-        return connections.connection(session, account.id)
+        return connection_store.connection(session, account.id)
 
 
 def _summed(calls):

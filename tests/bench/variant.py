@@ -3,7 +3,7 @@
 import sys
 import time
 
-from core.journal import Journal
+from core.journal.file import Journal
 from relay.__main__ import main
 from relay.logbook import Logbook
 

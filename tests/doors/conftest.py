@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.addresses import address_key
+from core.database.engine import Database
 from core.endpoints import Limits, Listener, ListenerKind, SalesforceApp, Upstream, UpstreamTls
-from core.people import AppPassword, People, Person, app_password_digest
+from core.mail.store import Filter, entries
+from core.people import store as people_store
+from core.people.addresses import address_key
+from core.people.person import AppPassword, People, Person, app_password_digest
 from core.secrets import Box
-from core.settings import Logging, PersonSettings, PolicySettings
+from core.settings.catalogue import Logging, PersonSettings, PolicySettings
 from core.smtp import Route
-from core.storage import people
-from core.storage.database import Database
-from core.storage.logbook import Filter, entries
-from relay.beats import Pulse
 from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
+from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.pool import Pool
 from relay.server import Server
@@ -77,17 +77,17 @@ def sqlite(tmp_path):
 
 def add_anna(database, logging="bcc"):
     """A person whose mail is copied; the app password is returned."""
-    from core.settings import Name
-    from core.storage import settings
+    from core.settings import store as settings_store
+    from core.settings.catalogue import Name
 
     with database.writing() as session:
-        anna = people.add_person(
+        anna = people_store.add_person(
             session, "anna@acme.test", name="Anna", is_admin=True, password_hash="x", actor=None
         )
-        people.add_address(session, "anna@acme.test", "sales@acme.test", actor=None)
-        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
-        settings.set_preference(session, anna, Name.LOGGING, logging, actor=None)
-        return people.add_app_password(session, "anna@acme.test", label="test", actor=None)[1]
+        people_store.add_address(session, "anna@acme.test", "sales@acme.test", actor=None)
+        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Name.LOGGING, logging, actor=None)
+        return people_store.add_app_password(session, "anna@acme.test", label="test", actor=None)[1]
 
 
 class RunningRelay:

@@ -6,12 +6,14 @@ from typing import ClassVar
 
 import pytest
 
-from core.mail import Copy, Decision, State
-from core.settings import Name
-from core.storage import connections as stored
-from core.storage import people, settings, work
-from core.storage.connections import Identity, Tokens, Way
-from core.storage.models import MailTextRow
+from core.database.models import MailTextRow
+from core.mail import queue as mail_queue
+from core.mail.row import Copy, Decision, State
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connection_store import Identity, Tokens, Way
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from tests.doors.conftest import BCC, mail, running
 from tests.doors.test_mails import bench, org  # noqa: F401
 from tests.sandbox.sink import Script, Sink
@@ -21,19 +23,19 @@ COPY = f"RCPT TO:<{BCC}> NOTIFY=NEVER"
 
 def connect_anna(database, logging="api", **more):
     with database.writing() as session:
-        anna = people.person_by_email(session, "anna@acme.test")
-        stored.connect(
+        anna = people_store.person_by_email(session, "anna@acme.test")
+        connection_store.connect(
             session, anna, Identity("00D000000000001", "005000000000001", "anna@acme.test"), way=Way.SIGN_IN,
             login_url="https://x.salesforce.com", tokens=Tokens("a", "r", "https://x.my.salesforce.com"), actor=None,
         )  # fmt: skip
-        settings.set_preference(session, anna, Name.LOGGING, logging, actor=None)
+        settings_store.set_preference(session, anna, Name.LOGGING, logging, actor=None)
         for name, value in more.items():
-            settings.set_preference(session, anna, Name(name), value, actor=None)
+            settings_store.set_preference(session, anna, Name(name), value, actor=None)
 
 
 def text_of(database, mail_id):
     with database.reading() as session:
-        return work.text(session, mail_id)
+        return mail_queue.text(session, mail_id)
 
 
 def run(claim):
@@ -148,7 +150,7 @@ class TestPages:
         from tests.doors.test_pages import PASSWORD, Browser
 
         with bench.database.writing() as session:
-            people.set_password_hash(session, "anna@acme.test", hashed(PASSWORD), actor=None)
+            people_store.set_password_hash(session, "anna@acme.test", hashed(PASSWORD), actor=None)
         app = create_app(bench.config)
         yield Browser(app, "anna@acme.test")
         app.extensions["blindcopy"].database.close()
@@ -163,7 +165,7 @@ class TestPages:
         anna.get("/settings/salesforce/api").post("/settings/salesforce/api", **self.FIELDS, activate="1")
         assert "Saved." in anna.page
         with bench.database.reading() as session:
-            chosen = settings.preference(session, bench.anna.id)
+            chosen = settings_store.preference(session, bench.anna.id)
         assert chosen == {
             Name.LOGGING: "api", Name.LOG_ON: "contacts,leads", Name.FIRST: "lead", Name.DUPLICATES: "all",
             Name.OPPORTUNITY: "none", Name.NO_MATCH: "task", Name.KEEP: "subject", Name.BLIND_COPIED: "yes",
@@ -178,17 +180,17 @@ class TestPages:
         anna.post("/settings/salesforce/api", **(fields | {"subject_template": "{{call_outcome}}"}), save="1")
         assert "is not a dynamic field" in anna.page
         with bench.database.reading() as session:
-            assert Name.FIRST not in settings.preference(session, bench.anna.id)
+            assert Name.FIRST not in settings_store.preference(session, bench.anna.id)
 
     def test_what_the_policy_locks_cannot_be_chosen(self, anna, bench):  # noqa: F811
         with bench.database.writing() as session:
-            settings.set_policy(session, Name.FIRST, "contact", actor=None)
-            settings.lock_policy(session, Name.FIRST, locked=True, actor=None)
+            settings_store.set_policy(session, Name.FIRST, "contact", actor=None)
+            settings_store.lock_policy(session, Name.FIRST, locked=True, actor=None)
         page = anna.get("/settings/salesforce/api").page
         assert "Fixed by your organisation" in page
         anna.post("/settings/salesforce/api", **self.FIELDS, save="1")
         with bench.database.reading() as session:
-            chosen = settings.preference(session, bench.anna.id)
+            chosen = settings_store.preference(session, bench.anna.id)
         assert (Name.FIRST in chosen, chosen[Name.KEEP]) == (False, "subject")
 
     def test_without_api_access_it_is_closed_with_the_reason_on_post_too(self, anna, bench):  # noqa: F811
@@ -199,7 +201,7 @@ class TestPages:
         anna.post("/settings/salesforce/api", **self.FIELDS, save="1")
         assert "Connect Salesforce first" in anna.page
         with bench.database.reading() as session:
-            assert Name.FIRST not in settings.preference(session, bench.anna.id)
+            assert Name.FIRST not in settings_store.preference(session, bench.anna.id)
 
     def test_a_policy_for_everybody_is_the_admins(self, anna, bench):  # noqa: F811
         assert (
@@ -207,12 +209,12 @@ class TestPages:
             == 403
         )
         with bench.database.writing() as session:
-            people.set_admin(session, "anna@acme.test", admin=True, actor=None)
+            people_store.set_admin(session, "anna@acme.test", admin=True, actor=None)
         anna.get("/settings/salesforce/api").post(
             "/settings/salesforce/api/policy", **self.FIELDS, **{"lock-first": "on"}
         )
         with bench.database.reading() as session:
-            policy = settings.policy(session)
+            policy = settings_store.policy(session)
         assert (policy[Name.FIRST].value, policy[Name.FIRST].locked, policy[Name.KEEP].locked) == (
             "lead",
             True,
@@ -222,7 +224,7 @@ class TestPages:
     def test_with_receipt_is_chosen_by_a_button(self, anna, bench):  # noqa: F811
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, with_receipt="1")
         with bench.database.reading() as session:
-            assert settings.preference(session, bench.anna.id)[Name.LOGGING] == "bcc+receipt"
+            assert settings_store.preference(session, bench.anna.id)[Name.LOGGING] == "bcc+receipt"
 
     def test_the_trace_tells_how_it_came_to_that(self, anna, bench):  # noqa: F811
         bob = bench.contact(Name="Bob Buyer")
@@ -287,7 +289,7 @@ class TestPages:
 
     def test_somebody_elses_mail_does_not_exist(self, anna, bench):  # noqa: F811
         with bench.database.writing() as session:
-            carl = people.add_person(
+            carl = people_store.add_person(
                 session, "carl@acme.test", name="", is_admin=False, password_hash="x", actor=None
             )
         mail_id = bench.mail(person_id=carl.id, state=State.UNMATCHED)

@@ -8,11 +8,12 @@ from click.testing import CliRunner
 
 from admin.commands import main as admin_main
 from core.__main__ import main as core_main
-from core.mail import Copy, Decision, Reason, State
-from core.storage import logbook
-from core.storage.database import Database, newest_revision
-from core.storage.logbook import UnknownSender
-from core.storage.rows import write as write_rows
+from core.database.engine import Database, newest_revision
+from core.mail import store as mail_store
+from core.mail.bulk_insert import write as write_rows
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, State
+from core.mail.store import UnknownSender
 from tests.doors.test_storage import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
@@ -212,7 +213,7 @@ class TestActivity:
 
     def test_senders(self, admin, database):
         with database.writing() as session:
-            logbook.count_unknown(
+            mail_store.count_unknown(
                 session, [UnknownSender("a@x.test", "A@x.test", datetime(2026, 11, 21, tzinfo=UTC))]
             )
         assert lines(ok(admin("senders", "--json"))) == [

@@ -10,10 +10,11 @@ import requests
 
 from admin import create_app
 from admin.passwords import hashed
+from core.people import store as people_store
+from core.salesforce import connection_store
 from core.salesforce.troubles import trouble
-from core.settings import Name
-from core.storage import connections as stored
-from core.storage import people, settings
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from tests.doors.conftest import BCC
 from tests.doors.test_connections import kept
 from tests.doors.test_pages import PASSWORD, Browser, preference
@@ -29,7 +30,7 @@ def app(sqlite, org, tmp_path):
     made.config["TESTING"] = True
     with sqlite.writing() as session:
         for email, is_admin in (("boss@acme.test", True), ("anna@acme.test", False)):
-            people.add_person(
+            people_store.add_person(
                 session, email, name="", is_admin=is_admin, password_hash=hashed(PASSWORD), actor=None
             )
     yield made
@@ -44,7 +45,7 @@ def anna(app):
 @pytest.fixture
 def account(sqlite, app):
     with sqlite.reading() as session:
-        return people.person_by_email(session, "anna@acme.test")
+        return people_store.person_by_email(session, "anna@acme.test")
 
 
 def go(browser, where="here", my_domain=""):
@@ -200,7 +201,7 @@ class TestDisconnecting:
     def test_revokes_and_keeps_the_rest(self, anna, org, sqlite, account):
         connect(anna, org)
         with sqlite.writing() as session:
-            settings.set_preference(session, account, Name.BCC_ADDRESS, BCC, actor=None)
+            settings_store.set_preference(session, account, Name.BCC_ADDRESS, BCC, actor=None)
         anna.get(PAGE).post(f"{PAGE}/disconnect")
         assert "Salesforce has been told" in anna.page
         assert kept(sqlite, account) is None
@@ -238,7 +239,7 @@ class TestPrerequisites:
         assert "The connection to Salesforce is broken." in page
         assert "copied to the address below all the same" in page
         with sqlite.reading() as session:
-            [found] = [one for one in settings.people(session).persons if one.id == account.id]
+            [found] = [one for one in settings_store.people(session).persons if one.id == account.id]
         assert (found.settings.logging, found.settings.bcc_address) == ("bcc", ADDRESS)
 
 
@@ -365,10 +366,10 @@ class TestByKey:
         made = create_app(config(org, tmp_path, BLINDCOPY_SALESFORCE_JWT_KEY_FILE=str(tmp_path / "key.pem")))
         with sqlite.writing() as session:
             for email in ("boss@acme.test", "anna@acme.test"):
-                people.add_person(
+                people_store.add_person(
                     session, email, name="", is_admin=True, password_hash=hashed(PASSWORD), actor=None
                 )
-            account = people.person_by_email(session, "anna@acme.test")
+            account = people_store.person_by_email(session, "anna@acme.test")
         boss = Browser(made, "boss@acme.test").get(PAGE)
         boss.post(f"{PAGE}/key", lines="anna@acme.test\nboss@acme.test, nobody@acme.test\nwho@acme.test, x\n")
         assert "Linked: 1." in boss.page
@@ -407,12 +408,12 @@ def test_where_nothing_is_registered_the_page_says_what_to_do(sqlite, tmp_path):
         )
     )
     with sqlite.writing() as session:
-        people.add_person(
+        people_store.add_person(
             session, "boss@acme.test", name="", is_admin=True, password_hash=hashed(PASSWORD), actor=None
         )
     boss = Browser(made, "boss@acme.test").get(PAGE)
     assert "External Client App Manager" in boss.page
     assert "http://127.0.0.1:8000/salesforce/callback" in boss.page
     assert boss.post(PAGE, where="production").status == 404
-    assert stored.has_api(None) is False
+    assert connection_store.has_api(None) is False
     made.extensions["blindcopy"].database.close()

@@ -14,17 +14,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import request
 
-from core.connections import Connections, NotConnected
+from core.database.engine import Database
+from core.database.models import ConnectionRow
 from core.endpoints import SalesforceApp
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connection_store import SomebodyElses, Standing, Way
+from core.salesforce.connections import Connections, NotConnected
 from core.salesforce.login import Login, Refused, Unavailable
 from core.salesforce.troubles import Kind
 from core.secrets import Box
-from core.settings import Name
-from core.storage import connections as stored
-from core.storage import people, settings
-from core.storage.connections import SomebodyElses, Standing, Way
-from core.storage.database import Database
-from core.storage.models import ConnectionRow
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from tests.doors.conftest import BCC, BOX, CALLBACK
 from tests.doors.test_salesforce import come_back
 from tests.sandbox.org.faults import Fault
@@ -39,7 +40,7 @@ def app(org_app):
 
 def person(database, email="anna@acme.test"):
     with database.writing() as session:
-        return people.add_person(session, email, name="", is_admin=False, password_hash="x", actor=None)
+        return people_store.add_person(session, email, name="", is_admin=False, password_hash="x", actor=None)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def connected(connections, org, app, account):
 
 def kept(database, account):
     with database.reading() as session:
-        return stored.connection(session, account.id)
+        return connection_store.connection(session, account.id)
 
 
 def works(connections, account):
@@ -249,16 +250,16 @@ class TestRenewing:
 RENEW = """
 import sys
 from pathlib import Path
-from core.connections import Connections
+from core.salesforce.connections import Connections
 from core.endpoints import SalesforceApp
 from core.secrets import Box
-from core.storage import connections
-from core.storage.database import Database
+from core.salesforce import connection_store
+from core.database.engine import Database
 url, org, ca, person = sys.argv[1:]
 database = Database(url, Box(["0123456789abcdef"]))
 app = SalesforceApp("blindcopy-client", "blindcopy-secret", "http://127.0.0.1:8000/salesforce/callback", org, Path(ca))
 with database.reading() as session:
-    connection = connections.connection(session, int(person))
+    connection = connection_store.connection(session, int(person))
 print("renewing", flush=True)
 sys.stdin.readline()
 print(Connections(database, app).client(connection).query("SELECT Id FROM Contact"), flush=True)
@@ -319,7 +320,7 @@ def test_a_renewal_that_is_killed_locks_nobody_out_where_the_protocol_allows_it(
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate(timeout=20)
-    monkeypatch.setattr("core.connections._SECONDS_TO_WAIT_FOR_ANOTHER", 0.3)
+    monkeypatch.setattr("core.salesforce.connections._SECONDS_TO_WAIT_FOR_ANOTHER", 0.3)
     with pytest.raises(Unavailable, match="another process"):
         works(connections, anna)
     end_the_lease(database)
@@ -334,7 +335,7 @@ def test_a_renewal_that_is_killed_locks_nobody_out_where_the_protocol_allows_it(
 def end_the_lease(database):
     with database.writing() as session:
         for row in session.query(ConnectionRow):
-            row.turn_until -= stored.TURN
+            row.turn_until -= connection_store.TURN
 
 
 class TestEnding:
@@ -360,10 +361,10 @@ class TestProbing:
         org.app.extensions["has_api"] = False
         assert connections.probe(one).kind is Kind.NO_API
         lost = kept(database, anna)
-        assert (lost.is_usable, stored.has_api(lost)) == (True, False)
+        assert (lost.is_usable, connection_store.has_api(lost)) == (True, False)
         org.app.extensions["has_api"] = True
         assert connections.probe(lost) is None
-        assert stored.has_api(kept(database, anna))
+        assert connection_store.has_api(kept(database, anna))
 
 
 def test_a_new_first_key_is_taken_over_and_the_old_one_can_go(
@@ -371,14 +372,14 @@ def test_a_new_first_key_is_taken_over_and_the_old_one_can_go(
 ):
     one = connected(connections, org, app, anna)
     with database.writing() as session:
-        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
     rotated = Database(database_url, Box(["f" * 16, "0123456789abcdef"]))
     rotated.migrate()
     rotated.close()
     newest = Database(database_url, Box(["f" * 16]))
     assert kept(newest, anna).refresh_token == one.refresh_token
     with newest.reading() as session:
-        assert settings.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
+        assert settings_store.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
     newest.close()
 
 
@@ -387,12 +388,12 @@ def test_without_its_key_a_connection_waits_for_the_key_and_mail_goes_on(
 ):
     connected(connections, org, app, anna)
     with connections.database.writing() as session:
-        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
-        settings.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
     other = Database(database_url, Box(["e" * 16]))
     other.migrate()
     with other.reading() as session:
-        [found] = settings.people(session).persons
+        [found] = settings_store.people(session).persons
         assert found.settings.bcc_address is None
     org.tokens.expire_sessions()
     with pytest.raises(Refused) as caught:
@@ -405,7 +406,7 @@ def test_without_its_key_a_connection_waits_for_the_key_and_mail_goes_on(
 def test_an_address_of_before_encryption_is_read_and_encrypted(database, database_url):
     anna = person(database)
     with database.writing() as session:
-        settings.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
     with database.engine.begin() as raw:
         raw.exec_driver_sql(f"UPDATE preference SET value = '{BCC}' WHERE name = 'bcc-address'")
     again = Database(database_url, BOX)
@@ -414,7 +415,7 @@ def test_an_address_of_before_encryption_is_read_and_encrypted(database, databas
         [(value,)] = raw.exec_driver_sql("SELECT value FROM preference WHERE name = 'bcc-address'").all()
         assert BCC not in str(raw.exec_driver_sql("SELECT * FROM audit").all())
     with again.reading() as session:
-        assert settings.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
+        assert settings_store.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
     again.close()
     assert "@" not in value
 
@@ -478,14 +479,21 @@ class TestByKeyLater:
 def test_tokens_that_come_after_their_turn_is_over_are_kept(connections, org, app, anna, database):
     one = connected(connections, org, app, anna)
     with database.writing() as session:
-        stored.take_turn(session, anna.id, one.generation, "first")
+        connection_store.take_turn(session, anna.id, one.generation, "first")
     end_the_lease(database)
     with database.writing() as session:
-        assert stored.take_turn(session, anna.id, one.generation, "second").is_mine
-        renewed = stored.renewed(session, anna.id, one.generation, stored.Tokens("a", "r", org.url))
+        assert connection_store.take_turn(session, anna.id, one.generation, "second").is_mine
+        renewed = connection_store.renewed(
+            session, anna.id, one.generation, connection_store.Tokens("a", "r", org.url)
+        )
     assert renewed.refresh_token == "r"
     with database.writing() as session:
-        assert stored.renewed(session, anna.id, one.generation, stored.Tokens("b", "s", org.url)) is None
+        assert (
+            connection_store.renewed(
+                session, anna.id, one.generation, connection_store.Tokens("b", "s", org.url)
+            )
+            is None
+        )
 
 
 def test_connecting_anew_revokes_what_it_replaces_and_no_api_replaces_nothing(
@@ -504,7 +512,7 @@ def test_a_renewal_that_commits_while_keys_are_taken_over_is_not_undone(
     connections, org, app, anna, database, database_url
 ):
     """The rows are locked while they are looked at, so what is written back is never older than what is there."""
-    from core.storage import sealed
+    from core.database import sealed
 
     one = connected(connections, org, app, anna)
     rotated = Database(database_url, Box(["f" * 16, "0123456789abcdef"]))
@@ -512,7 +520,9 @@ def test_a_renewal_that_commits_while_keys_are_taken_over_is_not_undone(
 
     def renew():
         with database.writing() as session:
-            stored.renewed(session, anna.id, one.generation, stored.Tokens("a", "rotated", org.url))
+            connection_store.renewed(
+                session, anna.id, one.generation, connection_store.Tokens("a", "rotated", org.url)
+            )
         done.set()
 
     with rotated.writing() as session:

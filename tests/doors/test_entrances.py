@@ -17,11 +17,13 @@ import pytest
 import trustme
 
 from core.endpoints import Limits, Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
-from core.mail import Reason, State
-from core.settings import Name
+from core.mail.reasons import Reason
+from core.mail.row import State
+from core.mail.store import unknown_senders
+from core.people import store as people_store
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from core.smtp import RefusesUs, Route, Unavailable
-from core.storage import people, settings
-from core.storage.logbook import unknown_senders
 from relay import limits, server, session
 from relay.entrance import Entrance
 from tests.doors.conftest import BCC, Client, mail, running, until
@@ -236,7 +238,7 @@ class TestGateway:
 
     def own_domain(self, relay):
         with relay.database.writing() as opened:
-            settings.set_policy(opened, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(opened, Name.OWN_DOMAINS, "acme.test", actor=None)
         return relay.snapshot.look()
 
     def test_takes_mail_of_own_domains_from_trusted_networks_and_knows_the_person_by_from(self, start):
@@ -641,7 +643,7 @@ class TestLimits:
         async def claim():
             async with start() as relay:
                 with relay.database.writing() as opened:
-                    settings.set_policy(opened, Name.MAILS_PER_MINUTE, "2", actor=None)
+                    settings_store.set_policy(opened, Name.MAILS_PER_MINUTE, "2", actor=None)
                 await relay.snapshot.look()
                 client = await relay.connect()
                 for _ in range(2):
@@ -705,7 +707,7 @@ class TestLimits:
             async with start() as relay:
                 expires = datetime.now(UTC) + timedelta(seconds=2)
                 with relay.database.writing() as opened:
-                    _, relay.password = people.add_app_password(
+                    _, relay.password = people_store.add_app_password(
                         opened, "anna@acme.test", label="", actor=None, expires_at=expires
                     )
                 client = await relay.connect()

@@ -9,23 +9,27 @@ import pytest
 import trustme
 
 from core.config import read_config
+from core.database.engine import Database
+from core.database.heartbeats import Beat, Condition, beat
+from core.database.installation import StateDirectoryTaken, restored_at
+from core.database.models import InstallationRow
 from core.endpoints import Place
 from core.findings import Light
 from core.health import Watch, look_at_installation, look_at_machine
-from core.mail import Decision, Reason, State
+from core.mail import store as mail_store
+from core.mail.bulk_insert import write as write_rows
+from core.mail.reasons import Reason
+from core.mail.row import Decision, State
+from core.mail.store import UnknownSender
 from core.monitor import readiness
+from core.people import store as people_store
+from core.salesforce import connection_store
+from core.salesforce.connection_store import Identity, Tokens, Way
 from core.salesforce.troubles import trouble
 from core.secrets import Box
-from core.settings import Name
-from core.state import StateDirectory
-from core.storage import connections, logbook, people, settings
-from core.storage.beats import Beat, Condition, beat
-from core.storage.connections import Identity, Tokens, Way
-from core.storage.database import Database
-from core.storage.installation import StateDirectoryTaken, restored_at
-from core.storage.logbook import UnknownSender
-from core.storage.models import InstallationRow
-from core.storage.rows import write as write_rows
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.state_directory import StateDirectory
 from relay.delivery import new_mail_id
 from relay.health import Health
 from relay.meters import Meters
@@ -56,8 +60,8 @@ def found(database, what, light=Light.RED):
 
 def connect(database, email="anna@acme.test", token="t"):
     with database.writing() as session:
-        anna = people.person_by_email(session, email)
-        connections.connect(
+        anna = people_store.person_by_email(session, email)
+        connection_store.connect(
             session, anna, Identity("00D1", "0051", "anna@x"), way=Way.SIGN_IN, login_url="https://login.salesforce.com",
             tokens=Tokens(token, token, "https://x.my.salesforce.com"), actor=None,
         )  # fmt: skip
@@ -73,7 +77,7 @@ class TestTheInstallation:
     def test_is_green_where_a_mail_sent_now_would_be_logged(self, database):
         add_anna(database)
         with database.writing() as session:
-            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
         assert {one.light for one in look_at_installation(database, without_relays=True)} == {Light.GREEN}
 
     def test_a_key_that_opens_nothing_is_red_and_named(self, database, database_url):
@@ -91,8 +95,8 @@ class TestTheInstallation:
     def test_logging_by_copy_without_an_address_is_red(self, database):
         add_anna(database)
         with database.writing() as session:
-            anna = people.person_by_email(session, "anna@acme.test")
-            settings.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
+            anna = people_store.person_by_email(session, "anna@acme.test")
+            settings_store.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
         assert "known for anna@acme.test" in found(database, "Email to Salesforce")
 
     def test_logging_through_the_api_without_a_connection_is_red(self, database):
@@ -105,10 +109,10 @@ class TestTheInstallation:
         add_anna(database, logging="api")
         anna = connect(database)
         with database.writing() as session:
-            connections.broken(
+            connection_store.broken(
                 session,
                 anna.id,
-                connections.connection(session, anna.id).generation,
+                connection_store.connection(session, anna.id).generation,
                 trouble("invalid_grant"),
             )
         assert "Salesforce no longer accepts the connection of anna@acme.test" in found(
@@ -116,15 +120,15 @@ class TestTheInstallation:
         )
         connect(database)
         with database.writing() as session:
-            connections.lost_api(session, anna.id, trouble("API_DISABLED_FOR_ORG"))
+            connection_store.lost_api(session, anna.id, trouble("API_DISABLED_FOR_ORG"))
         assert "no API access to anna@acme.test" in found(database, "connection")
 
     def test_no_worker_is_red_only_where_one_is_needed(self, database):
         add_anna(database)
         assert found(database, "worker") == ""
         with database.writing() as session:
-            anna = people.person_by_email(session, "anna@acme.test")
-            settings.set_preference(session, anna, Name.LOGGING, "api", actor=None)
+            anna = people_store.person_by_email(session, "anna@acme.test")
+            settings_store.set_preference(session, anna, Name.LOGGING, "api", actor=None)
         assert "start it with `python -m sync`" in found(database, "worker")
         worker_beats(database)
         assert found(database, "worker") == ""
@@ -157,23 +161,23 @@ class TestTheInstallation:
         add_anna(database)
         with database.writing() as session:
             for address in ("ghost@acme.test", "spam@else.test"):
-                logbook.count_unknown(session, [UnknownSender(address, address, NOW)])
+                mail_store.count_unknown(session, [UnknownSender(address, address, NOW)])
         assert "acme.test counts as internal" in found(database, "own domains", Light.YELLOW)
         said = found(database, "unknown senders", Light.YELLOW)
         assert "ghost@acme.test" in said
         assert "spam@else.test" not in said
         with database.writing() as session:
-            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
         assert found(database, "own domains", Light.YELLOW) == ""
 
     def test_where_everybody_has_a_public_providers_address_no_mail_is_internal_and_that_is_said(
         self, database
     ):
         with database.writing() as session:
-            people.add_person(
+            people_store.add_person(
                 session, "anna@gmail.com", name="", is_admin=True, password_hash="x", actor=None
             )
-            assert settings.policy_for_mail(session).internal_domains == ()
+            assert settings_store.policy_for_mail(session).internal_domains == ()
         assert "no mail is internal" in found(database, "own domains", Light.YELLOW)
 
     def test_what_a_relay_says_of_itself_is_shown_with_its_host(self, sqlite):
@@ -256,12 +260,12 @@ class TestTheDatabase:
                     filling.write(bytes(4096))
             except OSError:
                 pass
-        from core.storage.database import DatabaseUnavailable
+        from core.database.engine import DatabaseUnavailable
 
         def write_much():
             with opened.writing() as session:
                 for number in range(2_000):
-                    people.add_person(
+                    people_store.add_person(
                         session, f"p{number}@acme.test", name="x" * 100, is_admin=False, password_hash="x" * 500, actor=None
                     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.journal import Append, InUse, Journal, JournalFull, NotAJournal, journals, remove_unfinished
+from core.journal.file import Append, InUse, Journal, JournalFull, NotAJournal, journals, remove_unfinished
 from core.secrets import Box
 from tests.doors.conftest import BOX
 

@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.entries import Begun, Ended, LostReply, PasswordUsed, UnknownSender, Void, to_bytes
-from core.journal import Append, Journal, journals
-from core.mail import Decision, State
+from core.database.engine import Database, DatabaseUnavailable
+from core.database.installation import restored_at
+from core.database.models import InstallationRow, JournalRow, MailRow
+from core.journal.entries import Begun, Ended, LostReply, PasswordUsed, UnknownSender, Void, to_bytes
+from core.journal.file import Append, Journal, journals
+from core.journal.loading import Loader, Orphans
+from core.mail import queue as mail_queue
+from core.mail.row import Decision, State
+from core.mail.store import unknown_senders
+from core.people.store import app_passwords
 from core.secrets import Box
-from core.storage import work
-from core.storage.database import Database, DatabaseUnavailable
-from core.storage.installation import restored_at
-from core.storage.loading import Loader, Orphans
-from core.storage.logbook import unknown_senders
-from core.storage.models import InstallationRow, JournalRow, MailRow
-from core.storage.people import app_passwords
 from relay import logbook as module
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import RowLost, RowsLoaded
@@ -141,9 +141,9 @@ class TestOneWay:
             await book.end(late)
             await until(lambda: len(rows(database)) == 3)
             with database.reading() as session:
-                assert work.text(session, kept.id) == b"From: a\r\n\r\nHello"
-                assert work.text(session, late.id) == b"not begun"
-                assert work.text(session, settled.id) is None
+                assert mail_queue.text(session, kept.id) == b"From: a\r\n\r\nHello"
+                assert mail_queue.text(session, late.id) == b"not begun"
+                assert mail_queue.text(session, settled.id) is None
             await book.stop()
 
         asyncio.run(claim())
@@ -178,7 +178,7 @@ class TestOneWay:
                 lambda: [(one.subject, one.state) for one in rows(database)] == [("slow", State.WAITING)]
             )
             with database.reading() as session:
-                assert work.text(session, slow.id) == b"Hello"
+                assert mail_queue.text(session, slow.id) == b"Hello"
             await book.stop()
 
         asyncio.run(claim())
@@ -416,7 +416,7 @@ class TestWhatIsLost:
             await book.end(replace(one, state=State.WAITING, text=None))
             await until(lambda: [one.state for one in rows(sqlite)] == [State.WAITING])
             with sqlite.reading() as session:
-                assert work.text(session, one.id) == b"Hello"
+                assert mail_queue.text(session, one.id) == b"Hello"
             await book.stop()
 
         asyncio.run(claim())
@@ -501,7 +501,7 @@ class TestWhatIsLost:
             await book.end(replace(one, state=State.WAITING, text=None))
             await until(lambda: [one.state for one in rows(database)] == [State.WAITING])
             with database.reading() as session:
-                assert work.text(session, one.id) == b"Hello"
+                assert mail_queue.text(session, one.id) == b"Hello"
             assert book.rows_lost == 0
             await book.stop()
 
@@ -536,7 +536,10 @@ class TestJournalsOfRelaysThatAreGone:
         }  # fmt: skip
         assert found[ended.id].fingerprint == b"f" * 32
         with database.reading() as session:
-            assert (work.text(session, ended.id), work.text(session, never.id)) == (b"Hello", b"World")
+            assert (mail_queue.text(session, ended.id), mail_queue.text(session, never.id)) == (
+                b"Hello",
+                b"World",
+            )
         load_orphans(database, tmp_path)
         assert counted(database) == 1
 
@@ -750,7 +753,7 @@ class TestJournalsOfTheFirstRelease:
         load_orphans(database, tmp_path)
         assert rows(database) == [replace(waiting, fingerprint=b"g" * 32, text=None)]
         with database.reading() as session:
-            assert work.text(session, waiting.id) == b"Hello"
+            assert mail_queue.text(session, waiting.id) == b"Hello"
         assert counted(database) == 1
         assert not path.exists()
 

@@ -5,16 +5,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.connections import Connections
-from core.mail import Copy, Decision, Reason, Row, State
-from core.settings import Name
-from core.storage import organisations, people, settings, work
-from core.storage.logbook import Filter, entries
-from core.storage.models import MailLogRow, MailRow, MailTextRow, ProcessRow
-from core.storage.rows import write as write_rows
+from core.database.models import MailLogRow, MailRow, MailTextRow, ProcessRow
+from core.mail import queue as mail_queue
+from core.mail.bulk_insert import write as write_rows
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, Row, State
+from core.mail.store import Filter, entries
+from core.salesforce import api_usage
+from core.salesforce.connections import Connections
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from relay.delivery import new_mail_id
-from sync.mail import record as recording
-from sync.mail import writing as writes
+from sync.mail import batch, write
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person
 from tests.doors.test_pick_up import config
@@ -38,11 +40,11 @@ class Bench:
 
     def set(self, name, value):
         with self.database.writing() as session:
-            settings.set_preference(session, self.anna, name, value, actor=None)
+            settings_store.set_preference(session, self.anna, name, value, actor=None)
 
     def policy(self, name, value):
         with self.database.writing() as session:
-            settings.set_policy(session, name, value, actor=None)
+            settings_store.set_policy(session, name, value, actor=None)
 
     def mail(self, *recipients, header=None, body="Hello Bob", subject="Our offer", number=1, state=State.WAITING,
              decision=Decision.API, at=None, message_id="default", person_id=None):  # fmt: skip
@@ -74,7 +76,7 @@ class Bench:
 
     def log(self, mail_id):
         with self.database.reading() as session:
-            return work.log_of(session, mail_id)
+            return mail_queue.log_of(session, mail_id)
 
     def texts(self):
         with self.database.reading() as session:
@@ -407,8 +409,8 @@ class TestTrouble:
         self, bench, monkeypatch
     ):
         monkeypatch.setattr("core.salesforce.client.SECONDS_TO_ANSWER", 1)
-        monkeypatch.setattr(writes, "A_LATE_COMMIT", timedelta(seconds=2))
-        monkeypatch.setattr(writes, "_A_RENEWAL", timedelta(0))
+        monkeypatch.setattr(write, "A_LATE_COMMIT", timedelta(seconds=2))
+        monkeypatch.setattr(write, "_A_RENEWAL", timedelta(0))
         bench.contact()
         mail = bench.mail()
         bench.org.faults.order(Fault.HTML, "composite")
@@ -474,13 +476,13 @@ class TestTrouble:
         assert (bench.state(third), len(bench.org.calls)) == (State.WAITING, calls)
         assert bench.state(second) is State.LOGGED
         with bench.database.reading() as session:
-            assert settings.people(session).by_id[bench.anna.id].calls_are_scarce
+            assert settings_store.people(session).by_id[bench.anna.id].calls_are_scarce
         bench.org.app.extensions["usage"]["used"] = 100
         end_the_pause(bench)
         assert bench.once()
         assert bench.state(third) is State.LOGGED
         with bench.database.reading() as session:
-            assert not settings.people(session).by_id[bench.anna.id].calls_are_scarce
+            assert not settings_store.people(session).by_id[bench.anna.id].calls_are_scarce
 
     def test_of_a_dead_connection_waits_for_the_person(self, bench, org_app):
         bench.contact()
@@ -515,7 +517,7 @@ class TestTrouble:
         assert bench.state(mail) is State.FAILED
         bench.org.org._check = bench.check
         with bench.database.writing() as session:
-            work.log_again(session, mail)
+            mail_queue.log_again(session, mail)
         assert bench.once()
         [message] = bench.logged()
         assert (bench.state(mail), message["ToIds"], message["TextBody"]) == (
@@ -617,7 +619,7 @@ def check_length(org, most):
 
 
 def end_the_pause(bench):
-    from core.storage.models import OrganisationRow
+    from core.database.models import OrganisationRow
 
     with bench.database.writing() as session:
         for row in session.query(OrganisationRow):
@@ -631,7 +633,7 @@ class TestClaims(OnBothDatabases):
         mail = bench.mail()
         bench.worker._beat()
         with bench.database.writing() as session:
-            work.claim(session, bench.worker._process_id, most=10, only=[bench.anna.id])
+            mail_queue.claim(session, bench.worker._process_id, most=10, only=[bench.anna.id])
         other = Worker(bench.database, bench.config)
         assert not other.once()
         assert bench.state(mail) is State.WAITING
@@ -645,19 +647,19 @@ class TestClaims(OnBothDatabases):
         bench.contact()
         mail = bench.mail()
         with bench.database.writing() as session:
-            [job] = work.claim(session, "first", most=10, only=[bench.anna.id])[bench.anna.id]
+            [job] = mail_queue.claim(session, "first", most=10, only=[bench.anna.id])[bench.anna.id]
         with bench.database.writing() as session:
-            [again] = work.claim(session, "second", most=10, only=[bench.anna.id])[bench.anna.id]
+            [again] = mail_queue.claim(session, "second", most=10, only=[bench.anna.id])[bench.anna.id]
         with bench.database.writing() as session:
-            assert work.intend(session, [(job, job.log)]) == frozenset()
-            work.settle(session, [work.End(job, State.FAILED, job.log)])
-            assert work.intend(session, [(again, again.log)]) == {mail}
+            assert mail_queue.intend(session, [(job, job.log)]) == frozenset()
+            mail_queue.settle(session, [mail_queue.End(job, State.FAILED, job.log)])
+            assert mail_queue.intend(session, [(again, again.log)]) == {mail}
         assert bench.state(mail) is State.WAITING
 
     def test_the_longest_waiting_come_first(self, bench):
         ids = [bench.mail(number=n, at=datetime.now(UTC) - timedelta(minutes=n)) for n in range(5)]
         with bench.database.writing() as session:
-            found = work.claim(session, "x", most=10, only=[bench.anna.id])[bench.anna.id]
+            found = mail_queue.claim(session, "x", most=10, only=[bench.anna.id])[bench.anna.id]
         assert [job.row.id for job in found] == [ids[4], ids[3]]
 
     def test_two_workers_at_once_write_each_mail_once(self, bench):
@@ -706,7 +708,7 @@ class TestReceipts:
         )
         assert bench.logged() == []
         with bench.database.writing() as session:
-            work.log_again(session, mail)
+            mail_queue.log_again(session, mail)
         assert bench.once()
         assert (bench.state(mail), bench.logged()[0]["TextBody"]) == (State.LOGGED, "Hello Bob")
 
@@ -751,7 +753,7 @@ def test_what_is_ignored_is_not_asked_for(bench):
     bench.once()
     assert (bench.state(mail), bench.state(unmatched)) == (State.LOGGED, State.UNMATCHED)
     with bench.database.writing() as session:
-        work.ignore(session, bench.anna.id, "letters.test")
+        mail_queue.ignore(session, bench.anna.id, "letters.test")
     bench.once()
     assert bench.state(unmatched) is State.DISMISSED
 
@@ -762,7 +764,7 @@ def test_a_person_picks_the_record(bench):
     mail = bench.mail()
     bench.once()
     with bench.database.writing() as session:
-        work.pick(session, mail, [bob, deal])
+        mail_queue.pick(session, mail, [bob, deal])
     assert bench.once()
     assert bench.state(mail) is State.LOGGED
     on = {
@@ -793,9 +795,8 @@ def test_usage_is_kept_by_organisation(bench):
     bench.mail()
     bench.once()
     with bench.database.reading() as session:
-        [one] = [organisations.organisation(session, stored_org(bench))]
+        [one] = [api_usage.organisation(session, stored_org(bench))]
     assert one.usage.total == 15_000
-    assert people
 
 
 def stored_org(bench):
@@ -806,17 +807,17 @@ def stored_org(bench):
 
 class TestWhatAnAttackFound(OnBothDatabases):
     def test_a_database_that_was_away_when_mails_were_settled_leaves_none_claimed(self, bench, monkeypatch):
-        from core.storage.database import DatabaseUnavailable
+        from core.database.engine import DatabaseUnavailable
 
         bench.contact()
         mail = bench.mail()
-        real = work.settle
+        real = mail_queue.settle
 
         def away(session, ends):
-            monkeypatch.setattr(work, "settle", real)
+            monkeypatch.setattr(mail_queue, "settle", real)
             raise DatabaseUnavailable("away")
 
-        monkeypatch.setattr(work, "settle", away)
+        monkeypatch.setattr(mail_queue, "settle", away)
         assert not bench.once()
         assert bench.once()
         assert (bench.state(mail), len(bench.logged())) == (State.LOGGED, 1)
@@ -846,7 +847,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         mail = bench.mail()
         bench.once()
         with bench.database.writing() as session:
-            work.pick(session, mail, [bob, bob[:15], bob])
+            mail_queue.pick(session, mail, [bob, bob[:15], bob])
         assert bench.once()
         assert [len(message["ToIds"]) for message in bench.logged()] == [1]
 
@@ -854,8 +855,8 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bob = bench.contact()
         mail = bench.mail()
         bench.once()
-        with pytest.raises(work.NothingToLogBy), bench.database.writing() as session:
-            work.pick(session, mail, [bob])
+        with pytest.raises(mail_queue.NothingToLogBy), bench.database.writing() as session:
+            mail_queue.pick(session, mail, [bob])
 
     @KEYED
     def test_a_message_id_of_many_bytes_is_found_again(self, bench, monkeypatch):
@@ -871,14 +872,14 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.once()
         assert bench.state(good) is State.LOGGED
         assert bench.state(odd) in {State.LOGGED, State.DISMISSED}
-        real = writes.fields
+        real = write.fields
 
         def broken(row, *more):
             if row.subject == "broken":
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(writes, "fields", broken)
+        monkeypatch.setattr(write, "fields", broken)
         fine, bad = bench.mail(number=3), bench.mail(number=4, subject="broken")
         assert not bench.once()
         assert (bench.state(fine), bench.state(bad)) == (State.LOGGED, State.WAITING)
@@ -889,15 +890,15 @@ class TestWhatAnAttackFound(OnBothDatabases):
     def test_what_was_written_before_something_unforeseen_is_not_written_again(self, bench, monkeypatch):
         bench.contact()
         mails = [bench.mail(number=n, subject="broken" if n == 3 else "fine") for n in range(1, 4)]
-        monkeypatch.setattr(writes, "_MOST_CHARACTERS", 0)
-        real = writes.fields
+        monkeypatch.setattr(write, "_MOST_CHARACTERS", 0)
+        real = write.fields
 
         def broken(row, *more):
             if row.subject == "broken":
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(writes, "fields", broken)
+        monkeypatch.setattr(write, "fields", broken)
         bench.once()
         assert [bench.state(mail) for mail in mails] == [State.LOGGED, State.LOGGED, State.WAITING]
         for _ in range(6):
@@ -949,7 +950,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.set(Name.LOGGING, "bcc+receipt")
         copy = bench.mail(state=State.COPIED, decision=Decision.COPY_AND_API)
         mail = bench.mail(number=2)
-        monkeypatch.setattr(recording, "confirmed", refused("INVALID_TYPE"))
+        monkeypatch.setattr(batch, "confirmed", refused("INVALID_TYPE"))
         bench.once()
         assert (bench.state(copy), bench.row(copy).due_at) == (State.COPIED, None)
         assert bench.state(mail) is State.LOGGED
@@ -959,7 +960,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
         bench.contact()
         first, second = bench.mail(), bench.mail(number=2)
-        monkeypatch.setattr(writes, "_MOST_CHARACTERS", 0)
+        monkeypatch.setattr(write, "_MOST_CHARACTERS", 0)
         real, calls = Client.create, []
 
         def create(self, *more):

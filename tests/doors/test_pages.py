@@ -9,16 +9,19 @@ from admin import create_app
 from admin.access import Services
 from admin.passwords import hashed
 from core.config import read_config
+from core.database.audit import changes
+from core.database.engine import Database
+from core.database.heartbeats import Beat, Condition, beat
+from core.database.models import ProcessRow
 from core.findings import Light, facts
-from core.mail import Copy, Decision, Reason, State
-from core.settings import Name, PolicyEntry
-from core.storage import logbook, people, settings
-from core.storage.audit import changes
-from core.storage.beats import Beat, Condition, beat
-from core.storage.database import Database
-from core.storage.logbook import UnknownSender
-from core.storage.models import ProcessRow
-from core.storage.rows import write as write_rows
+from core.mail import store as mail_store
+from core.mail.bulk_insert import write as write_rows
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, State
+from core.mail.store import UnknownSender
+from core.people import store as people_store
+from core.settings import store as settings_store
+from core.settings.catalogue import Name, PolicyEntry
 from tests.doors.test_storage import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
@@ -59,7 +62,7 @@ def app(sqlite, tmp_path):
     app.config["TESTING"] = True
     with sqlite.writing() as session:
         for email, is_admin in (("boss@acme.test", True), ("anna@acme.test", False)):
-            people.add_person(
+            people_store.add_person(
                 session,
                 email,
                 name=email[:4].title(),
@@ -83,7 +86,7 @@ def anna(app):
 
 def preference(database, email="anna@acme.test"):
     with database.reading() as session:
-        return settings.preference(session, people.person_by_email(session, email).id)
+        return settings_store.preference(session, people_store.person_by_email(session, email).id)
 
 
 ADMINS_PAGES = ["/settings/people", "/settings/people/1", "/settings/changes", "/senders"]
@@ -137,7 +140,7 @@ class TestSigningIn:
 
     def test_of_a_disabled_person_ends_at_once(self, app, anna, sqlite):
         with sqlite.writing() as session:
-            people.set_active(session, "anna@acme.test", active=False, actor=None)
+            people_store.set_active(session, "anna@acme.test", active=False, actor=None)
         assert 'name="password"' in anna.get("/activity").page
         assert "is wrong" in Browser(app, "anna@acme.test").page
 
@@ -243,8 +246,8 @@ class TestTheCopySwitch:
 
     def test_is_the_policys_where_that_is_locked(self, anna, sqlite):
         with sqlite.writing() as session:
-            settings.set_policy(session, Name.LOGGING, "bcc", actor=None)
-            settings.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+            settings_store.set_policy(session, Name.LOGGING, "bcc", actor=None)
+            settings_store.lock_policy(session, Name.LOGGING, locked=True, actor=None)
         assert "policy decides" in anna.get("/settings/salesforce").page
         assert 'name="deactivate"' not in anna.page
         anna.post("/settings/salesforce/bcc", address=BCC, deactivate="Deactivate")
@@ -284,7 +287,7 @@ class TestThePolicy:
         )
         assert "Saved." in boss.page
         with sqlite.reading() as session:
-            assert settings.policy(session) == {
+            assert settings_store.policy(session) == {
                 Name.LOGGING: PolicyEntry("bcc", locked=True),
                 Name.OWN_DOMAINS: PolicyEntry("acme.test"),
                 Name.NEVER_LOG: PolicyEntry("lawyer@law.test"),
@@ -299,7 +302,7 @@ class TestThePolicy:
         assert "IANA" in boss.page
         assert ">acme</textarea>" in boss.page.replace("\r\n", "")
         with sqlite.reading() as session:
-            assert settings.policy(session) == {}
+            assert settings_store.policy(session) == {}
 
 
 class TestPeople:
@@ -333,13 +336,16 @@ class TestAppPasswords:
         assert password not in anna.get("/settings/app-passwords").page
         assert "never used" in anna.page
         with sqlite.reading() as session:
-            known = settings.people(session)
+            known = settings_store.people(session)
         assert known.signing_in("anna@acme.test", password, datetime.now(UTC)) is not None
         key = re.search(r'name="id" value="(\d+)"', anna.page).group(1)
         anna.post("/settings/app-passwords/revoke", id=key)
         assert "Revoked" in anna.page
         with sqlite.reading() as session:
-            assert settings.people(session).signing_in("anna@acme.test", password, datetime.now(UTC)) is None
+            assert (
+                settings_store.people(session).signing_in("anna@acme.test", password, datetime.now(UTC))
+                is None
+            )
 
     def test_of_others_cannot_be_revoked(self, boss, anna):
         boss.get("/settings/app-passwords").post("/settings/app-passwords", label="Mine")
@@ -397,7 +403,7 @@ class TestActivity:
 
     def test_shows_admins_subjects_where_the_policy_says_so(self, boss, sqlite, mails):
         with sqlite.writing() as session:
-            settings.set_policy(session, Name.SHOW_SUBJECTS, "yes", actor=None)
+            settings_store.set_policy(session, Name.SHOW_SUBJECTS, "yes", actor=None)
         assert "Annas" in boss.get("/activity").page
 
     def test_is_filtered(self, boss, mails):
@@ -429,15 +435,15 @@ class TestActivity:
 class TestUnknownSenders:
     def test_are_given_to_somebody(self, boss, sqlite):
         with sqlite.writing() as session:
-            logbook.count_unknown(
+            mail_store.count_unknown(
                 session, [UnknownSender("info@acme.test", "info@acme.test", datetime.now(UTC))]
             )
         assert "info@acme.test" in boss.get("/senders").page
         boss.post("/senders", address="info@acme.test", person="anna@acme.test")
         assert "is now an acceptable address of anna@acme.test" in boss.page
         with sqlite.reading() as session:
-            assert "info@acme.test" in people.addresses(session, 2)
-            assert logbook.unknown_senders(session) == []
+            assert "info@acme.test" in people_store.addresses(session, 2)
+            assert mail_store.unknown_senders(session) == []
 
 
 class TestHealth:
@@ -453,7 +459,7 @@ class TestHealth:
         self.beating(sqlite, "one")
         self.beating(sqlite, "two")
         with sqlite.writing() as session:
-            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
         page = boss.get("/health").page
         assert page.count("running</span>") == 2
         assert "submission 127.0.0.1:2587" in page
@@ -469,7 +475,9 @@ class TestHealth:
         with sqlite.writing() as session:
             write_rows(session, [row(2, state=State.UNKNOWN, time=datetime.now(UTC))])
         with sqlite.writing() as session:
-            logbook.count_unknown(session, [UnknownSender("i@acme.test", "i@acme.test", datetime.now(UTC))])
+            mail_store.count_unknown(
+                session, [UnknownSender("i@acme.test", "i@acme.test", datetime.now(UTC))]
+            )
         page = boss.get("/health").page
         assert "t does not accept us, and answers 530" in page
         assert "Look at the provider" in page
@@ -560,14 +568,14 @@ class TestInternalByDefault:
         assert "The domains have changed meanwhile" in boss.page
         boss.post("/settings/policy/own-domains", domains="acme.test")
         with sqlite.reading() as session:
-            assert settings.policy(session)[Name.OWN_DOMAINS] == PolicyEntry("acme.test")
+            assert settings_store.policy(session)[Name.OWN_DOMAINS] == PolicyEntry("acme.test")
         assert "counts as internal and is not logged" not in boss.page
         assert "Mail within acme.test is not logged" not in anna.get("/settings/salesforce").page
 
     def test_only_an_admin_confirms(self, anna, sqlite):
         assert anna.post("/settings/policy/own-domains").status == 403
         with sqlite.reading() as session:
-            assert Name.OWN_DOMAINS not in settings.policy(session)
+            assert Name.OWN_DOMAINS not in settings_store.policy(session)
 
 
 class TestTheMailClientPage:
@@ -580,7 +588,7 @@ class TestTheMailClientPage:
         anna.get("/settings/mail-client").post("/settings/mail-client/test")
         assert "The relay does not answer at 127.0.0.1:9" in anna.page
         with sqlite.reading() as session:
-            assert settings.people(session).by_login["anna@acme.test"].app_passwords == ()
+            assert settings_store.people(session).by_login["anna@acme.test"].app_passwords == ()
 
 
 @pytest.mark.parametrize(

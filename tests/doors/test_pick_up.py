@@ -3,16 +3,14 @@
 import pytest
 
 from core.config import read_config
-from core.connections import Connections
-from core.salesforce.email_to_salesforce import (
-    Outcome,
-    senders_that_salesforce_lacks,
-    senders_to_propose,
-)
-from core.settings import Logging, Name
-from core.storage import people, pick_ups, settings
-from core.storage.audit import changes
-from core.storage.models import PickUpRow
+from core.database.audit import changes
+from core.database.models import PickUpRow
+from core.people import store as people_store
+from core.salesforce import bcc_address_queue
+from core.salesforce.bcc_address import Outcome, senders_that_salesforce_lacks, senders_to_propose
+from core.salesforce.connections import Connections
+from core.settings import store as settings_store
+from core.settings.catalogue import Logging, Name
 from sync.worker import Worker
 from tests.doors.test_connections import app, connected, kept, person  # noqa: F401
 from tests.sandbox.org.faults import Fault
@@ -24,7 +22,7 @@ ADDRESS = "emailtosalesforce@anna.na1.le.salesforce.com"
 def anna(sqlite):
     account = person(sqlite)
     with sqlite.writing() as session:
-        settings.set_preference(session, account, Name.LOGGING, "bcc", actor=None)
+        settings_store.set_preference(session, account, Name.LOGGING, "bcc", actor=None)
     return account
 
 
@@ -63,8 +61,8 @@ def config(org, tmp_path, url=None, **more):
 
 def found(database, account):
     with database.reading() as session:
-        one = pick_ups.pick_up(session, account.id)
-        return one, settings.preference(session, account.id).get(Name.BCC_ADDRESS)
+        one = bcc_address_queue.pick_up(session, account.id)
+        return one, settings_store.preference(session, account.id).get(Name.BCC_ADDRESS)
 
 
 class TestTheWorker:
@@ -113,7 +111,7 @@ class TestTheWorker:
         give_address(org)
         typed = "emailtosalesforce@typed.le.salesforce.com"
         with sqlite.writing() as session:
-            settings.set_preference(session, anna, Name.BCC_ADDRESS, typed, actor=None)
+            settings_store.set_preference(session, anna, Name.BCC_ADDRESS, typed, actor=None)
         assert worker.once()
         one, address = found(sqlite, anna)
         assert (one.is_another, address) == (True, typed)
@@ -122,36 +120,36 @@ class TestTheWorker:
         give_address(org)
         before = len(org.calls)
         with sqlite.writing() as session:
-            bob = people.add_person(
+            bob = people_store.add_person(
                 session, "bob@acme.test", name="", is_admin=False, password_hash="x", actor=None
             )
-            settings.set_preference(session, bob, Name.LOGGING, Logging.BCC, actor=None)
-            settings.set_preference(session, anna, Name.LOGGING, Logging.OFF, actor=None)
+            settings_store.set_preference(session, bob, Name.LOGGING, Logging.BCC, actor=None)
+            settings_store.set_preference(session, anna, Name.LOGGING, Logging.OFF, actor=None)
         assert worker.once()
         assert len(org.calls) == before
 
     def test_asks_by_policy_too_and_not_every_cycle(self, connections, worker, org, anna, sqlite):
         with sqlite.writing() as session:
-            settings.set_preference(session, anna, Name.LOGGING, "", actor=None)
-            settings.set_policy(session, Name.LOGGING, "bcc", actor=None)
+            settings_store.set_preference(session, anna, Name.LOGGING, "", actor=None)
+            settings_store.set_policy(session, Name.LOGGING, "bcc", actor=None)
         give_address(org)
         with sqlite.reading() as session:
-            assert [account.id for account, _ in pick_ups.due(session)] == [anna.id]
+            assert [account.id for account, _ in bcc_address_queue.due(session)] == [anna.id]
         worker.once()
         with sqlite.reading() as session:
-            assert pick_ups.due(session) == []
+            assert bcc_address_queue.due(session) == []
         with sqlite.writing() as session:
-            session.query(PickUpRow).one().looked_at -= pick_ups._AGAIN_AFTER[Outcome.FOUND]
+            session.query(PickUpRow).one().looked_at -= bcc_address_queue._AGAIN_AFTER[Outcome.FOUND]
         with sqlite.reading() as session:
-            assert [account.id for account, _ in pick_ups.due(session)] == [anna.id]
+            assert [account.id for account, _ in bcc_address_queue.due(session)] == [anna.id]
 
     def test_of_an_address_that_was_taken_away_finds_it_again(self, connections, worker, org, anna, sqlite):
         give_address(org)
         worker.once()
         with sqlite.writing() as session:
-            settings.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
+            settings_store.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
         with sqlite.reading() as session:
-            assert len(pick_ups.due(session)) == 1
+            assert len(bcc_address_queue.due(session)) == 1
         worker.once()
         assert found(sqlite, anna)[1] == ADDRESS
 

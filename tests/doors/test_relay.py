@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from core.endpoints import Listener, ListenerKind, SignIn, Upstream, UpstreamTls
-from core.mail import Copy, Decision, Reason, State
-from core.settings import Name
-from core.storage import settings
-from core.storage.logbook import unknown_senders
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, State
+from core.mail.store import unknown_senders
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
 from relay import delivery, pool, replies, session, upstream
 from relay.entrance import Entrance
 from tests.doors.conftest import BCC, mail, running, until
@@ -145,7 +146,7 @@ class TestTheMail:
                 client = await relay.connect()
                 await client.mail(mail())
                 with relay.database.writing() as opened:
-                    settings.set_policy(opened, Name.OWN_DOMAINS, "client.test", actor=None)
+                    settings_store.set_policy(opened, Name.OWN_DOMAINS, "client.test", actor=None)
                 await asyncio.sleep(2)
                 await client.mail(mail())
                 assert [len(taken.rcpts) for taken in relay.sink.taken] == [2, 1]
@@ -683,7 +684,7 @@ class TestTheClient:
 
     def test_of_a_disabled_person_can_send_no_more(self, start):
         async def claim():
-            from core.storage.people import add_person, set_active
+            from core.people.store import add_person, set_active
 
             async with start() as relay:
                 client = await relay.connect()

@@ -8,23 +8,21 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from core.mail import Copy, Decision, Reason, Row, State
-from core.people import app_password_digest
-from core.settings import LockedSetting, Logging, Name, PolicyEntry, PolicySettings, SettingError
-from core.storage import (
-    beats,
-    logbook,
-    people,
-    settings,
-    task_models,  # noqa: F401  its tables are the base's too
-)
-from core.storage.audit import Change, changes, settings_revision
-from core.storage.beats import Beat
-from core.storage.database import Database, DatabaseUnavailable, newest_revision
-from core.storage.logbook import Filter, UnknownSender
-from core.storage.models import Base
-from core.storage.people import AddressTaken, AlreadyThere, LastAdmin, NoSuchPerson, NotThere
-from core.storage.rows import write as write_rows
+from core.database import heartbeats
+from core.database.audit import Change, changes, settings_revision
+from core.database.engine import Database, DatabaseUnavailable, newest_revision
+from core.database.heartbeats import Beat
+from core.database.models import Base
+from core.mail import store as mail_store
+from core.mail.bulk_insert import write as write_rows
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, Row, State
+from core.mail.store import Filter, UnknownSender
+from core.people import store as people_store
+from core.people.person import app_password_digest
+from core.people.store import AddressTaken, AlreadyThere, LastAdmin, NoSuchPerson, NotThere
+from core.settings import store as settings_store
+from core.settings.catalogue import LockedSetting, Logging, Name, PolicyEntry, PolicySettings, SettingError
 from relay.delivery import new_mail_id
 
 NOW = datetime(2026, 11, 21, 9, 30, 0, 123000, tzinfo=UTC)
@@ -32,7 +30,7 @@ NOW = datetime(2026, 11, 21, 9, 30, 0, 123000, tzinfo=UTC)
 
 def add(database, email="anna@acme.test", *, admin=False):
     with database.writing() as session:
-        return people.add_person(
+        return people_store.add_person(
             session, email, name="A", is_admin=admin, password_hash="h", actor="boss@acme.test"
         )
 
@@ -53,7 +51,7 @@ def write(database, *rows):
 
 def rows(database, which=Filter(), limit=100):  # noqa: B008
     with database.reading() as session:
-        return [entry.row for entry in logbook.entries(session, which, limit)]
+        return [entry.row for entry in mail_store.entries(session, which, limit)]
 
 
 class TestTheSchema:
@@ -87,24 +85,24 @@ class TestPeople:
     def test_a_person_sends_from_the_own_address_from_the_start(self, database):
         anna = add(database, "Anna@ACME.test")
         with database.reading() as session:
-            assert people.addresses(session, anna.id) == ["Anna@acme.test"]
-            assert people.person_by_email(session, "anna@acme.TEST") == anna
+            assert people_store.addresses(session, anna.id) == ["Anna@acme.test"]
+            assert people_store.person_by_email(session, "anna@acme.TEST") == anna
 
     def test_an_address_belongs_to_one_person_only(self, database):
         add(database)
         add(database, "carl@acme.test")
         with database.writing() as session:
-            people.add_address(session, "anna@acme.test", "Sales@acme.test", actor=None)
+            people_store.add_address(session, "anna@acme.test", "Sales@acme.test", actor=None)
         with database.writing() as session, pytest.raises(AddressTaken):
-            people.add_address(session, "carl@acme.test", "sales@ACME.test", actor=None)
+            people_store.add_address(session, "carl@acme.test", "sales@ACME.test", actor=None)
         with database.writing() as session, pytest.raises(AlreadyThere):
-            people.add_address(session, "anna@acme.test", "SALES@acme.test", actor=None)
+            people_store.add_address(session, "anna@acme.test", "SALES@acme.test", actor=None)
         with pytest.raises(AlreadyThere):
             add(database, "ANNA@acme.test")
         with pytest.raises(AddressTaken):
             add(database, "sales@acme.test")
         with database.reading() as session:
-            assert [account.email for account in people.all_persons(session)] == [
+            assert [account.email for account in people_store.all_persons(session)] == [
                 "anna@acme.test",
                 "carl@acme.test",
             ]
@@ -113,37 +111,39 @@ class TestPeople:
         add(database)
         add(database, "carl@acme.test")
         with database.writing() as session, pytest.raises(NotThere):
-            people.remove_address(session, "carl@acme.test", "anna@acme.test", actor=None)
+            people_store.remove_address(session, "carl@acme.test", "anna@acme.test", actor=None)
         with database.writing() as session:
-            people.remove_address(session, "anna@acme.test", "ANNA@acme.test", actor=None)
+            people_store.remove_address(session, "anna@acme.test", "ANNA@acme.test", actor=None)
 
     def test_the_last_admin_stays_one(self, database):
         add(database, admin=True)
         with database.writing() as session, pytest.raises(LastAdmin):
-            people.set_active(session, "anna@acme.test", active=False, actor=None)
+            people_store.set_active(session, "anna@acme.test", active=False, actor=None)
         with database.writing() as session, pytest.raises(LastAdmin):
-            people.set_admin(session, "anna@acme.test", admin=False, actor=None)
+            people_store.set_admin(session, "anna@acme.test", admin=False, actor=None)
 
     def test_a_new_password_ends_the_sign_ins(self, database):
         anna = add(database)
         with database.writing() as session:
-            people.set_password_hash(session, "anna@acme.test", "new", actor=None)
+            people_store.set_password_hash(session, "anna@acme.test", "new", actor=None)
         with database.reading() as session:
-            assert people.person_by_id(session, anna.id).session_key != anna.session_key
+            assert people_store.person_by_id(session, anna.id).session_key != anna.session_key
 
     def test_nobody(self, database):
         with database.reading() as session, pytest.raises(NoSuchPerson):
-            people.person_by_email(session, "nobody@acme.test")
+            people_store.person_by_email(session, "nobody@acme.test")
 
     def test_app_passwords(self, database):
         anna = add(database)
         with database.writing() as session:
-            key, password = people.add_app_password(session, "anna@acme.test", label="Outlook", actor=None)
-            people.add_app_password(session, "anna@acme.test", label="test", actor=None, expires_at=NOW)
-            people.app_passwords_used(session, {key: NOW})
+            key, password = people_store.add_app_password(
+                session, "anna@acme.test", label="Outlook", actor=None
+            )
+            people_store.add_app_password(session, "anna@acme.test", label="test", actor=None, expires_at=NOW)
+            people_store.app_passwords_used(session, {key: NOW})
         with database.reading() as session:
-            [listed] = people.app_passwords(session, anna.id)
-            known = settings.people(session)
+            [listed] = people_store.app_passwords(session, anna.id)
+            known = settings_store.people(session)
         assert (listed.id, listed.label, listed.last_used_at) == (key, "Outlook", NOW)
         assert len(password) == 32
         assert known.signing_in("ANNA@acme.test", password.upper(), NOW)[1].digest == app_password_digest(
@@ -152,18 +152,18 @@ class TestPeople:
         assert known.signing_in("anna@acme.test", password + "x", NOW) is None
         assert known.signing_in("carl@acme.test", password, NOW) is None
         with database.writing() as session:
-            people.revoke_app_password(session, "anna@acme.test", key, actor=None)
+            people_store.revoke_app_password(session, "anna@acme.test", key, actor=None)
         with database.reading() as session:
-            assert settings.people(session).signing_in("anna@acme.test", password, NOW) is None
+            assert settings_store.people(session).signing_in("anna@acme.test", password, NOW) is None
 
     def test_an_expired_app_password_works_no_longer(self, database):
         add(database)
         with database.writing() as session:
-            _, password = people.add_app_password(
+            _, password = people_store.add_app_password(
                 session, "anna@acme.test", label="test", actor=None, expires_at=NOW
             )
         with database.reading() as session:
-            known = settings.people(session)
+            known = settings_store.people(session)
         assert known.signing_in("anna@acme.test", password, NOW - timedelta(seconds=1)) is not None
         assert known.signing_in("anna@acme.test", password, NOW) is None
 
@@ -172,40 +172,40 @@ class TestSettings:
     def test_two_levels(self, database):
         anna = add(database)
         with database.writing() as session:
-            settings.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
-            settings.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
         with database.reading() as session:
-            known = settings.people(session)
+            known = settings_store.people(session)
         assert known.policy == PolicySettings(own_domains=("acme.test",))
         assert known.by_address["anna@acme.test"].settings.logging is Logging.BCC
         with database.writing() as session:
-            settings.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+            settings_store.lock_policy(session, Name.LOGGING, locked=True, actor=None)
         with database.reading() as session:
-            assert settings.policy(session)[Name.LOGGING] == PolicyEntry(None, locked=True)
-            assert settings.people(session).by_id[anna.id].settings.logging is Logging.OFF
+            assert settings_store.policy(session)[Name.LOGGING] == PolicyEntry(None, locked=True)
+            assert settings_store.people(session).by_id[anna.id].settings.logging is Logging.OFF
         with database.writing() as session, pytest.raises(LockedSetting):
-            settings.set_preference(session, anna, Name.LOGGING, "off", actor=None)
+            settings_store.set_preference(session, anna, Name.LOGGING, "off", actor=None)
 
     def test_a_bad_value_changes_nothing(self, database):
         anna = add(database)
 
         def set_both():
             with database.writing() as session:
-                settings.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
-                settings.set_preference(session, anna, Name.BCC_ADDRESS, "no", actor=None)
+                settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+                settings_store.set_preference(session, anna, Name.BCC_ADDRESS, "no", actor=None)
 
         with pytest.raises(SettingError):
             set_both()
         with database.reading() as session:
-            assert settings.preference(session, anna.id) == {}
+            assert settings_store.preference(session, anna.id) == {}
 
     def test_every_change_is_noted_and_raises_the_revision(self, database):
         anna = add(database)
         with database.writing() as session:
             before = settings_revision(session)
-            settings.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
-            settings.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
-            settings.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+            settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
+            settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
+            settings_store.lock_policy(session, Name.LOGGING, locked=True, actor=None)
         with database.reading() as session:
             assert settings_revision(session) == before + 2
             assert [noted.change for noted in changes(session, 3)] == [
@@ -217,9 +217,9 @@ class TestSettings:
     def test_a_disabled_person_is_not_known(self, database):
         add(database)
         with database.writing() as session:
-            people.set_active(session, "anna@acme.test", active=False, actor=None)
+            people_store.set_active(session, "anna@acme.test", active=False, actor=None)
         with database.reading() as session:
-            assert settings.people(session).persons == ()
+            assert settings_store.people(session).persons == ()
 
 
 class TestTheLogbook:
@@ -293,12 +293,12 @@ class TestTheLogbook:
         write(database, mine, theirs)
         with database.writing() as session:
             for name in ("alive", "gone"):
-                beats.beat(session, Beat(name, "relay", NOW, 1))
-            later = beats.database_now(session) + timedelta(seconds=20)
-            assert logbook.close_orphans(session, later) == 0
-            beats.farewell(session, "gone")
-            assert logbook.close_orphans(session, later) == 1
-            assert logbook.close_orphans(session, later) == 0
+                heartbeats.beat(session, Beat(name, "relay", NOW, 1))
+            later = heartbeats.database_now(session) + timedelta(seconds=20)
+            assert mail_store.close_orphans(session, later) == 0
+            heartbeats.farewell(session, "gone")
+            assert mail_store.close_orphans(session, later) == 1
+            assert mail_store.close_orphans(session, later) == 0
         assert {one.process: one.state for one in rows(database)} == {
             "alive": State.PENDING,
             "gone": State.UNKNOWN,
@@ -309,33 +309,35 @@ class TestTheLogbook:
         lost = row(anna, state=State.COPIED, upstream="250 Ok")
         write(database, lost)
         with database.writing() as session:
-            logbook.note_lost_reply(session, lost.id, b"f" * 32)
+            mail_store.note_lost_reply(session, lost.id, b"f" * 32)
         with database.reading() as session:
-            assert logbook.lost_replies(session, NOW) == {b"f" * 32: (lost.id, "250 Ok", NOW)}
-            assert logbook.lost_replies(session, NOW + timedelta(seconds=1)) == {}
+            assert mail_store.lost_replies(session, NOW) == {b"f" * 32: (lost.id, "250 Ok", NOW)}
+            assert mail_store.lost_replies(session, NOW + timedelta(seconds=1)) == {}
         with database.writing() as session:
-            logbook.reply_delivered(session, lost.id)
+            mail_store.reply_delivered(session, lost.id)
         with database.reading() as session:
-            assert logbook.lost_replies(session, NOW) == {}
+            assert mail_store.lost_replies(session, NOW) == {}
 
     def test_remembers_copies_that_were_refused_at_the_dot(self, database):
         write(database, row(add(database).id, state=State.REFUSED, copy_refusal=b"c" * 32))
         with database.reading() as session:
-            assert logbook.copy_refusals(session, NOW) == {b"c" * 32}
-            assert logbook.copy_refusals(session, NOW + timedelta(seconds=1)) == frozenset()
+            assert mail_store.copy_refusals(session, NOW) == {b"c" * 32}
+            assert mail_store.copy_refusals(session, NOW + timedelta(seconds=1)) == frozenset()
 
     def test_counts_unknown_senders(self, database):
         with database.writing() as session:
-            logbook.count_unknown(
+            mail_store.count_unknown(
                 session,
                 [UnknownSender("b@x.test", "B@x.test", NOW), UnknownSender("a@x.test", "a@x.test", NOW)],
             )
         with database.writing() as session:
-            logbook.count_unknown(session, [UnknownSender("a@x.test", "A@x.test", NOW + timedelta(hours=1))])
+            mail_store.count_unknown(
+                session, [UnknownSender("a@x.test", "A@x.test", NOW + timedelta(hours=1))]
+            )
         with database.reading() as session:
             found = [
                 (one.address, one.mails, one.first_seen, one.last_seen)
-                for one in logbook.unknown_senders(session)
+                for one in mail_store.unknown_senders(session)
             ]
         assert found == [("a@x.test", 2, NOW, NOW + timedelta(hours=1)), ("B@x.test", 1, NOW, NOW)]
 
@@ -344,19 +346,19 @@ class TestTheLogbook:
         unknown, copied = row(anna, state=State.UNKNOWN), row(anna, state=State.COPIED)
         write(database, unknown, copied)
         with database.writing() as session:
-            logbook.dismiss(session, unknown.id)
-            with pytest.raises(logbook.NotDismissible):
-                logbook.dismiss(session, copied.id)
+            mail_store.dismiss(session, unknown.id)
+            with pytest.raises(mail_store.NotDismissible):
+                mail_store.dismiss(session, copied.id)
             with pytest.raises(NotThere):
-                logbook.dismiss(session, "no-such-id")
+                mail_store.dismiss(session, "no-such-id")
         assert rows(database, Filter(state=State.DISMISSED))[0].id == unknown.id
 
 
 class TestBeats:
     def test_listeners_of_those_that_are_there(self, database):
         with database.writing() as session:
-            beats.beat(session, Beat("a", "relay", NOW, 1, ("submission 127.0.0.1:2587",)))
-            beats.beat(session, Beat("a", "relay", NOW, 2, ("submission 127.0.0.1:2587",)))
-            assert beats.listeners(session) == ["submission 127.0.0.1:2587"]
-            beats.farewell(session, "a")
-            assert beats.listeners(session) == []
+            heartbeats.beat(session, Beat("a", "relay", NOW, 1, ("submission 127.0.0.1:2587",)))
+            heartbeats.beat(session, Beat("a", "relay", NOW, 2, ("submission 127.0.0.1:2587",)))
+            assert heartbeats.listeners(session) == ["submission 127.0.0.1:2587"]
+            heartbeats.farewell(session, "a")
+            assert heartbeats.listeners(session) == []

@@ -14,17 +14,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core.connections import Connections
+from core.database.engine import Database
+from core.database.models import OrganisationRow
+from core.database.task_models import TaskRow, TaskSyncRow
 from core.endpoints import SalesforceApp
 from core.refusal import Refusal
-from core.settings import Name
-from core.storage import settings as stored_settings
-from core.storage import task_syncs, tasks
-from core.storage.database import Database
-from core.storage.models import OrganisationRow
-from core.storage.task_models import TaskRow, TaskSyncRow
-from core.task import Choices, Field, Status, Values, to_text
-from sync.task_syncs import TaskSyncs
+from core.salesforce.connections import Connections
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.task import Choices, Field, Status, Values, to_text
+from sync.tasks.queue import TaskSyncs
 from tests.doors.conftest import BOX, CALLBACK
 from tests.doors.test_connections import person
 from tests.doors.test_mails import make_org
@@ -87,7 +88,7 @@ class Machine(RuleBasedStateMachine):
             "blindcopy-client", "blindcopy-secret", CALLBACK, self.org.url, self.org.ca_file
         )
         with self.database.reading() as session:
-            from core.storage.people import person_by_email
+            from core.people.store import person_by_email
 
             self.anna = person_by_email(session, "anna@acme.test")
         # of its own: a token that an earlier run has rotated is dead
@@ -101,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def first_sync(self):
         with self.database.writing() as session:
-            stored_settings.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
         self.cycle(everything=True)
 
     # -- here
@@ -109,24 +110,24 @@ class Machine(RuleBasedStateMachine):
     @rule(subject=SUBJECTS)
     def add(self, subject):
         with self.database.writing() as session:
-            tasks.add(session, self.anna.id, Values(subject=subject), is_wanted=True)
+            task_store.add(session, self.anna.id, Values(subject=subject), is_wanted=True)
         self.made_here += 1
 
     @precondition(lambda self: self.rows())
     @rule(data=st.data(), change=FIELDS)
     def edit(self, data, change):
-        self.do(data, lambda session, row: tasks.edit(session, self.anna.id, row.id, dict([change])))
+        self.do(data, lambda session, row: task_store.edit(session, self.anna.id, row.id, dict([change])))
 
     @precondition(lambda self: self.rows())
     @rule(data=st.data(), verb=st.sampled_from(["complete", "reopen", "delete", "restore"]))
     def verb(self, data, verb):
         def act(session, row):
             if verb == "restore":
-                tasks.restore(session, self.anna.id, row.id, is_wanted=True)
+                task_store.restore(session, self.anna.id, row.id, is_wanted=True)
             elif verb == "delete":
-                tasks.remove(session, self.anna.id, row.id)
+                task_store.remove(session, self.anna.id, row.id)
             else:
-                getattr(tasks, verb)(session, self.anna.id, row.id, Choices())
+                getattr(task_store, verb)(session, self.anna.id, row.id, Choices())
 
         self.do(data, act)
 
@@ -220,7 +221,7 @@ class Machine(RuleBasedStateMachine):
             session.query(OrganisationRow).update({"paused_until": None, "pauses": 0})
             sync = session.get(TaskSyncRow, self.anna.id)
             if sync.plan is not None:
-                task_syncs.confirm(session, self.anna.id)
+                task_queue.confirm(session, self.anna.id)
 
     # -- what must hold
 
@@ -228,7 +229,7 @@ class Machine(RuleBasedStateMachine):
     def remember(self):
         for row in self.rows():
             for field in Field:
-                self.were_here.add((row.id, field, to_text(field, tasks.values_of(row).of(field))))
+                self.were_here.add((row.id, field, to_text(field, task_store.values_of(row).of(field))))
 
     def read(self):
         """What a cycle is about to read of linked tasks."""
@@ -263,7 +264,7 @@ class Machine(RuleBasedStateMachine):
         alive = {row.salesforce_id: row for row in rows if row.binned_at is None}
         assert set(alive) == {record["Id"] for record in self.records()}
         for record_id, row in alive.items():
-            mine, theirs = tasks.values_of(row), _there(self.org.org.row(record_id))
+            mine, theirs = task_store.values_of(row), _there(self.org.org.row(record_id))
             for field in Field:
                 held = mine.of(field)[:255] if field is Field.SUBJECT else mine.of(field)
                 assert held == theirs[field], (field, held, theirs[field])
@@ -272,10 +273,11 @@ class Machine(RuleBasedStateMachine):
         assert len(rows) <= self.made_here + self.made_there + self.undeleted
         with self.database.reading() as session:
             kept = {
-                row.id: {(one.field, one.value) for one in tasks.history(session, row.id)} for row in rows
+                row.id: {(one.field, one.value) for one in task_store.history(session, row.id)}
+                for row in rows
             }
         for row in rows:
-            kept[row.id] |= {(field, to_text(field, tasks.values_of(row).of(field))) for field in Field}
+            kept[row.id] |= {(field, to_text(field, task_store.values_of(row).of(field))) for field in Field}
         for task_id, field, value in self.were_here:
             assert (field, value) in kept[task_id], (task_id, field, value)
         for task_id, field, value in self.were_read:

@@ -8,11 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from admin.commands import main as admin_main
-from core.settings import Name
-from core.storage import people, task_syncs, tasks
-from core.storage.task_lists import Which
-from core.storage.task_models import TaskRow, TaskSyncRow
-from core.task import State, Values
+from core.database.task_models import TaskRow, TaskSyncRow
+from core.people import store as people_store
+from core.settings.catalogue import Name
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.lists import Which
+from core.tasks.task import State, Values
 from tests.doors.test_pages import PASSWORD, Browser
 from tests.doors.test_tasks import TaskBench, org  # noqa: F401
 
@@ -32,8 +34,8 @@ def app(bench):
     from admin.passwords import hashed
 
     with bench.database.writing() as session:
-        people.set_password_hash(session, "anna@acme.test", hashed(PASSWORD), actor=None)
-        people.add_person(
+        people_store.set_password_hash(session, "anna@acme.test", hashed(PASSWORD), actor=None)
+        people_store.add_person(
             session, "boss@acme.test", name="", is_admin=True, password_hash=hashed(PASSWORD), actor=None
         )
     app = create_app(bench.config)
@@ -131,7 +133,7 @@ class TestCommandCenter:
             reminder=datetime(2030, 1, 1, 9, 0, 30, tzinfo=UTC),
         )
         with bench.database.writing() as session:
-            task_id = tasks.add(session, bench.anna.id, odd, is_wanted=False)
+            task_id = task_store.add(session, bench.anna.id, odd, is_wanted=False)
         anna.get(f"/tasks/{task_id}")
         fields = dict(
             re.findall(r'<input[^>]*name="(subject|due|reminder|shown)"[^>]*value="([^"]*)"', anna.page)
@@ -254,7 +256,7 @@ class TestCommandCenter:
 
     def test_a_task_for_somebody_else_about_somebody(self, anna, boss, bench):
         with bench.database.reading() as session:
-            other = people.person_by_email(session, "boss@acme.test")
+            other = people_store.person_by_email(session, "boss@acme.test")
         contact, deal = "0035g0000000001AAA", "0065g0000000001AAA"
         anna.get("/tasks").post("/tasks", subject="for the boss", due=TODAY.isoformat(), person=str(other.id),
                                 about=f"https://acme.my.salesforce.com/{contact} {deal}")  # fmt: skip
@@ -421,8 +423,8 @@ class TestTheCard:
         boss.get("/settings/salesforce").post("/settings/salesforce/tasks", task_sync="both-ways")
         assert "Salesforce is not connected. Connect Salesforce first" in boss.page
         with bench.database.reading() as session:
-            account = people.person_by_email(session, "boss@acme.test")
-            assert task_syncs.task_sync(session, account.id) is None
+            account = people_store.person_by_email(session, "boss@acme.test")
+            assert task_queue.task_sync(session, account.id) is None
 
     def test_a_policy_that_changes_nothing_for_a_person_starts_nothing_anew(self, boss, bench):
         bench.on()
@@ -564,5 +566,5 @@ class TestCommands:
         ):
             status, _, err = command(*arguments)
             assert (status, "in the bin" in err) == (1, True)
-        bench.do(tasks.restore, task_id, is_wanted=False)
+        bench.do(task_store.restore, task_id, is_wanted=False)
         assert command("restore", "anna@acme.test", str(task_id))[0] == 1

@@ -7,13 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import event
 
-from core.connections import Connections
-from core.settings import Name
-from core.storage import settings, task_choices, task_links, task_syncs, tasks
-from core.storage.models import ProcessRow
-from core.storage.task_lists import Which, listed
-from core.storage.task_models import TaskRow, TaskSyncRow
-from core.task import Choices, Field, Related, State, Status, Values
+from core.database.models import ProcessRow
+from core.database.task_models import TaskRow, TaskSyncRow
+from core.salesforce.connections import Connections
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.tasks import links as task_links
+from core.tasks import picklists
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.lists import Which, listed
+from core.tasks.task import Choices, Field, Related, State, Status, Values
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person
 from tests.doors.test_mails import make_org
@@ -39,20 +43,20 @@ class TaskBench:
 
     def set(self, name, value):
         with self.database.writing() as session:
-            settings.set_preference(session, self.anna, name, value, actor=None)
+            settings_store.set_preference(session, self.anna, name, value, actor=None)
 
     def policy(self, name, value):
         with self.database.writing() as session:
-            settings.set_policy(session, name, value, actor=None)
+            settings_store.set_policy(session, name, value, actor=None)
 
     def add(self, subject="Call Bob", *, is_wanted=None, **values):
         with self.database.writing() as session:
-            wanted = settings.syncs_tasks_of(session, self.anna.id) if is_wanted is None else is_wanted
-            return tasks.add(session, self.anna.id, Values(subject=subject, **values), is_wanted=wanted)
+            wanted = settings_store.syncs_tasks_of(session, self.anna.id) if is_wanted is None else is_wanted
+            return task_store.add(session, self.anna.id, Values(subject=subject, **values), is_wanted=wanted)
 
     def edit(self, task_id, **changes):
         with self.database.writing() as session:
-            tasks.edit(
+            task_store.edit(
                 session, self.anna.id, task_id, {Field(name): value for name, value in changes.items()}
             )
 
@@ -61,24 +65,24 @@ class TaskBench:
             what(session, self.anna.id, task_id, *more, **named)
 
     def complete(self, task_id):
-        self.do(tasks.complete, task_id, self.choices())
+        self.do(task_store.complete, task_id, self.choices())
 
     def reopen(self, task_id):
-        self.do(tasks.reopen, task_id, self.choices())
+        self.do(task_store.reopen, task_id, self.choices())
 
     def delete(self, task_id):
-        self.do(tasks.remove, task_id)
+        self.do(task_store.remove, task_id)
 
     def choices(self):
         with self.database.reading() as session:
-            sync = task_syncs.task_sync(session, self.anna.id)
-            return task_choices.choices(session, sync and sync.organisation_id)
+            sync = task_queue.task_sync(session, self.anna.id)
+            return picklists.choices(session, sync and sync.organisation_id)
 
     # -- what is here
 
     def task(self, task_id):
         with self.database.reading() as session:
-            return tasks.task(session, self.anna.id, task_id)
+            return task_store.task(session, self.anna.id, task_id)
 
     def all(self, which=Which.ALL):
         with self.database.reading() as session:
@@ -90,11 +94,11 @@ class TaskBench:
 
     def history(self, task_id):
         with self.database.reading() as session:
-            return tasks.history(session, task_id)
+            return task_store.history(session, task_id)
 
     def sync(self):
         with self.database.reading() as session:
-            return task_syncs.task_sync(session, self.anna.id)
+            return task_queue.task_sync(session, self.anna.id)
 
     def is_equal(self, task_id):
         task = self.task(task_id)
@@ -211,7 +215,7 @@ class TestFirstSync(OnBothDatabases):
         task_id = bench.add("old")
         bench.on()
         bench.once()
-        bench.do(tasks.send, task_id, is_syncing=True)
+        bench.do(task_store.send, task_id, is_syncing=True)
         assert bench.task(task_id).state is State.WAITING
         assert bench.once()
         assert bench.is_equal(task_id)
@@ -248,12 +252,12 @@ class TestFirstSync(OnBothDatabases):
         assert bench.once()
         assert (len(bench.all()), bench.sync().plan) == (
             1,
-            task_syncs.Plan(task_syncs.Asks.FIRST, 2, 1, 0, 0),
+            task_queue.Plan(task_queue.Asks.FIRST, 2, 1, 0, 0),
         )
         assert bench.once()
         assert len(bench.all()) == 1
         with bench.database.writing() as session:
-            task_syncs.confirm(session, bench.anna.id)
+            task_queue.confirm(session, bench.anna.id)
         assert bench.once()
         assert (len(bench.all()), bench.sync().plan) == (3, None)
 
@@ -269,7 +273,7 @@ class TestFirstSync(OnBothDatabases):
         assert bench.all() == []
 
     def test_a_task_that_is_the_log_of_a_mail_stays_out_whatever_became_of_it(self, bench):
-        from core.storage.task_models import OwnTaskRow
+        from core.database.task_models import OwnTaskRow
 
         log = bench.there("Email: Our offer", Description="changed")
         with bench.database.writing() as session:
@@ -343,7 +347,7 @@ class TestEveryVerbBothWays(OnBothDatabases):
         bench.remove(bench.task(linked).salesforce_id)
         assert bench.once()
         assert bench.all() == []
-        assert bench.only(Which.BIN).binned is tasks.Binned.SALESFORCE
+        assert bench.only(Which.BIN).binned is task_store.Binned.SALESFORCE
 
     def test_echoes_cause_no_write(self, bench, linked):
         bench.there("theirs")
@@ -425,7 +429,7 @@ class TestConflicts:
         assert bench.task(linked).state is State.CONFLICT
         [loser] = [one for one in bench.history(linked) if one.why == "conflict"]
         assert (loser.value, loser.side) == ("theirs", "salesforce")
-        bench.do(tasks.restore_value, linked, loser.id, bench.choices())
+        bench.do(task_store.restore_value, linked, loser.id, bench.choices())
         assert bench.once()
         assert bench.record(there)["Subject"] == "theirs"
         assert bench.task(linked).state is State.IN_SYNC
@@ -469,7 +473,7 @@ class TestConflicts:
         bench.remove(there)
         assert bench.once()
         assert bench.only(Which.BIN).values.subject == "edited here"
-        bench.do(tasks.restore, linked, is_wanted=True)
+        bench.do(task_store.restore, linked, is_wanted=True)
         assert bench.once()
         task = bench.task(linked)
         assert task.salesforce_id not in {None, there}
@@ -487,7 +491,7 @@ class TestConflicts:
     def test_taken_out_of_the_bin_before_the_worker_came_nothing_has_happened(self, bench, linked):
         there = bench.task(linked).salesforce_id
         bench.delete(linked)
-        bench.do(tasks.restore, linked, is_wanted=True)
+        bench.do(task_store.restore, linked, is_wanted=True)
         assert bench.once()
         assert (bench.task(linked).salesforce_id, bench.record(there)["IsDeleted"]) == (there, False)
 
@@ -522,7 +526,7 @@ class TestOwners:
         assert bench.once()
         assert bench.once()
         assert bench.all() == []
-        assert bench.only(Which.BIN).binned is tasks.Binned.REASSIGNED
+        assert bench.only(Which.BIN).binned is task_store.Binned.REASSIGNED
         assert not bench.record(there)["IsDeleted"]
         bench.change(there, OwnerId=bench.org.anna)
         assert bench.once()
@@ -563,12 +567,12 @@ class TestHalt(OnBothDatabases):
         for one in seven[:4]:
             bench.remove(one)
         assert bench.once()
-        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.LOST_THERE, 0, 0, 4, 7)
+        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.LOST_THERE, 0, 0, 4, 7)
         bench.edit(bench.all()[0].id, comments="waits")
         assert bench.once()
         assert len(bench.all()) == 7
         with bench.database.writing() as session:
-            task_syncs.confirm(session, bench.anna.id)
+            task_queue.confirm(session, bench.anna.id)
         assert bench.once()
         assert (len(bench.all()), bench.sync().plan) == (3, None)
 
@@ -582,17 +586,17 @@ class TestHalt(OnBothDatabases):
         for one in bench.all()[:4]:
             bench.delete(one.id)
         assert bench.once()
-        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.LOST_HERE, 0, 0, 4, 7)
+        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.LOST_HERE, 0, 0, 4, 7)
         assert len(bench.records()) == 7
         with bench.database.writing() as session:
-            task_syncs.confirm(session, bench.anna.id)
+            task_queue.confirm(session, bench.anna.id)
         assert bench.once()
         assert len(bench.records()) == 3
 
     def test_an_org_that_shows_nothing_any_more_is_asked_about(self, bench, seven):
         bench.org.org.rows["task"].clear()
         assert bench.once()
-        assert bench.sync().plan.asks is task_syncs.Asks.LOST_THERE
+        assert bench.sync().plan.asks is task_queue.Asks.LOST_THERE
         assert len(bench.all()) == 7
 
 
@@ -600,7 +604,7 @@ class TestFinding:
     def test_a_task_that_was_purged_is_missed(self, bench, linked):
         del bench.org.org.rows["task"][bench.task(linked).salesforce_id]
         assert bench.once()
-        assert bench.only(Which.BIN).binned is tasks.Binned.GONE
+        assert bench.only(Which.BIN).binned is task_store.Binned.GONE
 
     def test_an_archived_task_is_still_there(self, bench, linked):
         bench.record(bench.task(linked).salesforce_id).update(
@@ -687,10 +691,10 @@ class TestOffAndOn(OnBothDatabases):
         del bench.org.org.rows["task"][bench.task(linked).salesforce_id]
         bench.on()
         assert bench.once()
-        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.GONE, 0, 0, 1, 1)
+        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.GONE, 0, 0, 1, 1)
         assert bench.task(linked).state is State.IN_SYNC
         with bench.database.writing() as session:
-            task_syncs.confirm(session, bench.anna.id)
+            task_queue.confirm(session, bench.anna.id)
         assert bench.once()
         assert bench.task(linked).state is State.BIN
 
@@ -705,7 +709,7 @@ class TestFaults:
         bench.org.faults.order(fault, path)
         bench.once()
         with bench.database.writing() as session:
-            from core.storage.models import OrganisationRow
+            from core.database.models import OrganisationRow
 
             session.query(OrganisationRow).update({"paused_until": None, "pauses": 0})
             session.query(TaskRow).filter(TaskRow.not_before.is_not(None)).update(
@@ -771,7 +775,7 @@ class TestFaults:
         )
         assert bench.task(second).state is State.IN_SYNC
         bench.record(bench.task(linked).salesforce_id).update(WhoId=None)
-        bench.do(tasks.send, linked, is_syncing=True)
+        bench.do(task_store.send, linked, is_syncing=True)
         assert bench.once()
         assert bench.is_equal(linked)
 
@@ -799,7 +803,9 @@ class TestFaults:
         contact = bench.org.org.put("Contact", LastName="Bob")
         with bench.database.writing() as session:
             good, bad = (
-                tasks.add(session, bench.anna.id, Values(one), is_wanted=True, related=Related(who_id=one))
+                task_store.add(
+                    session, bench.anna.id, Values(one), is_wanted=True, related=Related(who_id=one)
+                )
                 for one in (contact, "0035g0000000999AAA")
             )
         assert bench.once()
@@ -844,20 +850,20 @@ class TestFaults:
 
     def test_a_worker_that_was_thought_dead_writes_nothing(self, bench, linked):
         with bench.database.writing() as session:
-            [held] = task_syncs.claim(session, "dead", [bench.anna.id], everything=True)
+            [held] = task_queue.claim(session, "dead", [bench.anna.id], everything=True)
         bench.once()
-        with bench.database.writing() as session, pytest.raises(task_syncs.Lost):
-            task_syncs.hold(session, held)
+        with bench.database.writing() as session, pytest.raises(task_queue.Lost):
+            task_queue.hold(session, held)
 
     def test_what_a_killed_worker_of_this_machine_had_is_taken_up_at_once(self, bench, linked):
-        from core.storage.beats import _home
+        from core.database.heartbeats import _home
 
         with bench.database.writing() as session:
             now = datetime.now(UTC)
             session.add(ProcessRow(id="killed", kind="worker", host="h", pid=2**22 - 1, started_at=now, beat_at=now, settings_revision=1,
                                    listeners=[], journal_bytes=0, home=_home()))  # fmt: skip
         with bench.database.writing() as session:
-            task_syncs.claim(session, "killed", [bench.anna.id], everything=True)
+            task_queue.claim(session, "killed", [bench.anna.id], everything=True)
         bench.edit(linked, subject="x")
         assert bench.once()
         assert bench.is_equal(linked)
@@ -866,7 +872,7 @@ class TestFaults:
 class TestWhatAnAttackFound(OnBothDatabases):
     @pytest.mark.parametrize("org", [{"blindcopy_key": True}], indirect=True)
     def test_the_keys_of_two_installations_are_never_the_same(self, bench, linked, tmp_path, org_app):
-        from core.storage.database import Database
+        from core.database.engine import Database
         from tests.doors.conftest import BOX
 
         other = Database(f"sqlite:///{tmp_path}/other.db", BOX)
@@ -916,7 +922,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         assert bench.once()
         assert (bench.task(task_id).state, bench.task(task_id).salesforce_id) == (State.FAILED, None)
         bench.org.org.create = real
-        bench.do(tasks.send, task_id, is_syncing=True)
+        bench.do(task_store.send, task_id, is_syncing=True)
         assert bench.once()
         assert bench.is_equal(task_id)
 
@@ -948,15 +954,15 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
     def test_what_a_dead_worker_has_in_hand_holds_up_nobody(self, bench, linked):
         with bench.database.writing() as session:
-            task_syncs.claim(session, "dead", [bench.anna.id], everything=True)
+            task_queue.claim(session, "dead", [bench.anna.id], everything=True)
         with bench.database.writing() as session:
-            from core.storage import connections as stored
+            from core.salesforce import connection_store
 
-            stored.disconnect(session, bench.anna, actor=None)
+            connection_store.disconnect(session, bench.anna, actor=None)
         assert bench.once()
 
     def test_a_reassigned_task_reaches_its_new_owner_who_switches_on_later(self, bench, linked):
-        from core.storage.connections import Identity, Tokens, Way, connect
+        from core.salesforce.connection_store import Identity, Tokens, Way, connect
 
         user = bench.org.org.put(
             "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
@@ -970,7 +976,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             mine = _token(bench)
             connect(session, carl, Identity(bench.sync().organisation_id, user, "carl@acme.test"), way=Way.SIGN_IN,
                     login_url=bench.org.url, tokens=Tokens(mine.access_token, mine.refresh_token, bench.org.url), actor=None)  # fmt: skip
-            settings.set_preference(session, carl, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_preference(session, carl, Name.TASK_SYNC, "both-ways", actor=None)
         bench.once()
         with bench.database.reading() as session:
             assert [one.id for one in listed(session, carl.id, Which.ALL, datetime.now(UTC), Choices())] == [
@@ -978,7 +984,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             ]
 
     def test_connected_as_somebody_else_for_a_while_the_list_comes_back(self, bench, linked):
-        from core.storage.models import ConnectionRow
+        from core.database.models import ConnectionRow
 
         anna = bench.org.anna
         other = bench.org.org.put(
@@ -1050,22 +1056,22 @@ class TestWhatAnAttackFound(OnBothDatabases):
         for one in ids[7:]:
             bench.remove(one)
         with bench.database.writing() as session:
-            task_syncs.confirm(session, bench.anna.id)
+            task_queue.confirm(session, bench.anna.id)
         bench.once()
         assert (len(bench.all()), bench.sync().plan.delete) == (12, 12)
 
     def test_off_and_on_again_within_a_cycle_asks_anew(self, bench, linked):
         bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
         with bench.database.writing() as session:
-            [held] = task_syncs.claim(session, "w", [bench.anna.id], everything=True)
+            [held] = task_queue.claim(session, "w", [bench.anna.id], everything=True)
         bench.on("off")
         bench.on()
         with bench.database.writing() as session:
-            task_syncs.release(session, held, {"is_first": False})
+            task_queue.release(session, held, {"is_first": False})
         assert bench.sync().is_first
         bench.there("theirs")
         assert bench.once()
-        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.FIRST, 1, 0, 0, 0)
+        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.FIRST, 1, 0, 0, 0)
 
     def test_a_record_that_makes_sense_again_gets_what_was_edited(self, bench, linked):
         there = bench.task(linked).salesforce_id
@@ -1097,7 +1103,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
 def confirm(bench):
     with bench.database.writing() as session:
-        task_syncs.confirm(session, bench.anna.id)
+        task_queue.confirm(session, bench.anna.id)
 
 
 class TestWhatASecondAttackFound:
@@ -1120,7 +1126,7 @@ class TestWhatASecondAttackFound:
         for one in thirty[16:]:
             bench.delete(one)
         bench.once()
-        assert bench.sync().plan.asks is task_syncs.Asks.LOST_HERE
+        assert bench.sync().plan.asks is task_queue.Asks.LOST_HERE
         assert len(bench.records()) == 14
 
     def test_nor_from_the_other_side(self, bench, thirty):
@@ -1135,7 +1141,7 @@ class TestWhatASecondAttackFound:
         for one in bench.there_ids[16:28]:
             bench.remove(one)
         bench.once()
-        assert (len(bench.all()), bench.sync().plan.asks) == (14, task_syncs.Asks.LOST_THERE)
+        assert (len(bench.all()), bench.sync().plan.asks) == (14, task_queue.Asks.LOST_THERE)
 
     def test_a_yes_holds_until_it_is_done(self, bench, thirty):
         for one in thirty[:16]:
@@ -1154,10 +1160,10 @@ class TestWhatASecondAttackFound:
             bench.delete(one)
         bench.on()
         bench.once()
-        assert (bench.sync().plan.asks, bench.sync().plan.send) == (task_syncs.Asks.FIRST, 16)
+        assert (bench.sync().plan.asks, bench.sync().plan.send) == (task_queue.Asks.FIRST, 16)
         confirm(bench)
         bench.once()
-        assert (bench.sync().plan.asks, len(bench.records())) == (task_syncs.Asks.LOST_HERE, 30)
+        assert (bench.sync().plan.asks, len(bench.records())) == (task_queue.Asks.LOST_HERE, 30)
 
     def test_deleted_on_both_sides_is_no_loss(self, bench, thirty):
         for one in thirty[:25]:
@@ -1221,7 +1227,7 @@ class TestWhatASecondAttackFound:
             session.get(TaskRow, task_id).not_before = datetime.now(UTC) - timedelta(seconds=1)
         bench.once()
         assert len([row for row in bench.records() if row["Subject"] == "new"]) == 1
-        assert bench.task(task_id).binned is tasks.Binned.REASSIGNED
+        assert bench.task(task_id).binned is task_store.Binned.REASSIGNED
 
     def test_a_key_that_is_new_repeats_nothing(self, bench, linked):
         task_id = bench.add("new")
@@ -1245,13 +1251,13 @@ class TestWhatASecondAttackFound:
         bench.org.org.delete("Contact", contact, bench.org.anna)
         bench.remove(there)
         bench.once()
-        bench.do(tasks.restore, linked, is_wanted=True)
+        bench.do(task_store.restore, linked, is_wanted=True)
         bench.once()
         assert (bench.task(linked).state, bench.task(linked).trouble_code) == (
             State.FAILED,
             "ENTITY_IS_DELETED",
         )
-        bench.do(tasks.send, linked, is_syncing=True)
+        bench.do(task_store.send, linked, is_syncing=True)
         assert bench.once()
         assert bench.is_equal(linked)
 
@@ -1266,7 +1272,7 @@ class TestWhatASecondAttackFound:
         assert (row["Subject"], len(row["Description"].encode())) == ("x" * 255, 31_360)
 
     def test_an_organisation_that_one_has_left_holds_nothing_up(self, bench, linked):
-        from core.storage.models import ConnectionRow
+        from core.database.models import ConnectionRow
 
         task_id = bench.add("new")
         bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
@@ -1274,7 +1280,7 @@ class TestWhatASecondAttackFound:
         with bench.database.writing() as session:
             session.query(ConnectionRow).update({"organisation_id": "00D000000000002AAA"})
         assert bench.once()
-        bench.do(tasks.send, task_id, is_syncing=True)
+        bench.do(task_store.send, task_id, is_syncing=True)
         assert bench.once()
         assert bench.task(task_id).state is State.IN_SYNC
         bench.delete(linked)
@@ -1287,10 +1293,10 @@ class TestWhatASecondAttackFound:
 
 
 def _token(bench):
-    from core.storage import connections as stored
+    from core.salesforce import connection_store
 
     with bench.database.reading() as session:
-        return stored.connection(session, bench.anna.id)
+        return connection_store.connection(session, bench.anna.id)
 
 
 class TestWhatAReaderFound(OnBothDatabases):
@@ -1305,7 +1311,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.remove(bench.task(linked).salesforce_id)
         bench.on()
         bench.once()
-        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.GONE, delete=2, of=6)
+        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.GONE, delete=2, of=6)
         confirm(bench)
         assert bench.once()
         assert bench.sync().plan is None
@@ -1327,20 +1333,20 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.cycle()
         assert bench.task(linked).state is State.IN_SYNC, "a query for the person's tasks does not tell"
         with bench.database.writing() as session:
-            task_syncs.sync_now(session, bench.anna.id)
+            task_queue.sync_now(session, bench.anna.id)
         bench.cycle()
-        assert bench.task(linked).binned is tasks.Binned.REASSIGNED
+        assert bench.task(linked).binned is task_store.Binned.REASSIGNED
 
     def test_sync_now_is_heard_while_a_look_is_under_way(self, bench, linked):
         bench.cycle()
         with bench.database.writing() as session:
             session.query(TaskSyncRow).update({"due_at": datetime.now(UTC) - timedelta(seconds=1)})
-            [held] = task_syncs.claim(session, bench.runner._process_id, {bench.anna.id})
+            [held] = task_queue.claim(session, bench.runner._process_id, {bench.anna.id})
         with bench.database.writing() as session:
-            task_syncs.sync_now(session, bench.anna.id)
+            task_queue.sync_now(session, bench.anna.id)
         later = datetime.now(UTC) + timedelta(hours=1)
         with bench.database.writing() as session:
-            task_syncs.release(session, held, {"due_at": later, "look_at": later, "verify_at": later})
+            task_queue.release(session, held, {"due_at": later, "look_at": later, "verify_at": later})
         sync = bench.sync()
         assert sync.verify_at is None
         assert max(sync.due_at, sync.look_at) < later
@@ -1352,7 +1358,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.delete(linked)
         bench.cycle()
         assert not bench.record(there)["IsDeleted"]
-        assert bench.task(linked).binned is tasks.Binned.REASSIGNED
+        assert bench.task(linked).binned is task_store.Binned.REASSIGNED
         assert bench.calls() == ["GET queryAll/"], "and that is all there is to it"
 
     def test_a_record_that_has_the_whole_call_refused_holds_up_no_other(self, bench, linked):
@@ -1384,7 +1390,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         for one in more[18:28]:
             bench.remove(bench.task(one).salesforce_id)
         assert bench.once()
-        assert bench.sync().plan == task_syncs.Plan(task_syncs.Asks.LOST_THERE, delete=10, of=30)
+        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.LOST_THERE, delete=10, of=30)
 
     def test_what_is_added_while_disconnected_is_sent_when_connected_again(self, bench, linked):
         with without_connection(bench):
@@ -1420,7 +1426,7 @@ class TestWhatAReaderFound(OnBothDatabases):
 
 @contextlib.contextmanager
 def without_connection(bench):
-    from core.storage.models import ConnectionRow
+    from core.database.models import ConnectionRow
 
     with bench.database.writing() as session:
         row = session.get(ConnectionRow, bench.anna.id)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.storage.database import Database
+from core.database.engine import Database
 from tests.doors.conftest import BOX, RunningRelay, add_anna
 from tests.sandbox.sink import Script, Sink
 
@@ -110,11 +110,11 @@ async def a_round(seed):
         database.migrate()
         relay = RunningRelay(database, Path(name), sink)
         relay.password = add_anna(database)
-        from core.settings import Name
-        from core.storage import settings
+        from core.settings import store as settings_store
+        from core.settings.catalogue import Name
 
         with database.writing() as session:
-            settings.set_policy(session, Name.MAILS_PER_MINUTE, "100000", actor=None)
+            settings_store.set_policy(session, Name.MAILS_PER_MINUTE, "100000", actor=None)
         await relay.start()
         for key in KEYS:
             if dice.random() < 0.5:

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from core.mail import Decision, Reason
-from core.people import Person
-from core.settings import Logging, PersonSettings, PolicySettings
+from core.mail.reasons import Reason
+from core.mail.row import Decision
+from core.people.person import Person
+from core.settings.catalogue import Logging, PersonSettings, PolicySettings
 from relay.decide import LARGEST_COPY, Envelope, Plan, decide
 from relay.message import Message
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.entries import (
+from core.journal.entries import (
     Begun,
     Ended,
     LostReply,
@@ -19,7 +19,8 @@ from core.entries import (
     is_begun,
     to_bytes,
 )
-from core.mail import Copy, Decision, Reason, Row, State
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, Row, State
 
 NOW = datetime(2026, 11, 26, 9, 30, 0, 123456, tzinfo=UTC)
 ROW = Row(

@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.mail import Decision, Reason, Row, State
-from core.mail_log import EMAIL_MESSAGE, TASK, Target, from_json, to_json
+from core.mail.reasons import Reason
+from core.mail.row import Decision, Row, State
+from core.mail.subject import TemplateError, checked_template, task_subject
+from core.mail.writes import EMAIL_MESSAGE, TASK, Target, from_json, to_json
 from core.retry import FIRST_SECONDS, LONGEST_SECONDS, seconds_until_next
-from core.settings import Name as SettingName
-from core.settings import SettingError, rules
-from core.settings import checked as checked_setting
-from core.subject import TemplateError, checked_template, task_subject
-from sync.mail.activity import Author, Features, fields, targets
+from core.settings.catalogue import Name as SettingName
+from core.settings.catalogue import SettingError, rules
+from core.settings.catalogue import checked as checked_setting
+from sync.mail.choose import Choice, Person, Related, Where, people_to_look_for
 from sync.mail.content import fitting, read_content, readable
-from sync.mail.people import Choice, Person, Related, Where, people_to_look_for
+from sync.mail.fields import Author, Features, fields, targets
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 RULES = rules({}, {})

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.task import Field, Ours, Related, Status, Values
+from core.tasks.task import Field, Ours, Related, Status, Values
 from sync.tasks.merge import Merged
 from sync.tasks.plan import (
     BringIn,
@@ -19,7 +19,7 @@ from sync.tasks.plan import (
     pairs,
     plan,
 )
-from sync.tasks.remote import Nonsense, Remote, columns, read, written
+from sync.tasks.records import Nonsense, Remote, columns, read, written
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ID = "00T5g0000000001AAA"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.addresses import (
+from core.people.addresses import (
     AddressError,
     address_key,
     checked_address,
@@ -10,7 +10,7 @@ from core.addresses import (
     checked_domain,
     matches,
 )
-from core.settings import (
+from core.settings.catalogue import (
     InForce,
     Logging,
     Name,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.subject import readable_subject
+from core.mail.subject import readable_subject
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.pace import Budget, least_seconds, seconds_between_looks, seconds_of_a_round
-from core.task import (
+from core.tasks.polling import Budget, least_seconds, seconds_between_looks, seconds_of_a_round
+from core.tasks.task import (
     Choices,
     Field,
     KnownStatus,

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from core.mail import State
+from core.database.engine import Database
+from core.mail.row import State
+from core.mail.store import Filter, entries
 from core.secrets import Box
-from core.storage.database import Database
-from core.storage.logbook import Filter, entries
 from tests.sandbox.sink import Sink
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from core.database.engine import Database
 from core.secrets import Box
-from core.storage.database import Database
 from tests.system.conftest import CHECKOUT, mail, send, until
 from tests.system.postfix import free_port
 
@@ -103,9 +103,9 @@ def watch(event, arguments):
     if event in {"open", "os.open", "shutil.copyfile"} and arguments and ".db" in str(arguments[0]) and ".migrating" not in str(arguments[0]):
         seen.append((event, str(arguments[0])))
 sys.addaudithook(watch)
-from core.storage.database import Database
+from core.database.engine import Database
 from core.secrets import Box
-from core.storage.backup import back_up
+from core.database.backup import back_up
 from pathlib import Path
 import threading
 url = sys.argv[1]
@@ -151,7 +151,7 @@ def test_a_wal_that_a_killed_process_of_another_clock_left_is_read(installation,
         os.utime(path, (in_three_years, in_three_years))
     opened = Database(f"sqlite:///{elsewhere}/blindcopy.db", Box([installation.env["BLINDCOPY_SECRET_KEY"]]))
     opened.migrate()
-    from core.storage.logbook import Filter, entries
+    from core.mail.store import Filter, entries
 
     with opened.reading() as session:
         assert len(entries(session, Filter(), 100)) == 5

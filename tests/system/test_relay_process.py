@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from core.mail import State
+from core.mail.row import State
 from tests.conftest import needs
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, send, until
 from tests.system.postfix import free_port

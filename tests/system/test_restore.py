@@ -10,11 +10,11 @@ from functools import partial
 
 import pytest
 
+from core.database.engine import Database
+from core.database.installation import restored_at
+from core.database.task_models import TaskSyncRow
+from core.mail.store import Filter, entries
 from core.secrets import Box
-from core.storage.database import Database
-from core.storage.installation import restored_at
-from core.storage.logbook import Filter, entries
-from core.storage.task_models import TaskSyncRow
 from tests.chaos import PERSONS, Chaos
 from tests.system.conftest import Installation, SinkThread, until
 
@@ -143,8 +143,8 @@ def allow_late_commits(chaos):
     with chaos.database.writing() as session:
         from datetime import timedelta
 
-        from core.storage.models import InstallationRow, MailLogRow
-        from core.storage.task_models import TaskRow
+        from core.database.models import InstallationRow, MailLogRow
+        from core.database.task_models import TaskRow
 
         row = session.get(InstallationRow, 1)
         row.restored_at -= timedelta(minutes=14)

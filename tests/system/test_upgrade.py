@@ -13,13 +13,17 @@ import tarfile
 
 import pytest
 
-from core.mail import State
+from core.database.engine import Database
+from core.database.models import MailRow
+from core.database.task_models import TaskRow
+from core.mail import queue as mail_queue
+from core.mail.row import State
+from core.people import store as people_store
+from core.salesforce import connection_store
 from core.secrets import Box
-from core.settings import Name
-from core.storage import connections, people, settings, tasks, work
-from core.storage.database import Database
-from core.storage.models import MailRow
-from core.storage.task_models import TaskRow
+from core.settings import store as settings_store
+from core.settings.catalogue import Name
+from core.tasks import store as task_store
 from relay.delivery import new_mail_id
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, until
 
@@ -29,10 +33,10 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from core.secrets import Box
 from core.storage import connections, people, settings, task_links, task_syncs, tasks
-from core.storage.connections import Identity, Tokens, Way
-from core.storage.database import Database
-from core.settings import Name
-from core.task import Field, Related, Status, Values
+from core.salesforce.connection_store import Identity, Tokens, Way
+from core.database.engine import Database
+from core.settings.catalogue import Name
+from core.tasks.task import Field, Related, Status, Values
 database = Database(sys.argv[1], Box(["0123456789abcdef0123456789abcdef"]))
 database.migrate()
 with database.writing() as session:
@@ -132,23 +136,23 @@ def test_everything_is_there_afterwards(old, sink):
 
     database = Database(old.database_url, Box([old.env["BLINDCOPY_SECRET_KEY"]]))
     with database.reading() as session:
-        anna, carl = (people.person_by_email(session, f"{name}@acme.test") for name in ("anna", "carl"))
+        anna, carl = (people_store.person_by_email(session, f"{name}@acme.test") for name in ("anna", "carl"))
         mails = session.query(MailRow).all()
         assert {row.state for row in mails if row.person_id == anna.id} == {State.COPIED}
         assert {row.state for row in mails if row.person_id == carl.id} == {State.WAITING}
         assert {row.subject for row in mails} == {f"Mail {number}" for number in range(44)}
         for row in mails:
             if row.person_id == carl.id:
-                assert b"Hello" in work.text(session, row.id)
-        assert [connections.connection(session, one.id).refresh_token for one in (anna, carl)] == [
+                assert b"Hello" in mail_queue.text(session, row.id)
+        assert [connection_store.connection(session, one.id).refresh_token for one in (anna, carl)] == [
             "refresh 0",
             "refresh 1",
         ]
-        assert settings.preference(session, anna.id)[Name.BCC_ADDRESS] == BCC
-        assert settings.policy(session)[Name.OWN_DOMAINS].value == "acme.test"
+        assert settings_store.preference(session, anna.id)[Name.BCC_ADDRESS] == BCC
+        assert settings_store.policy(session)[Name.OWN_DOMAINS].value == "acme.test"
         linked = session.query(TaskRow).filter(TaskRow.salesforce_id.is_not(None)).order_by(TaskRow.id).all()
         assert [row.base["subject"] for row in linked] == [f"Call {number}" for number in range(20)]
-        assert [tasks.values_of(row).subject for row in linked[:6]] == [
+        assert [task_store.values_of(row).subject for row in linked[:6]] == [
             *(f"Call {number}, edited here" for number in range(5)),
             "Call 5",
         ]
@@ -179,7 +183,7 @@ def test_a_migration_may_take_its_time(postgresql, monkeypatch):
 
     import psycopg
 
-    monkeypatch.setattr("core.storage.database._MILLISECONDS_FOR_A_STATEMENT", 300)
+    monkeypatch.setattr("core.database.engine._MILLISECONDS_FOR_A_STATEMENT", 300)
     name = "t" + new_mail_id().replace("-", "")
     postgresql.psql(f"CREATE DATABASE {name};")
     uri = postgresql.get_uri(database=name)

@@ -1,0 +1,181 @@
+"""What a relay writes down in its journal, as values and as bytes.
+
+An entry is JSON; the text of a mail follows it as it came, so that a quarter of a megabyte is not written in base64.
+Fields that a later release adds are left out where they are not known, and have their defaults where they are missing.
+
+Pure: values in, bytes out, and back."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, Row, State
+
+
+class Kind(IntEnum):
+    """The first byte of an entry."""
+
+    BEGUN = 1
+    ENDED = 2
+    VOID = 3
+    LOST_REPLY = 4
+    REPLY_HEARD = 5
+    UNKNOWN_SENDER = 6
+    PASSWORD_USED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A mail whose dot is about to be sent; what became of it is not known yet. The row's text is the one that is kept."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A mail as it ended; its text stands here only if it does not stand in its `Begun`."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """The mail that was begun under this id was an earlier one, sent again: there is no row for it."""
+
+    mail_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostReply:
+    """The client may not have heard the 250 of this mail."""
+
+    mail_id: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyHeard:
+    """The client has heard the repeated 250 of this mail."""
+
+    mail_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownSender:
+    """One mail from an address that is nobody's acceptable address."""
+
+    key: str
+    address: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordUsed:
+    """An app password was used."""
+
+    app_password_id: int
+    time: datetime
+
+
+Entry = Begun | Ended | Void | LostReply | ReplyHeard | UnknownSender | PasswordUsed
+
+
+def to_bytes(entry: Entry) -> bytes:
+    """The entry as a journal keeps it."""
+    kind, write = _WRITERS[type(entry)]
+    plain, text = write(entry)
+    head = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return b"".join([bytes([kind]), len(head).to_bytes(4), head, text])
+
+
+def from_bytes(data: bytes) -> Entry:
+    """What `to_bytes` gave. Raises ValueError for anything else."""
+    try:
+        length = int.from_bytes(data[1:5])
+        plain = json.loads(data[5 : 5 + length].decode("utf-8", "surrogatepass"))
+        return _READERS[Kind(data[0])](plain, data[5 + length :])
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is no entry: {error}") from error
+
+
+def is_begun(data: bytes) -> bool:
+    """Whether these are the bytes of a `Begun`, without reading all of them."""
+    return data[:1] == bytes([Kind.BEGUN])
+
+
+def row_to_plain(row: Row) -> dict[str, Any]:
+    """All but the text."""
+    return {
+        "id": row.id, "time": row.time.isoformat(), "process": row.process, "person": row.person, "sender": row.sender,
+        "recipient_count": row.recipient_count, "recipients": row.recipients, "subject": row.subject, "message_id": row.message_id,
+        "mode": row.mode, "decision": row.decision.value, "reason": row.reason.value, "state": row.state.value,
+        "upstream": row.upstream, "bcc": row.bcc.value, "bcc_reply": row.bcc_reply, "fingerprint": _from_digest(row.fingerprint),
+        "copy_refusal": _from_digest(row.copy_refusal), "due_at": None if row.due_at is None else row.due_at.isoformat(),
+    }  # fmt: skip
+
+
+def row_from_plain(plain: Mapping[str, Any], text: bytes | None = None) -> Row:
+    """The journals of the first release hold rows in this shape too, with the text among the fields."""
+    recipients, due_at = plain["recipients"], plain.get("due_at")
+    return Row(
+        id=plain["id"], time=datetime.fromisoformat(plain["time"]), process=plain["process"], person=plain["person"],
+        sender=plain["sender"], recipient_count=plain["recipient_count"],
+        recipients=None if recipients is None else tuple(recipients), subject=plain["subject"],
+        message_id=plain["message_id"], mode=plain["mode"], decision=Decision(plain["decision"]), reason=Reason(plain["reason"]),
+        state=State(plain["state"]), upstream=plain.get("upstream"), bcc=Copy(plain.get("bcc", Copy.NONE)),
+        bcc_reply=plain.get("bcc_reply"), fingerprint=to_digest(plain.get("fingerprint")),
+        copy_refusal=to_digest(plain.get("copy_refusal")), due_at=None if not due_at else datetime.fromisoformat(due_at),
+        text=text,
+    )  # fmt: skip
+
+
+def to_digest(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def _from_digest(digest: bytes | None) -> str | None:
+    return None if digest is None else base64.b64encode(digest).decode("ascii")
+
+
+def _write_row(entry: Begun | Ended) -> tuple[dict[str, Any], bytes]:
+    row = entry.row
+    return row_to_plain(row) | {"has_text": row.text is not None}, row.text or b""
+
+
+def _read_row(plain: dict[str, Any], text: bytes) -> Row:
+    return row_from_plain(plain, text if plain.get("has_text") else None)
+
+
+def _timed(entry: UnknownSender | PasswordUsed) -> str:
+    return entry.time.isoformat()
+
+
+_Writer = Callable[[Any], tuple[dict[str, Any], bytes]]
+_WRITERS: Mapping[type[Entry], tuple[Kind, _Writer]] = {
+    Begun: (Kind.BEGUN, _write_row),
+    Ended: (Kind.ENDED, _write_row),
+    Void: (Kind.VOID, lambda one: ({"mail_id": one.mail_id}, b"")),
+    LostReply: (Kind.LOST_REPLY, lambda one: ({"mail_id": one.mail_id}, one.fingerprint)),
+    ReplyHeard: (Kind.REPLY_HEARD, lambda one: ({"mail_id": one.mail_id}, b"")),
+    UnknownSender: (
+        Kind.UNKNOWN_SENDER,
+        lambda one: ({"key": one.key, "address": one.address, "time": _timed(one)}, b""),
+    ),
+    PasswordUsed: (Kind.PASSWORD_USED, lambda one: ({"id": one.app_password_id, "time": _timed(one)}, b"")),
+}
+_READERS: Mapping[Kind, Callable[[dict[str, Any], bytes], Entry]] = {
+    Kind.BEGUN: lambda plain, text: Begun(_read_row(plain, text)),
+    Kind.ENDED: lambda plain, text: Ended(_read_row(plain, text)),
+    Kind.VOID: lambda plain, _: Void(plain["mail_id"]),
+    Kind.LOST_REPLY: lambda plain, fingerprint: LostReply(plain["mail_id"], fingerprint),
+    Kind.REPLY_HEARD: lambda plain, _: ReplyHeard(plain["mail_id"]),
+    Kind.UNKNOWN_SENDER: lambda plain, _: UnknownSender(
+        plain["key"], plain["address"], datetime.fromisoformat(plain["time"])
+    ),
+    Kind.PASSWORD_USED: lambda plain, _: PasswordUsed(plain["id"], datetime.fromisoformat(plain["time"])),
+}

@@ -1,0 +1,36 @@
+"""Why a mail was logged as it was, or not at all: one row for each reason, with what may be kept of such a mail.
+
+Pure: values only."""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Reason(StrEnum):
+    """The first that applies wins, in this order. A reason that does not say otherwise keeps nothing of the mail but time,
+    sender, number of recipients, the reason and the verdict's code."""
+
+    keeps_content: bool
+    """Whether recipients, subject, Message-ID, the upstream's words and, for the API, the text may be kept."""
+
+    def __new__(cls, code: str, keeps_content: bool = False) -> Self:  # noqa: FBT001, FBT002  enum rows are positional
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.keeps_content = keeps_content
+        return member
+
+    UNREADABLE_AUTHOR = "unreadable-author"
+    NOT_OWN_ADDRESS = "not-own-address"
+    LOGGING_OFF = "logging-off"
+    BY_SALESFORCE = "by-salesforce"
+    NULL_SENDER = "null-sender"
+    AUTOMATIC = "automatic"
+    READ_RECEIPT = "read-receipt"
+    OPTED_OUT = "opted-out"
+    INTERNAL_ONLY = "internal-only"
+    ALREADY_COPIED = "already-copied", True
+    NO_BCC_ADDRESS = "no-bcc-address", True
+    NOT_CONNECTED = "not-connected", True
+    TOO_LARGE_TO_COPY = "too-large-to-copy", True
+    COPY = "copy", True
+    API = "api", True

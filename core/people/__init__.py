@@ -1,0 +1,1 @@
+"""The people whose mail is relayed: their addresses, passwords and sign-ins."""

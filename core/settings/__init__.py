@@ -1,0 +1,1 @@
+"""The settings: one row each in the catalogue, their values in the store."""

@@ -1,1 +1,0 @@
-"""The only door to the database: SQLAlchemy objects stay inside, values and refusals come out."""

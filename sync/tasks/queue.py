@@ -1,0 +1,276 @@
+"""The task syncs that are due: claimed, given to several hands, each to its end."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from core import logs
+from core.database.engine import Database, DatabaseUnavailable
+from core.database.heartbeats import database_now
+from core.people.store import Account
+from core.retry import seconds_until_next
+from core.salesforce import api_usage
+from core.salesforce.client import Client
+from core.salesforce.connection_store import Connection, connections, has_api, lost_api
+from core.salesforce.connections import Connections
+from core.salesforce.login import Refused, Unavailable
+from core.salesforce.troubles import Kind, Trouble
+from core.settings import store as settings_store
+from core.settings.catalogue import PolicySettings, policy_settings
+from core.tasks import queue as task_queue
+from core.tasks import store as task_store
+from core.tasks.polling import seconds_between_looks
+from core.tasks.queue import Lost, TaskSync
+from sync.persons import persons_who_can_be_helped
+from sync.tasks.cycle import Cycle, Outcome
+from sync.tasks.desk import Book, Desk
+from sync.threads import HANDS, at_once
+
+_SECONDS_FOR_ANOTHER = 45.0
+"""Longer than a worker that was killed is believed to live."""
+_SECONDS_BETWEEN_LOOKS = 0.5
+_LEAST = 5.0
+_FOR_A_PERSON = frozenset({Kind.CONNECTION, Kind.NO_API})
+
+
+class TaskSyncs:
+    """The worker's task syncs."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        database: Database,
+        worker: str,
+        count: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`count` is told how many changes each cycle took in or sent."""
+        self._connections = connections
+        self._database = database
+        self._worker = worker
+        self._count = count
+        self._book = Book()
+        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="task hand")
+        self._in_hand: set[int] = set()
+
+    def sync_due(self, stop: threading.Event) -> None:
+        """Begin with all that are due now, as far as hands are free; nobody waits for those that are at work."""
+        free = HANDS - len(self._in_hand)
+        with self._database.reading() as session:
+            due = task_queue.due(session)
+            if free <= 0 or not due or due.isdisjoint(persons_who_can_be_helped(session)):
+                return
+        for held, connection, policy in self._claim(everything=False, most=free):
+            self._in_hand.add(held.person_id)
+            self._hands.submit(self._work, held, connection, policy, stop)
+
+    def finish(self) -> None:
+        """What has begun comes to its end."""
+        self._hands.shutdown(wait=True)
+
+    def sync_everything(self, stop: threading.Event) -> bool:
+        """All that are switched on, whenever they are due, every known link verified; whether nothing is left to be tried
+        again. What another worker has in hand is waited for."""
+        done: dict[int, bool] = {}
+        deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
+        while not stop.is_set():
+            found = self._claim(everything=True, but=set(done))
+            results = at_once(
+                lambda one: (one[0].person_id, self._sync(*one, stop, everything=True)), found, stop
+            )
+            done |= dict(results)
+            with self._database.reading() as session:
+                left = task_queue.in_hand(session) & set(persons_who_can_be_helped(session)) - set(done)
+                can_be_asked = {
+                    account.id for account, connection in connections(session) if has_api(connection)
+                }
+                is_left = bool((task_queue.switched_on(session) & can_be_asked) - set(done))
+            if not left or time.monotonic() > deadline:
+                return not is_left and all(done.values())
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return False
+
+    def let_go(self) -> None:
+        """What this worker claimed before and could not settle, because the database was away just then."""
+        with self._database.writing() as session:
+            task_queue.let_go(session, self._worker, set(self._in_hand))
+
+    def tidy(self) -> None:
+        """Bins are emptied in time; and who may sync by the settings, is."""
+        with self._database.writing() as session:
+            task_store.tidy(session)
+        with self._database.writing() as session:
+            settings_store.follow_task_sync(session)
+
+    def _work(
+        self, held: TaskSync, connection: Connection, policy: PolicySettings, stop: threading.Event
+    ) -> None:
+        try:
+            self._sync(held, connection, policy, stop, everything=False)
+        finally:
+            self._in_hand.discard(held.person_id)
+
+    def _claim(
+        self, *, everything: bool, but: Collection[int] = (), most: int | None = None
+    ) -> list[tuple[TaskSync, Connection, PolicySettings]]:
+        with self._database.writing() as session:
+            persons: dict[int, tuple[Account, Connection]] = persons_who_can_be_helped(session)
+            claimed = task_queue.claim(
+                session, self._worker, set(persons) - set(but), everything=everything, most=most
+            )
+            policy = policy_settings(settings_store.policy(session))
+            found = [
+                (self._of(session, held, persons[held.person_id][1]), persons[held.person_id][1], policy)
+                for held in claimed
+            ]
+            marker = self._database.installation.advance(session) if claimed else None
+        if marker is not None:
+            self._database.installation.keep(marker)
+        return found
+
+    def _of(self, session: Any, held: TaskSync, connection: Connection) -> TaskSync:
+        """A person who is another Salesforce user by now begins anew; what was linked to the other stays as it is."""
+        who = connection.identity
+        if (held.organisation_id, held.user_id) == (who.organisation_id, who.user_id):
+            return held
+        row = task_queue.hold(session, held)
+        if held.user_id is not None:
+            row.enabled_at = connection.connected_at
+        row.organisation_id, row.user_id = who.organisation_id, who.user_id
+        row.since, row.is_first, row.confirmed, row.verified_id, row.verify_at = None, True, None, 0, None
+        return replace(
+            held, organisation_id=who.organisation_id, user_id=who.user_id, since=None, is_first=True, confirmed=None,
+            enabled_at=row.enabled_at, verified_id=0, verify_at=None,
+        )  # fmt: skip
+
+    def _sync(
+        self,
+        held: TaskSync,
+        connection: Connection,
+        policy: PolicySettings,
+        stop: threading.Event,
+        *,
+        everything: bool,
+    ) -> bool:
+        """One person's cycle; never raises: what one person's tasks meet keeps nobody else's waiting. Whether nothing is left
+        to be tried again."""
+        begun = time.monotonic()
+        try:
+            outcome = self._cycle(held, connection, policy, stop, everything=everything)
+            self._settle(held, policy, outcome)
+        except Lost:
+            return False
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))
+            return False
+        except Exception:  # noqa: BLE001  the edge of a person's cycle
+            logs.failed_unexpectedly("synchronising tasks")
+            return self._put_off(held, policy)
+        self._count(outcome.number)
+        if outcome.number or outcome.trouble_code:
+            logs.tasks_synced(held.person_id, outcome.number, outcome.trouble_code, time.monotonic() - begun)
+        return outcome.is_all_done
+
+    def _put_off(self, held: TaskSync, policy: PolicySettings) -> bool:
+        """What nobody foresaw is not met again at full speed."""
+        try:
+            self._settle(
+                held, policy, Outcome(is_all_done=False, is_broken=True, trouble_code="unforeseen_sync")
+            )
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))
+        return False
+
+    def _cycle(
+        self,
+        held: TaskSync,
+        connection: Connection,
+        policy: PolicySettings,
+        stop: threading.Event,
+        *,
+        everything: bool,
+    ) -> Outcome:
+        """Raises Lost, DatabaseUnavailable."""
+        client: Client | None = None
+        try:
+            client = self._connections.client(connection)
+            desk = Desk(self._connections, connection, held, policy, client, self._book, everything, stop)
+            organisation_id = connection.identity.organisation_id
+            if not self._may_go_on(client, connection, policy):
+                return Outcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
+            desk.choices = self._book.choices(client, self._database, organisation_id, anew=held.is_first)
+            return Cycle(desk).run()
+        except (Unavailable, Refused) as error:
+            return self._stopped(error.trouble, connection)
+        finally:
+            if client is not None:
+                self._note_usage(client, connection, policy)
+
+    def _stopped(self, found: Trouble, connection: Connection) -> Outcome:
+        """Time, or a person, has to mend it."""
+        self._book.forget(connection.identity.organisation_id)
+        with self._database.writing() as session:
+            if found.kind is Kind.NO_API:
+                lost_api(session, connection.person_id, found)
+            if found.kind is Kind.LIMIT:
+                api_usage.pause(session, connection.identity.organisation_id, found.code)
+        return Outcome(
+            is_all_done=found.kind in _FOR_A_PERSON,
+            is_broken=True,
+            trouble_code=found.code,
+            trouble_detail=found.detail,
+        )
+
+    def _may_go_on(self, client: Client, connection: Connection, policy: PolicySettings) -> bool:
+        """Where calls were scarce when last seen, the least of all calls says whether they still are."""
+        organisation_id = connection.identity.organisation_id
+        with self._database.reading() as session:
+            known = api_usage.organisation(session, organisation_id)
+        if known is None or not known.is_scarce:
+            return True
+        client.query("SELECT Id FROM User WHERE Id = {}", connection.identity.user_id)
+        with self._database.writing() as session:
+            return api_usage.note_usage(session, organisation_id, client.usage, policy.api_reserve)
+
+    def _note_usage(self, client: Client, connection: Connection, policy: PolicySettings) -> None:
+        """What the last answer told, where that is news."""
+        organisation_id, usage = connection.identity.organisation_id, client.usage
+        if usage is None:
+            return
+        with self._database.reading() as session:
+            known = api_usage.organisation(session, organisation_id)
+        if known is not None and not api_usage.is_news(known, usage, policy.api_reserve, datetime.now(UTC)):
+            return
+        with self._database.writing() as session:
+            api_usage.note_usage(session, organisation_id, usage, policy.api_reserve)
+
+    def _settle(self, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> None:
+        """Let go of it until it is due again."""
+        is_asking = outcome.values.get("plan") is not None
+        attempts = held.attempts + 1 if outcome.is_broken or outcome.is_transient else 0
+        with self._database.writing() as session:
+            now = database_now(session)
+            again = now + timedelta(seconds=max(_LEAST, seconds_until_next(attempts, random.random())))  # noqa: S311  jitter
+            by_pace = now + timedelta(seconds=self._pace(session, held, policy, outcome))
+            has_looked = "succeeded_at" in outcome.values or is_asking
+            look_at = by_pace if has_looked or held.attempts else held.look_at
+            due_at = (
+                min(again, look_at) if outcome.is_transient else look_at
+            )  # one task that waits slows down no other
+            if outcome.is_broken:
+                due_at = look_at = again
+            values = {
+                **outcome.values, "attempts": attempts, "trouble_code": outcome.trouble_code, "trouble_detail": outcome.trouble_detail,
+                "due_at": due_at, "look_at": look_at,
+            }  # fmt: skip
+            task_queue.release(session, held, values)
+
+    def _pace(self, session: Any, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> float:
+        links = outcome.values.get("links", held.links)
+        budget = task_queue.budget(session, held.organisation_id, policy.api_share, links)
+        active_at = outcome.values.get("changed_at", held.last_active_at)
+        return seconds_between_looks(policy.sync_interval, datetime.now(UTC) - active_at, budget)
