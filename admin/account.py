@@ -5,20 +5,20 @@ from zoneinfo import available_timezones
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_login import login_required, login_user
+from flask_login import login_user
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import PasswordField, SelectField, SubmitField
 from wtforms.validators import DataRequired, Length
 
-from admin.access import SignedIn, database, me
+from admin.access import SignedIn, database, me, sign_in_required
 from admin.passwords import hashed, is_right
 from admin.refusals import beside, flash_refusal
 from core.people import store as people_store
 from core.refusal import Refusal
-from core.settings import catalogue
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
+from core.settings.in_force import one_in_force
 
 pages = Blueprint("account", __name__, url_prefix="/settings/account")
 
@@ -41,13 +41,13 @@ class TimeZoneForm(FlaskForm):  # type: ignore[misc]
 
 
 @pages.get("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def account() -> str:
     return _render(PasswordForm(formdata=None))
 
 
 @pages.post("/password")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def change_password() -> str | Response:
     form = PasswordForm()
     if form.validate_on_submit() and not is_right(form.current.data, me().password_hash):
@@ -64,7 +64,7 @@ def change_password() -> str | Response:
 
 
 @pages.post("/time-zone")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def set_time_zone() -> str | Response:
     form = _time_zone_form(None)
     if not form.validate_on_submit():
@@ -72,7 +72,7 @@ def set_time_zone() -> str | Response:
     try:
         with database().writing() as session:
             settings_store.set_preference(
-                session, me(), Name.TIME_ZONE, form.time_zone.data, actor=me().email
+                session, me(), Setting.TIME_ZONE, form.time_zone.data, actor=me().email
             )
     except Refusal as refusal:
         flash_refusal(refusal)
@@ -102,12 +102,11 @@ def _time_zone_form(chosen: str | None) -> TimeZoneForm:
 def _render(password_form: PasswordForm) -> str:
     with database().reading() as session:
         chosen = settings_store.preference(session, me().id)
-        in_force = catalogue.in_force(settings_store.policy(session), chosen)
-    time_zone = next(setting for setting in in_force if setting.name is Name.TIME_ZONE)
+        time_zone = one_in_force(Setting.TIME_ZONE, settings_store.policy(session), chosen)
     return render_template(
         "account.html",
         account=me(),
         password_form=password_form,
-        time_zone_form=_time_zone_form(chosen.get(Name.TIME_ZONE, "")),
+        time_zone_form=_time_zone_form(chosen.get(Setting.TIME_ZONE, "")),
         time_zone=time_zone,
     )

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_babel import gettext as _
 from flask_babel import ngettext
-from flask_login import login_required
 from werkzeug.wrappers import Response
 
 from admin import words
-from admin.access import database, load_left_behind, me
+from admin.access import database, load_left_behind, me, sign_in_required
 from admin.refusals import flash_refusal
 from admin.trace import Trace, trace_of
 from core.database.engine import Session
@@ -25,7 +24,7 @@ from core.refusal import Refusal
 from core.salesforce.connection_store import connections
 from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
-from core.settings.catalogue import policy_settings
+from core.settings.in_force import policy_settings
 
 pages = Blueprint("activity", __name__)
 _ROWS = 50
@@ -33,7 +32,7 @@ _IDS = re.compile(r"\b(?:003|00Q|001|006)[A-Za-z0-9]{12}(?:[A-Za-z0-9]{3})?\b")
 
 
 @pages.get("/activity")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def activity() -> str:
     account = me()
     load_left_behind()
@@ -71,13 +70,13 @@ def activity() -> str:
 
 
 @pages.post("/activity/<mail_id>/dismiss")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def dismiss(mail_id: str) -> Response:
     return _do(mail_id, lambda session: mail_store.dismiss(session, mail_id), _("Dismissed."))
 
 
 @pages.post("/activity/<mail_id>/log-again")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def log_again(mail_id: str) -> Response:
     return _do(
         mail_id,
@@ -87,7 +86,7 @@ def log_again(mail_id: str) -> Response:
 
 
 @pages.post("/activity/<mail_id>/pick")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def pick(mail_id: str) -> Response:
     """Log it on the records that the person names, by id or by the address of their page."""
     ids = _IDS.findall(request.form.get("records", ""))
@@ -107,7 +106,7 @@ def pick(mail_id: str) -> Response:
 
 
 @pages.post("/activity/<mail_id>/ignore")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def ignore(mail_id: str) -> Response:
     """Mails to this address or domain are not asked about any more."""
     try:
@@ -123,7 +122,7 @@ def ignore(mail_id: str) -> Response:
 
 
 @pages.post("/activity/all-of-a-kind")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def all_of_a_kind() -> Response:
     """Every failed mail of one kind of trouble, of whom the page showed, tried again or dismissed."""
     account, code = me(), request.form.get("code", "")

@@ -17,20 +17,18 @@ from admin import (
     access,
     account,
     activity,
-    addresses,
     app_passwords,
     changes,
     diagnostics,
     health,
     mail_client,
     people,
-    policy,
     probes,
     senders,
     sign_in,
     tasks,
 )
-from admin.salesforce import api, bcc, connection, page
+from admin.salesforce import addresses, api, bcc, connection, page, policy, redraw
 from admin.salesforce import tasks as task_sync
 from admin.times import day_of, local_day, local_reminder, local_time
 from core import logs
@@ -81,6 +79,7 @@ def build_app(config: Config | None = None) -> Flask:
     except ConfigurationError as error:
         _give_up(error)
     access.set_up(app, services)
+    redraw.set_up(app, page.draw)
     # before all libraries: the CSRF page of a POST, say, shows who is signed in, and needs the database for it
     app.before_request(_look_first)
     probes.Probes(app, services)

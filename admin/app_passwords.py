@@ -3,14 +3,13 @@
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_login import login_required
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import IntegerField, StringField, SubmitField
 from wtforms.validators import InputRequired, Length, NumberRange
 from wtforms.widgets import HiddenInput
 
-from admin.access import database, me
+from admin.access import database, me, sign_in_required
 from admin.refusals import flash_refusal
 from core.people import store as people_store
 from core.refusal import Refusal
@@ -32,13 +31,13 @@ class RevokeForm(FlaskForm):  # type: ignore[misc]
 
 
 @pages.get("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def app_passwords() -> str:
     return _render(CreateForm(formdata=None))
 
 
 @pages.post("")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def create() -> str:
     form = CreateForm()
     if not form.validate_on_submit():
@@ -51,7 +50,7 @@ def create() -> str:
 
 
 @pages.post("/revoke")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def revoke() -> Response:
     form = RevokeForm()
     if form.validate_on_submit():

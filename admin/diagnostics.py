@@ -2,9 +2,8 @@
 
 from flask import Blueprint, render_template
 from flask_babel import gettext as _
-from flask_login import login_required
 
-from admin.access import config, connections, database, me
+from admin.access import config, connections, database, me, sign_in_required
 from admin.salesforce.forms import Button
 from core.diagnostics import Person, look_at_salesforce, look_at_upstream
 from core.findings import Finding
@@ -12,19 +11,19 @@ from core.health import look_at_installation, look_at_machine
 from core.people import store as people_store
 from core.salesforce import connection_store
 from core.settings import store as settings_store
-from core.settings.catalogue import policy_settings
+from core.settings.in_force import policy_settings
 
 pages = Blueprint("diagnostics", __name__, url_prefix="/settings/salesforce/diagnostics")
 
 
 @pages.get("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def diagnostics() -> str:
     return _render(None)
 
 
 @pages.post("")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def check() -> str:
     return _render(_findings() if Button().validate_on_submit() else None)
 

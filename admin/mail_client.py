@@ -8,10 +8,9 @@ from email.utils import formatdate, make_msgid
 
 from flask import Blueprint, render_template
 from flask_babel import gettext as _
-from flask_login import login_required
 from flask_wtf import FlaskForm
 
-from admin.access import config, database, me
+from admin.access import config, database, me, sign_in_required
 from core.database.heartbeats import listeners
 from core.endpoints import Listener, ListenerKind
 from core.people.store import add_app_password, revoke_app_password
@@ -26,13 +25,13 @@ class TestMailForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
 
 
 @pages.get("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def mail_client() -> str:
     return _render(None)
 
 
 @pages.post("/test")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def test_mail() -> str:
     if not TestMailForm().validate_on_submit():
         return _render(None)

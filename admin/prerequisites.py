@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from flask_babel import gettext as _
 
+from admin.access import connections, me
+from core.database.engine import Session
 from core.refusal import Refusal
+from core.salesforce import connection_store
 from core.salesforce.connection_store import Connection, Standing, has_api
 from core.salesforce.troubles import Trouble
 
@@ -47,3 +50,8 @@ class Prerequisites:
         if self.connection.standing is Standing.BROKEN:
             return str(_("The connection to Salesforce is broken."))
         return str(_("Your Salesforce user has no API access."))
+
+
+def prerequisites(session: Session) -> Prerequisites:
+    """What the person of this request can use of Salesforce."""
+    return Prerequisites(connections() is not None, connection_store.connection(session, me().id))

@@ -6,11 +6,11 @@ from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_babel import gettext as _
-from flask_login import current_user, login_required
+from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from admin import task_forms
-from admin.access import database, me
+from admin.access import database, me, sign_in_required
 from admin.refusals import beside, flash_refusal
 from admin.salesforce import tasks
 from admin.salesforce.forms import Button
@@ -39,13 +39,13 @@ _ID = "int(max=2147483647)"
 
 
 @pages.get("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def command_center() -> str:
     return _render()
 
 
 @pages.post("")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def add() -> str | Response:
     form = TaskForm()
     with database().reading() as session:
@@ -75,13 +75,13 @@ def add() -> str | Response:
 
 
 @pages.get(f"/<{_ID}:task_id>")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def task(task_id: int) -> str | Response:
     return _render_task(task_id)
 
 
 @pages.post(f"/<{_ID}:task_id>")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def save(task_id: int) -> str | Response:
     form, account = TaskForm(), me()
     try:
@@ -105,7 +105,7 @@ def save(task_id: int) -> str | Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/complete")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def complete(task_id: int) -> Response:
     def done(session: Session, person_id: int) -> None:
         task_store.complete(session, person_id, task_id, _choices(session))
@@ -114,7 +114,7 @@ def complete(task_id: int) -> Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/reopen")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def reopen(task_id: int) -> Response:
     def again(session: Session, person_id: int) -> None:
         task_store.reopen(session, person_id, task_id, _choices(session))
@@ -123,7 +123,7 @@ def reopen(task_id: int) -> Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/delete")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def delete(task_id: int) -> Response:
     return _do(
         lambda session, person_id: task_store.remove(session, person_id, task_id), None, deleted=task_id
@@ -131,7 +131,7 @@ def delete(task_id: int) -> Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/restore")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def restore(task_id: int) -> Response:
     def back(session: Session, person_id: int) -> None:
         task_store.restore(
@@ -142,7 +142,7 @@ def restore(task_id: int) -> Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/send")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def send(task_id: int) -> Response:
     def sent(session: Session, person_id: int) -> None:
         task_store.send(
@@ -159,13 +159,13 @@ def send(task_id: int) -> Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/seen")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def acknowledge(task_id: int) -> Response:
     return _do(lambda session, person_id: task_store.acknowledge(session, person_id, task_id), None)
 
 
 @pages.post(f"/<{_ID}:task_id>/dismiss-reminder")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def dismiss_reminder(task_id: int) -> Response:
     return _do(
         lambda session, person_id: task_store.edit(session, person_id, task_id, {Field.REMINDER: None}), None
@@ -173,7 +173,7 @@ def dismiss_reminder(task_id: int) -> Response:
 
 
 @pages.post(f"/<{_ID}:task_id>/history/<{_ID}:entry_id>")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def restore_value(task_id: int, entry_id: int) -> Response:
     """Have again what a field was, the loser of a conflict for instance."""
 

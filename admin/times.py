@@ -8,9 +8,8 @@ from flask_babel import format_date, format_datetime
 from flask_login import current_user
 
 from admin.access import database, me
-from core.settings import catalogue
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.in_force import time_zone
 
 
 def local_time(time: datetime) -> str:
@@ -43,8 +42,4 @@ def zone() -> ZoneInfo | None:
 
 def _zone_in_force() -> ZoneInfo | None:
     with database().reading() as session:
-        chosen = catalogue.in_force(
-            settings_store.policy(session), settings_store.preference(session, me().id)
-        )
-    name = next(setting.value for setting in chosen if setting.name is Name.TIME_ZONE)
-    return ZoneInfo(name) if name else None
+        return time_zone(settings_store.policy(session), settings_store.preference(session, me().id))

@@ -17,7 +17,7 @@ from core.people import store as people_store
 from core.salesforce import connection_store
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
-from core.settings.catalogue import policy_settings
+from core.settings.in_force import policy_settings
 
 
 @click.group(cls=Commands, help="Look after the installation.")

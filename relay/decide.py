@@ -9,7 +9,8 @@ from core.mail.reasons import Reason
 from core.mail.row import Decision
 from core.people.addresses import address_key, domain_of, matches
 from core.people.person import Person
-from core.settings.catalogue import Logging, PolicySettings
+from core.settings.catalogue import Logging
+from core.settings.in_force import PolicySettings
 from relay.message import Message
 
 LARGEST_COPY = 25_000_000

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from core.database.engine import Database, DatabaseUnavailable
 from core.mail.store import copy_refusals, lost_replies, mails_of_others
 from core.people.person import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
-from core.settings.catalogue import Logging, PersonSettings, PolicySettings
+from core.settings.catalogue import Logging
+from core.settings.in_force import PersonSettings, policy_settings
 from core.settings.store import people
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -240,7 +241,7 @@ def _people(plain: dict[str, Any]) -> People:
         policy[name] = tuple(policy[name])
     return People(
         revision=plain["revision"],
-        policy=PolicySettings(**policy),
+        policy=replace(policy_settings({}), **policy),
         persons=tuple(_person(one) for one in plain["persons"]),
     )
 

@@ -39,7 +39,7 @@ from core.salesforce import connection_store
 from core.salesforce.connections import Connections, NotConnected
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from tests.sandbox.org.faults import Fault
 from tests.sandbox.org.records import Features
@@ -96,24 +96,24 @@ class Chaos:
         self.database.migrate()
         for number in range(PERSONS):
             email = f"p{number}@acme.test"
-            user = self.org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
+            user = self.org.org.put("User", Username=email, Setting=email, Email=email, IsActive=True)
             with self.database.writing() as session:
                 account = people_store.add_person(
                     session, email, name="", is_admin=number == 0, password_hash=hashed(PASSWORD), actor=None
                 )
-                settings_store.set_preference(session, account, Name.LOGGING, "api", actor=None)
-                settings_store.set_preference(session, account, Name.TASK_SYNC, "both-ways", actor=None)
+                settings_store.set_preference(session, account, Setting.LOGGING, "api", actor=None)
+                settings_store.set_preference(session, account, Setting.TASK_SYNC, "both-ways", actor=None)
                 self.passwords[email] = people_store.add_app_password(session, email, label="", actor=None)[1]
             self.connect(account, user)
         with self.database.writing() as session:
-            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
-            settings_store.set_policy(session, Name.MAILS_PER_MINUTE, "100000", actor=None)
-            settings_store.set_policy(session, Name.SYNC_INTERVAL, "5", actor=None)
+            settings_store.set_policy(session, Setting.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Setting.MAILS_PER_MINUTE, "100000", actor=None)
+            settings_store.set_policy(session, Setting.SYNC_INTERVAL, "5", actor=None)
         put = self.org.org.put
         for number in range(60):
             contact = put("Contact", LastName=f"C{number}", Email=f"c{number}@client.test")
             if number % 3 == 0:
-                deal = put("Opportunity", Name=f"D{number}", StageName="S")
+                deal = put("Opportunity", Setting=f"D{number}", StageName="S")
                 put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
             if number % 4 == 0:
                 put("Lead", LastName=f"L{number}", Company="X", Email=f"l{number}@prospect.test")

@@ -25,7 +25,7 @@ from core.salesforce import connection_store
 from core.salesforce.connections import Connections, NotConnected
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.task import Field, to_text
@@ -134,7 +134,7 @@ class Soak:
         self.org.start()
         self.org.app.extensions["usage"]["total"] = 100_000_000
         self.user = self.org.org.put(
-            "User", Username="anna@acme.test", Name="Anna", Email="anna@acme.test", IsActive=True
+            "User", Username="anna@acme.test", Setting="Anna", Email="anna@acme.test", IsActive=True
         )
         self.url = f"sqlite:///{directory}/blindcopy.db"
         self.database = Database(self.url, Box([KEY]))
@@ -157,8 +157,8 @@ class Soak:
             self.anna, token["refresh_token"], instance_url=self.org.url, user_id=self.user, actor=None
         )
         with self.database.writing() as session:
-            settings_store.set_policy(session, Name.SYNC_INTERVAL, "5", actor=None)
-            settings_store.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_policy(session, Setting.SYNC_INTERVAL, "5", actor=None)
+            settings_store.set_preference(session, self.anna, Setting.TASK_SYNC, "both-ways", actor=None)
         return self.org.tokens.issue(self.user, "anna@acme.test", with_refresh=False)["access_token"]
 
     def run(self, seconds):

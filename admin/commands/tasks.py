@@ -9,7 +9,7 @@ from admin.commands.printing import as_json, database, json_line
 from core.database.engine import Session
 from core.people.store import person_by_email
 from core.settings import store as settings_store
-from core.settings.catalogue import time_zone
+from core.settings.in_force import time_zone
 from core.tasks import picklists
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store

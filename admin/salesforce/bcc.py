@@ -3,20 +3,21 @@
 from flask import Blueprint, flash, redirect, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_login import login_required
 from werkzeug.wrappers import Response
 
-from admin.access import connections, database, me
-from admin.prerequisites import NeedsConnection
+from admin.access import connections, database, me, sign_in_required
+from admin.prerequisites import NeedsConnection, prerequisites
 from admin.refusals import beside, flash_refusal, flash_trouble
-from admin.salesforce import page
 from admin.salesforce.forms import BccForm
+from admin.salesforce.redraw import Filled, redraw
 from core.salesforce import bcc_address_queue, connection_store
 from core.salesforce.bcc_address import Outcome
 from core.salesforce.bcc_address_lookup import pick_up
 from core.salesforce.troubles import Trouble
 from core.settings import store as settings_store
-from core.settings.catalogue import LockedSetting, Logging, Name, SettingError
+from core.settings.catalogue import Logging, Setting
+from core.settings.in_force import LockedSetting
+from core.settings.kinds import SettingError
 
 pages = Blueprint("bcc", __name__, url_prefix="/settings/salesforce/bcc")
 
@@ -35,11 +36,11 @@ _FOUND = {
 
 
 @pages.post("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def bcc() -> str | Response:
     form = BccForm()
     if not form.validate_on_submit():
-        return page.render(bcc_form=form)
+        return redraw(Filled(bcc=form))
     try:
         if form.look.data or (form.activate.data and not (form.address.data or "").strip()):
             _look_up(form)
@@ -50,7 +51,7 @@ def bcc() -> str | Response:
         flash_refusal(refusal)
     except SettingError as refusal:
         beside(form.address, refusal)
-        return page.render(bcc_form=form)
+        return redraw(Filled(bcc=form))
     return redirect(url_for("salesforce.sync_settings"))
 
 
@@ -58,13 +59,13 @@ def _look_up(form: BccForm) -> None:
     """Now, and if Salesforce does not answer, later by the worker. Raises NeedsConnection, LockedSetting."""
     account, found_by = me(), connections()
     with database().writing() as session:
-        if (reason := page.prerequisites(session).reason) is not None:
+        if (reason := prerequisites(session).reason) is not None:
             raise NeedsConnection(
                 "%(reason)s Connect it first, or type your Email to Salesforce address in", reason=reason
             )
         bcc_address_queue.ask(session, account.id)
         if form.activate.data:
-            settings_store.set_preference(session, account, Name.LOGGING, Logging.BCC, actor=account.email)
+            settings_store.set_preference(session, account, Setting.LOGGING, Logging.BCC, actor=account.email)
         connection = connection_store.connection(session, account.id)
     if found_by is None or connection is None:
         return
@@ -80,19 +81,19 @@ def _choose(form: BccForm) -> None:
     account = me()
     with database().writing() as session:
         if form.deactivate.data:
-            settings_store.set_preference(session, account, Name.LOGGING, Logging.OFF, actor=account.email)
+            settings_store.set_preference(session, account, Setting.LOGGING, Logging.OFF, actor=account.email)
             return
         settings_store.set_preference(
-            session, account, Name.BCC_ADDRESS, form.address.data or "", actor=account.email
+            session, account, Setting.BCC_ADDRESS, form.address.data or "", actor=account.email
         )
         if form.with_receipt.data:
-            if (reason := page.prerequisites(session).reason) is not None:
+            if (reason := prerequisites(session).reason) is not None:
                 raise NeedsConnection("%(reason)s A receipt needs a connection", reason=reason)
             settings_store.set_preference(
-                session, account, Name.LOGGING, Logging.BCC_WITH_RECEIPT, actor=account.email
+                session, account, Setting.LOGGING, Logging.BCC_WITH_RECEIPT, actor=account.email
             )
         if form.activate.data:
-            settings_store.set_preference(session, account, Name.LOGGING, Logging.BCC, actor=account.email)
+            settings_store.set_preference(session, account, Setting.LOGGING, Logging.BCC, actor=account.email)
 
 
 def _say_what_was_done(form: BccForm) -> None:

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_login import login_required
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import RadioField, StringField, SubmitField, TextAreaField
 from wtforms.validators import DataRequired, InputRequired, Length
 
-from admin.access import admin_required, config, connections, database, me
+from admin.access import admin_required, config, connections, database, me, sign_in_required
 from admin.prerequisites import Prerequisites
 from admin.refusals import flash_refusal, flash_trouble, translated
 from admin.salesforce.forms import Button
@@ -64,13 +63,13 @@ class KeyForm(FlaskForm):  # type: ignore[misc]
 
 
 @pages.get("/settings/salesforce/connections")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def connection() -> str:
     return _render()
 
 
 @pages.post("/settings/salesforce/connections")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def connect() -> str | Response:
     """Off to Salesforce's page, where the person is asked."""
     form, found = _connect_form(), _registered()
@@ -89,7 +88,7 @@ def connect() -> str | Response:
 
 
 @pages.get("/salesforce/callback")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def come_back() -> Response:
     """Back from Salesforce's page."""
     begun = _remembered(request.args.get("state", ""))
@@ -114,7 +113,7 @@ def come_back() -> Response:
 
 
 @pages.post("/settings/salesforce/connections/check")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def check() -> Response:
     """Look whether the connection holds."""
     if Button().validate_on_submit():
@@ -132,7 +131,7 @@ def check() -> Response:
 
 
 @pages.post("/settings/salesforce/connections/disconnect")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def disconnect() -> Response:
     if Button().validate_on_submit():
         if _registered().disconnect(me(), actor=me().email):

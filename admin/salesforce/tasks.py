@@ -1,31 +1,33 @@
 """The card "Sync Tasks/Reminders to Salesforce Tasks", how the sync stands, and what waits for the person's word."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from flask import Blueprint, flash, redirect, request, url_for
 from flask_babel import format_timedelta, ngettext
 from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-from flask_login import login_required
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
-from wtforms import BooleanField, RadioField, StringField
-from wtforms.fields.choices import SelectChoice
-from wtforms.validators import InputRequired, Length
 
-from admin.access import admin_required, connections, database, me
-from admin.prerequisites import NeedsConnection, Prerequisites
-from admin.refusals import beside, flash_refusal
-from admin.salesforce import page
+from admin.access import database, me, sign_in_required
+from admin.prerequisites import NeedsConnection, Prerequisites, prerequisites
+from admin.refusals import flash_refusal
 from admin.salesforce.forms import Button
+from admin.salesforce.redraw import Filled, redraw
+from admin.salesforce.settings_form import are_right, filled, settings_form, typed
 from core.database.engine import Session
 from core.refusal import Refusal
-from core.salesforce import connection_store
 from core.salesforce.troubles import Trouble, trouble
-from core.settings import catalogue
 from core.settings import store as settings_store
-from core.settings.catalogue import LockedSetting, Name, SettingError, TaskSync
+from core.settings.catalogue import Section, Setting, TaskSync, of_persons
+from core.settings.in_force import (
+    InForce,
+    LockedSetting,
+    PolicySettings,
+    policy_settings,
+    syncs_tasks,
+)
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.polling import seconds_between_looks
@@ -33,34 +35,7 @@ from core.tasks.queue import Asks, Plan
 
 pages = Blueprint("task_sync", __name__, url_prefix="/settings/salesforce/tasks")
 
-_NUMBERS = {
-    Name.SYNC_INTERVAL: "sync_interval", Name.FIRST_SYNC_HOURS: "first_sync_hours", Name.API_SHARE: "api_share",
-}  # fmt: skip
-
-
-class TaskSyncForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
-    task_sync = RadioField(
-        _l("Tasks"), [InputRequired()],
-        choices=[SelectChoice(TaskSync.OFF.value, _l("Do not sync to Salesforce tasks")),
-                 SelectChoice(TaskSync.BOTH_WAYS.value, _l("Sync both ways"))],
-    )  # fmt: skip
-
-
-class TaskSyncPolicyForm(TaskSyncForm):
-    task_sync_locked = BooleanField(_l("Persons may not choose differently"))
-    confirm_first_sync = BooleanField(_l("Show what a first sync would do, and wait for the person's word"))
-    sync_interval = StringField(
-        _l("Fastest pace, in seconds"), [Length(max=10)], render_kw={"inputmode": "numeric"}
-    )
-    first_sync_hours = StringField(
-        _l("The first sync brings in what was changed within so many hours"),
-        [Length(max=10)],
-        render_kw={"inputmode": "numeric"},
-    )
-    api_share = StringField(
-        _l("Per cent of the organisation's daily API calls that looking for changes may use"), [Length(max=10)],
-        render_kw={"inputmode": "numeric"},
-    )  # fmt: skip
+_SETTINGS = of_persons(Section.TASKS)
 
 
 @dataclass(frozen=True)
@@ -87,34 +62,17 @@ class Look:
 class Card:
     """What the settings page shows of the task sync."""
 
-    form: TaskSyncForm
-    policy_form: TaskSyncPolicyForm | None
+    form: Any
     is_locked: bool
     look: Look
 
 
-def card(form: TaskSyncForm | None = None, policy_form: TaskSyncPolicyForm | None = None) -> Card:
-    """With the forms as they were filled in."""
-    account = me()
-    with database().reading() as session:
-        policy = settings_store.policy(session)
-        in_force = {
-            one.name: one
-            for one in catalogue.in_force(policy, settings_store.preference(session, account.id))
-        }
-    chosen = in_force[Name.TASK_SYNC]
-    if account.is_admin and policy_form is None:
-        values = {one.name: one for one in catalogue.policy_in_force(policy)}
-        policy_form = TaskSyncPolicyForm(
-            formdata=None, task_sync=values[Name.TASK_SYNC].value, task_sync_locked=values[Name.TASK_SYNC].locked,
-            confirm_first_sync=values[Name.CONFIRM_FIRST_SYNC].value == "yes",
-            **{field: values[name].value for name, field in _NUMBERS.items()},
-        )  # fmt: skip
+def card(settings: Mapping[Setting, InForce], typed_in: Filled) -> Card:
+    """With the form as it was filled in, or as the settings are."""
     return Card(
-        form or TaskSyncForm(formdata=None, task_sync=chosen.value),
-        policy_form,
-        chosen.locked,
-        look(account.id, is_seen=False),
+        typed_in.tasks or filled(_SETTINGS, settings),
+        settings[Setting.TASK_SYNC].locked,
+        look(me().id, is_seen=False),
     )
 
 
@@ -122,10 +80,10 @@ def look(person_id: int, *, is_seen: bool = True) -> Look:
     """How the sync of whoever is signed in stands; `is_seen`: the person looks at the tasks, which quickens the pace."""
     with database().reading() as session:
         policy, preference = settings_store.policy(session), settings_store.preference(session, person_id)
-        is_on = catalogue.syncs_tasks(policy, preference)
-        known = page.prerequisites(session)
+        is_on = syncs_tasks(policy, preference)
+        known = prerequisites(session)
         sync = task_queue.task_sync(session, person_id)
-        pace = _pace(session, known, catalogue.policy_settings(policy))
+        pace = _pace(session, known, policy_settings(policy))
     if not is_on or sync is None:
         return Look(is_on, known.reason if is_on else None)
     if is_seen:
@@ -141,57 +99,36 @@ def look(person_id: int, *, is_seen: bool = True) -> Look:
 
 
 @pages.post("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def save() -> str | Response:
     """It starts at once, in the background."""
-    form, account = TaskSyncForm(), me()
-    if not form.validate_on_submit():
-        return page.render(task_card=card(form))
-    is_on = form.task_sync.data == TaskSync.BOTH_WAYS
+    form, account = settings_form(_SETTINGS)(), me()
+    chosen = typed(form, _SETTINGS)
+    if not form.validate_on_submit() or not are_right(form, chosen):
+        return redraw(Filled(tasks=form))
+    is_on = chosen[Setting.TASK_SYNC] == TaskSync.BOTH_WAYS
+    with database().reading() as session:
+        reason = prerequisites(session).reason
+    if is_on and reason is not None:
+        flash_refusal(NeedsConnection("%(reason)s Connect Salesforce first", reason=reason))
+        return redraw(Filled(tasks=form))
     try:
         with database().writing() as session:
-            reason = Prerequisites(
-                connections() is not None, connection_store.connection(session, account.id)
-            ).reason
-            if is_on and reason is not None:
-                raise _needs_connection(reason)
             settings_store.set_preference(
-                session, account, Name.TASK_SYNC, form.task_sync.data, actor=account.email
+                session, account, Setting.TASK_SYNC, chosen[Setting.TASK_SYNC], actor=account.email
             )
-    except (LockedSetting, NeedsConnection) as refusal:
+    except LockedSetting as refusal:
         flash_refusal(refusal)
-        return page.render(task_card=card(form))
-    flash(_("Saved. The sync has begun in the background.") if is_on else _("Saved. Nothing is synchronised any more, and nothing was deleted."), "success")  # fmt: skip
-    return redirect(url_for("salesforce.sync_settings", _anchor="tasks"))
-
-
-@pages.post("/policy")
-@admin_required
-def save_policy() -> str | Response:
-    form = TaskSyncPolicyForm()
-    if not form.validate_on_submit() or not _are_right(form):
-        return page.render(task_card=card(policy_form=form))
-    actor = me().email
-    values = {
-        Name.TASK_SYNC: form.task_sync.data, Name.CONFIRM_FIRST_SYNC: "yes" if form.confirm_first_sync.data else "no",
-        **{name: form[field].data for name, field in _NUMBERS.items()},
-    }  # fmt: skip
-    with database().writing() as session:
-        before = {one.name: one.value for one in catalogue.policy_in_force(settings_store.policy(session))}
-        if (
-            not form.task_sync_locked.data
-        ):  # first, so that nobody's sync is switched off and on again in between
-            settings_store.lock_policy(session, Name.TASK_SYNC, locked=False, actor=actor)
-        for name, value in values.items():
-            if catalogue.checked(name, value) != before[name]:
-                settings_store.set_policy(session, name, value, actor=actor)
-        settings_store.lock_policy(session, Name.TASK_SYNC, locked=form.task_sync_locked.data, actor=actor)
-    flash(_("Saved."), "success")
+        return redraw(Filled(tasks=form))
+    if is_on:
+        flash(_("Saved. The sync has begun in the background."), "success")
+    else:
+        flash(_("Saved. Tasks are no longer synchronised, and nothing was deleted."), "success")
     return redirect(url_for("salesforce.sync_settings", _anchor="tasks"))
 
 
 @pages.post("/now")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def sync_now() -> Response:
     if Button().validate_on_submit():
         stands = look(me().id, is_seen=False)
@@ -205,13 +142,13 @@ def sync_now() -> Response:
 
 
 @pages.get("")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def settings_page() -> Response:
     return redirect(url_for("salesforce.sync_settings", _anchor="tasks"))
 
 
 @pages.post("/reconsider")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def reconsider() -> Response:
     """No: what was deleted here comes back, and how Salesforce stands is looked at anew."""
     if Button().validate_on_submit():
@@ -228,7 +165,7 @@ def reconsider() -> Response:
 
 
 @pages.post("/confirm")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def confirm() -> Response:
     try:
         if Button().validate_on_submit():
@@ -240,10 +177,6 @@ def confirm() -> Response:
     return redirect(_back())
 
 
-def _needs_connection(reason: str) -> NeedsConnection:
-    return NeedsConnection("%(reason)s Connect Salesforce first", reason=reason)
-
-
 def _back() -> str:
     is_from_settings = request.form.get("page") == "settings"
     return (
@@ -253,7 +186,7 @@ def _back() -> str:
     )
 
 
-def _pace(session: Session, known: Prerequisites, policy: catalogue.PolicySettings) -> timedelta:
+def _pace(session: Session, known: Prerequisites, policy: PolicySettings) -> timedelta:
     """As fast as the person who looks is served."""
     identity = None if known.connection is None else known.connection.identity
     held = None if known.connection is None else task_queue.task_sync(session, known.connection.person_id)
@@ -261,17 +194,6 @@ def _pace(session: Session, known: Prerequisites, policy: catalogue.PolicySettin
     links = 0 if held is None else held.links
     budget = task_queue.budget(session, organisation_id, policy.api_share, links)
     return timedelta(seconds=seconds_between_looks(policy.sync_interval, timedelta(0), budget))
-
-
-def _are_right(form: TaskSyncPolicyForm) -> bool:
-    right = True
-    for name, field in _NUMBERS.items():
-        try:
-            catalogue.checked(name, form[field].data or "")
-        except SettingError as refusal:
-            beside(form[field], refusal)
-            right = False
-    return right
 
 
 def _question(plan: Plan) -> str:

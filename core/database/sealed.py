@@ -14,7 +14,7 @@ from core import logs
 from core.config import ConfigurationError
 from core.database.models import ConnectionRow, PreferenceRow
 from core.secrets import Box, Undecryptable
-from core.settings.catalogue import KINDS
+from core.settings.catalogue import Setting
 
 _BOX = "box"
 
@@ -79,7 +79,7 @@ def _is_readable(session: Session, secret: _Secret) -> bool:
 
 
 def _all(session: Session, *, is_locked: bool = True) -> Iterator[_Secret]:
-    secret_names = [name.value for name, kind in KINDS.items() if kind.is_secret]
+    secret_names = [one.value for one in Setting if one.definition.is_secret]
     columns: list[tuple[type[Any], InstrumentedAttribute[Any], Any]] = [
         (PreferenceRow, PreferenceRow.value, PreferenceRow.name.in_(secret_names)),
         (ConnectionRow, ConnectionRow.access_token, ConnectionRow.access_token.is_not(None)),

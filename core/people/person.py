@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.people.addresses import address_key
-from core.settings.catalogue import PersonSettings, PolicySettings
+from core.settings.in_force import PersonSettings, PolicySettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from core.salesforce import connection_store
 from core.salesforce.bcc_address import Found, Outcome
 from core.salesforce.connection_store import Connection
 from core.settings import store as settings_store
-from core.settings.catalogue import Logging, Name, in_force
+from core.settings.catalogue import Logging, Setting
+from core.settings.in_force import in_force
 
 _AGAIN_AFTER = {Outcome.LOOKING: timedelta(minutes=1), Outcome.FOUND: timedelta(days=1)}
 _AGAIN_AFTER_ELSE = timedelta(hours=1)
@@ -49,10 +50,10 @@ def keep(
     """What was found of this Salesforce user; the address is taken where there is none, where the one in use was found
     for another user, or where `takes_over` says so."""
     row = _row(session, account.id)
-    known = settings_store.preference(session, account.id).get(Name.BCC_ADDRESS)
+    known = settings_store.preference(session, account.id).get(Setting.BCC_ADDRESS)
     was_anothers = row.user_id is not None and row.user_id != user_id
     if found.address is not None and (takes_over or was_anothers or not known):
-        settings_store.set_preference(session, account, Name.BCC_ADDRESS, found.address, actor=actor)
+        settings_store.set_preference(session, account, Setting.BCC_ADDRESS, found.address, actor=actor)
         known = found.address
     row.outcome, row.user_id = found.outcome.value, user_id
     row.looked_at = database_now(session)
@@ -64,7 +65,7 @@ def tried(session: Session, person_id: int) -> None:
     """Salesforce did not answer; another try comes later."""
     row = _row(session, person_id)
     row.looked_at = database_now(session)
-    if not settings_store.preference(session, person_id).get(Name.BCC_ADDRESS):
+    if not settings_store.preference(session, person_id).get(Setting.BCC_ADDRESS):
         row.outcome = Outcome.LOOKING.value
 
 
@@ -77,11 +78,9 @@ def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Con
     for account, connection in connection_store.connections(session):
         if not connection_store.has_api(connection):
             continue
-        chosen = {
-            one.name: one.value for one in in_force(policy, settings_store.preference(session, account.id))
-        }
+        chosen = in_force(policy, settings_store.preference(session, account.id))
         row = session.get(PickUpRow, account.id)
-        if chosen[Name.LOGGING] not in {one.value for one in Logging if one.copies}:
+        if chosen[Setting.LOGGING].value not in {one.value for one in Logging if one.copies}:
             continue
         outcome = Outcome.LOOKING if row is None else Outcome(row.outcome)
         is_due = (
@@ -90,7 +89,7 @@ def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Con
             or row.looked_at + _AGAIN_AFTER.get(outcome, _AGAIN_AFTER_ELSE) <= now
         )
         is_anothers = row is not None and row.user_id not in {None, connection.identity.user_id}
-        has_lost_it = is_anothers or (outcome is Outcome.FOUND and not chosen[Name.BCC_ADDRESS])
+        has_lost_it = is_anothers or (outcome is Outcome.FOUND and not chosen[Setting.BCC_ADDRESS].value)
         if everybody or is_due or has_lost_it:
             found.append((account, connection))
     return found

@@ -23,14 +23,11 @@ from core.people.person import AppPassword, People, Person
 from core.people.public_mail import company_domains
 from core.people.store import Account, account_of, active_rows
 from core.salesforce.connection_store import Standing
-from core.settings.catalogue import (
-    KINDS,
+from core.settings.catalogue import BY_NAME, Logging, Setting
+from core.settings.in_force import (
     LockedSetting,
-    Logging,
-    Name,
     PolicyEntry,
     PolicySettings,
-    checked,
     person_settings,
     policy_settings,
     syncs_tasks,
@@ -39,38 +36,39 @@ from core.settings.catalogue import (
 _HIDDEN = "(not shown)"
 
 
-def policy(session: Session) -> dict[Name, PolicyEntry]:
+def policy(session: Session) -> dict[Setting, PolicyEntry]:
     """The organisation's word on each setting that it has spoken of."""
-    known = set(Name)
     rows = session.scalars(select(PolicyRow))
-    return {Name(row.name): PolicyEntry(row.value, row.locked) for row in rows if row.name in known}
+    return {BY_NAME[row.name]: PolicyEntry(row.value, row.locked) for row in rows if row.name in BY_NAME}
 
 
-def preference(session: Session, person_id: int) -> dict[Name, str]:
+def preference(session: Session, person_id: int) -> dict[Setting, str]:
     """What this person chose."""
     return _preferences(session, PreferenceRow.person_id == person_id).get(person_id, {})
 
 
-def set_policy(session: Session, name: Name, text: str, *, actor: str | None) -> None:
+def set_policy(session: Session, name: Setting, text: str, *, actor: str | None) -> None:
     """The organisation's value. Raises SettingError."""
-    _change_policy(session, name, actor=actor, value=checked(name, text))
+    _change_policy(session, name, actor=actor, value=name.check(text))
 
 
-def lock_policy(session: Session, name: Name, *, locked: bool, actor: str | None) -> None:
+def lock_policy(session: Session, name: Setting, *, locked: bool, actor: str | None) -> None:
     """Whether persons may differ."""
     _change_policy(session, name, actor=actor, locked=locked)
 
 
-def set_preference(session: Session, account: Account, name: Name, text: str, *, actor: str | None) -> None:
+def set_preference(
+    session: Session, account: Account, name: Setting, text: str, *, actor: str | None
+) -> None:
     """The person's choice; an empty one clears it. Raises SettingError, LockedSetting."""
     if policy(session).get(name, PolicyEntry()).locked:
         raise LockedSetting("“%(name)s” is fixed by the organisation's policy", name=name)
-    value = checked(name, text) if text.strip() else ""
+    value = name.check(text) if text.strip() else ""
     row = session.get(PreferenceRow, (account.id, name), with_for_update=True)
     before = _opened(session, row) if row is not None else None
     if before == (value or None) and not (before is None and row is not None):
         return
-    is_secret = KINDS[name].is_secret
+    is_secret = name.definition.is_secret
     if value:
         kept = sealed.closed(session, value) if is_secret else value
         there(
@@ -81,7 +79,7 @@ def set_preference(session: Session, account: Account, name: Name, text: str, *,
     was, now = (_HIDDEN if text and is_secret else text for text in (before, value or None))
     note(session, Change(actor=actor, person=account.email, what=name, before=was, after=now))
     settings_changed(session)
-    if name is Name.TASK_SYNC:
+    if name is Setting.TASK_SYNC:
         session.flush()
         follow_task_sync(session, account.id)
 
@@ -90,7 +88,7 @@ def follow_task_sync(session: Session, person_id: int | None = None) -> None:
     """Everybody's task sync, or that of one person, is on or off as the settings in force say."""
     from core.tasks import queue as task_queue  # noqa: PLC0415  tables that a relay, which only reads settings, does without
 
-    in_policy, chosen = policy(session), _preferences(session, PreferenceRow.name == Name.TASK_SYNC.value)
+    in_policy, chosen = policy(session), _preferences(session, PreferenceRow.name == Setting.TASK_SYNC.value)
     for row in active_rows(session):
         if person_id in {None, row.id}:
             task_queue.switch(session, row.id, is_on=syncs_tasks(in_policy, chosen.get(row.id, {})))
@@ -125,15 +123,17 @@ def logging_of_all(session: Session) -> list[tuple[Account, Logging, bool]]:
     logging: dict[int, str] = {}
     with_address: set[int] = set()
     for row in session.scalars(
-        select(PreferenceRow).where(PreferenceRow.name.in_([Name.LOGGING.value, Name.BCC_ADDRESS.value]))
+        select(PreferenceRow).where(
+            PreferenceRow.name.in_([Setting.LOGGING.value, Setting.BCC_ADDRESS.value])
+        )
     ):
-        if row.name == Name.LOGGING:
+        if row.name == Setting.LOGGING:
             logging[row.person_id] = row.value
         elif row.value:
             with_address.add(row.person_id)
     found = []
     for person in active_rows(session):
-        chosen = {Name.LOGGING: logging[person.id]} if person.id in logging else {}
+        chosen = {Setting.LOGGING: logging[person.id]} if person.id in logging else {}
         how = person_settings(in_policy, chosen).logging
         found.append((account_of(person), how, person.id in with_address))
     return found
@@ -171,7 +171,12 @@ def people(session: Session) -> People:
 
 
 def _change_policy(
-    session: Session, name: Name, *, actor: str | None, value: str | None = None, locked: bool | None = None
+    session: Session,
+    name: Setting,
+    *,
+    actor: str | None,
+    value: str | None = None,
+    locked: bool | None = None,
 ) -> None:
     row = session.get(PolicyRow, name)
     before = _described(row)
@@ -184,7 +189,7 @@ def _change_policy(
         return
     note(session, Change(actor=actor, person=None, what=name, before=before, after=_described(row)))
     settings_changed(session)
-    if name is Name.TASK_SYNC:
+    if name is Setting.TASK_SYNC:
         session.flush()
         follow_task_sync(session)
 
@@ -192,21 +197,20 @@ def _change_policy(
 def _described(row: PolicyRow | None) -> str | None:
     if row is None:
         return None
-    value = KINDS[Name(row.name)].default if row.value is None else row.value
+    value = BY_NAME[row.name].definition.default if row.value is None else row.value
     return f"{value} (locked)" if row.locked else value
 
 
-def _preferences(session: Session, *conditions: object) -> Mapping[int, dict[Name, str]]:
-    known = set(Name)
-    result: dict[int, dict[Name, str]] = defaultdict(dict)
+def _preferences(session: Session, *conditions: object) -> Mapping[int, dict[Setting, str]]:
+    result: dict[int, dict[Setting, str]] = defaultdict(dict)
     for row in session.scalars(select(PreferenceRow).where(*conditions)):  # type: ignore[arg-type]  # SQLAlchemy's column expressions are typed as bool
-        if row.name in known and (value := _opened(session, row)) is not None:
-            result[row.person_id][Name(row.name)] = value
+        if row.name in BY_NAME and (value := _opened(session, row)) is not None:
+            result[row.person_id][BY_NAME[row.name]] = value
     return result
 
 
 def _opened(session: Session, row: PreferenceRow) -> str | None:
     """The value in clear; None where it was encrypted with a key that is gone."""
-    if not KINDS[Name(row.name)].is_secret or "@" in row.value:
+    if not BY_NAME[row.name].definition.is_secret or "@" in row.value:
         return row.value
     return sealed.opened_or_lost(session, row.value, row.name)

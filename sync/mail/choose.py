@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.people.addresses import address_key, domain_of, matches
-from core.settings.catalogue import Duplicates, First, LogOn, Opportunity, Rules
+from core.settings.catalogue import Duplicates, First, LogOn, Opportunity
+from core.settings.in_force import Rules
 
 
 class Where(StrEnum):

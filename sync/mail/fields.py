@@ -13,7 +13,8 @@ from typing import Any
 from core.mail.row import Row
 from core.mail.subject import task_subject
 from core.mail.writes import EMAIL_MESSAGE, KEY_FIELD, TASK, Target
-from core.settings.catalogue import Keep, Record, Rules
+from core.settings.catalogue import Keep, Record
+from core.settings.in_force import Rules
 from sync.mail.choose import Choice, Where
 from sync.mail.content import Content, clean, fitting
 

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from core.people.addresses import address_key
 from core.salesforce.client import Client, Record
 from core.salesforce.login import Refused
-from core.settings.catalogue import First, LogOn, Rules
+from core.settings.catalogue import First, LogOn
+from core.settings.in_force import Rules
 from sync.mail.choose import Deal, Found, Person
 
 MOST_ADDRESSES = 100

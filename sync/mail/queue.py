@@ -14,7 +14,8 @@ from core.mail.row import State
 from core.people.store import Account
 from core.salesforce.connection_store import Connection
 from core.settings import store as settings_store
-from core.settings.catalogue import Name, PolicySettings, in_force, policy_settings, rules
+from core.settings.catalogue import Setting
+from core.settings.in_force import PolicySettings, one_in_force, policy_settings, rules
 from sync.mail.batch import Person, Recorder
 from sync.persons import persons_who_can_be_helped
 from sync.threads import at_once
@@ -133,10 +134,9 @@ def _person(
     restored: datetime | None,
 ) -> Person:
     policy, preference = settings_store.policy(session), settings_store.preference(session, account.id)
-    values = {one.name: one.value for one in in_force(policy, preference)}
     return Person(
         account, connection, rules(policy, preference), for_mail, mail_queue.ignored(session, account.id),
-        values[Name.TIME_ZONE], restored,
+        one_in_force(Setting.TIME_ZONE, policy, preference).value, restored,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from core.salesforce.client import Client
 from core.salesforce.connection_store import Connection, Identity
 from core.salesforce.connections import Connections
 from core.salesforce.troubles import Trouble
-from core.settings.catalogue import PolicySettings, Rules
+from core.settings.in_force import PolicySettings, Rules
 from sync.mail.content import Content, read_content
 from sync.mail.features import FeatureBook
 from sync.mail.fields import Author, Features

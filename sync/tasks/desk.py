@@ -12,7 +12,7 @@ from core.mail.writes import KEY_FIELD
 from core.salesforce.client import Client, Record
 from core.salesforce.connection_store import Connection, Identity
 from core.salesforce.connections import Connections
-from core.settings.catalogue import PolicySettings
+from core.settings.in_force import PolicySettings
 from core.tasks import links as task_links
 from core.tasks import picklists
 from core.tasks import queue as task_queue

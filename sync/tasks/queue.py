@@ -21,7 +21,7 @@ from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
 from core.settings import store as settings_store
-from core.settings.catalogue import PolicySettings, policy_settings
+from core.settings.in_force import PolicySettings, policy_settings
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.polling import seconds_between_looks

@@ -28,7 +28,7 @@ from core.salesforce.connections import Connections
 from core.salesforce.login import session
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from relay.delivery import new_mail_id
 from tests.bench import peers
 from tests.bench.load import Load, Sink, delivered_per_second
@@ -81,18 +81,18 @@ def scene():
         )
         for number in range(PERSONS):
             email = f"p{number}@acme.test"
-            user = org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
+            user = org.org.put("User", Username=email, Setting=email, Email=email, IsActive=True)
             with database.writing() as opened:
                 account = people_store.add_person(
                     opened, email, name="", is_admin=False, password_hash="x", actor=None
                 )
-                settings_store.set_preference(opened, account, Name.LOGGING, "api", actor=None)
+                settings_store.set_preference(opened, account, Setting.LOGGING, "api", actor=None)
             token = org.tokens.issue(user, email, with_refresh=True)["refresh_token"]
             found.by_refresh_token(account, token, instance_url=org.url, user_id=user, actor=None)
         for number in range(ADDRESSES):
             contact = org.org.put("Contact", LastName=f"C{number}", Email=f"c{number}@client.test")
             if number % 4 == 0:
-                deal = org.org.put("Opportunity", Name=f"D{number}", StageName="S")
+                deal = org.org.put("Opportunity", Setting=f"D{number}", StageName="S")
                 org.org.put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
         yield database, org, env
         database.close()
@@ -193,7 +193,7 @@ def _in_api_mode(installation):
             opened, account, connection_store.Identity("00D000000000001", "005000000000001", "x"), way=connection_store.Way.SIGN_IN,
             login_url="https://x.salesforce.com", tokens=connection_store.Tokens("a", "r", "https://x.salesforce.com"), actor=None,
         )  # fmt: skip
-        settings_store.set_preference(opened, account, Name.LOGGING, "api", actor=None)
+        settings_store.set_preference(opened, account, Setting.LOGGING, "api", actor=None)
     database.close()
 
 

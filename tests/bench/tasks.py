@@ -25,7 +25,7 @@ from core.salesforce import client as door
 from core.salesforce.connections import Connections
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.task import Field
@@ -77,7 +77,7 @@ class Bench:
         self.org.start()
         self.org.app.extensions["usage"]["total"] = 100_000_000
         self.user = self.org.org.put(
-            "User", Username="a@acme.test", Name="A", Email="a@acme.test", IsActive=True
+            "User", Username="a@acme.test", Setting="A", Email="a@acme.test", IsActive=True
         )
         self.env = {
             **os.environ, "DATABASE_URL": f"sqlite:///{directory}/blindcopy.db", "BLINDCOPY_STATE_DIR": str(directory),
@@ -106,7 +106,7 @@ class Bench:
                 "Task", Subject=f"Task {one}", Description="What is to be done, and why. " * 8, **mine
             )
         with self.database.writing() as session:
-            settings_store.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_preference(session, self.anna, Setting.TASK_SYNC, "both-ways", actor=None)
         return self._by_a_worker(lambda: self._number() == number and not self._sync().is_first)
 
     def quiet(self):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +14,8 @@ from core.people import store as people_store
 from core.people.addresses import address_key
 from core.people.person import AppPassword, People, Person, app_password_digest
 from core.secrets import Box
-from core.settings.catalogue import Logging, PersonSettings, PolicySettings
+from core.settings.catalogue import Logging
+from core.settings.in_force import PersonSettings, policy_settings
 from core.smtp import Route
 from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
@@ -36,7 +38,7 @@ def org():
     pretend = PretendOrg()
     pretend.start()
     pretend.anna = pretend.org.put(
-        "User", Username="anna@acme.test", Name="Anna", Email="a@acme.test", IsActive=True
+        "User", Username="anna@acme.test", Setting="Anna", Email="a@acme.test", IsActive=True
     )
     yield pretend
     pretend.stop()
@@ -78,15 +80,15 @@ def sqlite(tmp_path):
 def add_anna(database, logging="bcc"):
     """A person whose mail is copied; the app password is returned."""
     from core.settings import store as settings_store
-    from core.settings.catalogue import Name
+    from core.settings.catalogue import Setting
 
     with database.writing() as session:
         anna = people_store.add_person(
             session, "anna@acme.test", name="Anna", is_admin=True, password_hash="x", actor=None
         )
         people_store.add_address(session, "anna@acme.test", "sales@acme.test", actor=None)
-        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
-        settings_store.set_preference(session, anna, Name.LOGGING, logging, actor=None)
+        settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Setting.LOGGING, logging, actor=None)
         return people_store.add_app_password(session, "anna@acme.test", label="test", actor=None)[1]
 
 
@@ -254,7 +256,7 @@ def people_of_one(password="secret", **settings):
         1, "anna@acme.test", frozenset({address_key("anna@acme.test")}), (AppPassword(1, app_password_digest(password)),),
         PersonSettings(Logging.BCC, BCC),
     )  # fmt: skip
-    return People(7, PolicySettings(("acme.test",)), (anna,))
+    return People(7, replace(policy_settings({}), own_domains=("acme.test",)), (anna,))
 
 
 def soon():

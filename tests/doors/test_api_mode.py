@@ -13,7 +13,7 @@ from core.people import store as people_store
 from core.salesforce import connection_store
 from core.salesforce.connection_store import Identity, Tokens, Way
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from tests.doors.conftest import BCC, mail, running
 from tests.doors.test_mails import bench, org  # noqa: F401
 from tests.sandbox.sink import Script, Sink
@@ -28,9 +28,9 @@ def connect_anna(database, logging="api", **more):
             session, anna, Identity("00D000000000001", "005000000000001", "anna@acme.test"), way=Way.SIGN_IN,
             login_url="https://x.salesforce.com", tokens=Tokens("a", "r", "https://x.my.salesforce.com"), actor=None,
         )  # fmt: skip
-        settings_store.set_preference(session, anna, Name.LOGGING, logging, actor=None)
+        settings_store.set_preference(session, anna, Setting.LOGGING, logging, actor=None)
         for name, value in more.items():
-            settings_store.set_preference(session, anna, Name(name), value, actor=None)
+            settings_store.set_preference(session, anna, Setting(name), value, actor=None)
 
 
 def text_of(database, mail_id):
@@ -161,15 +161,15 @@ class TestPages:
     }  # fmt: skip
 
     def test_the_choices_are_saved_and_in_force(self, anna, bench):  # noqa: F811
-        bench.set(Name.LOGGING, "off")
+        bench.set(Setting.LOGGING, "off")
         anna.get("/settings/salesforce/api").post("/settings/salesforce/api", **self.FIELDS, activate="1")
         assert "Saved." in anna.page
         with bench.database.reading() as session:
             chosen = settings_store.preference(session, bench.anna.id)
         assert chosen == {
-            Name.LOGGING: "api", Name.LOG_ON: "contacts,leads", Name.FIRST: "lead", Name.DUPLICATES: "all",
-            Name.OPPORTUNITY: "none", Name.NO_MATCH: "task", Name.KEEP: "subject", Name.BLIND_COPIED: "yes",
-            Name.RECORD: "task", Name.SUBJECT_TEMPLATE: "Mail: {{activity_subject}}",
+            Setting.LOGGING: "api", Setting.LOG_ON: "contacts,leads", Setting.FIRST: "lead", Setting.DUPLICATES: "all",
+            Setting.OPPORTUNITY: "none", Setting.NO_MATCH: "task", Setting.KEEP: "subject", Setting.BLIND_COPIED: "yes",
+            Setting.RECORD: "task", Setting.SUBJECT_TEMPLATE: "Mail: {{activity_subject}}",
         }  # fmt: skip
         assert "Mail: Our offer" in anna.page
 
@@ -180,18 +180,18 @@ class TestPages:
         anna.post("/settings/salesforce/api", **(fields | {"subject_template": "{{call_outcome}}"}), save="1")
         assert "is not a dynamic field" in anna.page
         with bench.database.reading() as session:
-            assert Name.FIRST not in settings_store.preference(session, bench.anna.id)
+            assert Setting.FIRST not in settings_store.preference(session, bench.anna.id)
 
     def test_what_the_policy_locks_cannot_be_chosen(self, anna, bench):  # noqa: F811
         with bench.database.writing() as session:
-            settings_store.set_policy(session, Name.FIRST, "contact", actor=None)
-            settings_store.lock_policy(session, Name.FIRST, locked=True, actor=None)
+            settings_store.set_policy(session, Setting.FIRST, "contact", actor=None)
+            settings_store.lock_policy(session, Setting.FIRST, locked=True, actor=None)
         page = anna.get("/settings/salesforce/api").page
         assert "Fixed by your organisation" in page
         anna.post("/settings/salesforce/api", **self.FIELDS, save="1")
         with bench.database.reading() as session:
             chosen = settings_store.preference(session, bench.anna.id)
-        assert (Name.FIRST in chosen, chosen[Name.KEEP]) == (False, "subject")
+        assert (Setting.FIRST in chosen, chosen[Setting.KEEP]) == (False, "subject")
 
     def test_without_api_access_it_is_closed_with_the_reason_on_post_too(self, anna, bench):  # noqa: F811
         bench.connections.disconnect(bench.anna, actor=None)
@@ -201,21 +201,18 @@ class TestPages:
         anna.post("/settings/salesforce/api", **self.FIELDS, save="1")
         assert "Connect Salesforce first" in anna.page
         with bench.database.reading() as session:
-            assert Name.FIRST not in settings_store.preference(session, bench.anna.id)
+            assert Setting.FIRST not in settings_store.preference(session, bench.anna.id)
 
     def test_a_policy_for_everybody_is_the_admins(self, anna, bench):  # noqa: F811
-        assert (
-            anna.get("/settings/salesforce/api").post("/settings/salesforce/api/policy", **self.FIELDS).status
-            == 403
-        )
+        assert anna.get("/settings/salesforce/api").post("/settings/policy/api", **self.FIELDS).status == 403
         with bench.database.writing() as session:
             people_store.set_admin(session, "anna@acme.test", admin=True, actor=None)
         anna.get("/settings/salesforce/api").post(
-            "/settings/salesforce/api/policy", **self.FIELDS, **{"lock-first": "on"}
+            "/settings/policy/api", **self.FIELDS, **{"lock-first": "on"}
         )
         with bench.database.reading() as session:
             policy = settings_store.policy(session)
-        assert (policy[Name.FIRST].value, policy[Name.FIRST].locked, policy[Name.KEEP].locked) == (
+        assert (policy[Setting.FIRST].value, policy[Setting.FIRST].locked, policy[Setting.KEEP].locked) == (
             "lead",
             True,
             False,
@@ -224,10 +221,10 @@ class TestPages:
     def test_with_receipt_is_chosen_by_a_button(self, anna, bench):  # noqa: F811
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, with_receipt="1")
         with bench.database.reading() as session:
-            assert settings_store.preference(session, bench.anna.id)[Name.LOGGING] == "bcc+receipt"
+            assert settings_store.preference(session, bench.anna.id)[Setting.LOGGING] == "bcc+receipt"
 
     def test_the_trace_tells_how_it_came_to_that(self, anna, bench):  # noqa: F811
-        bob = bench.contact(Name="Bob Buyer")
+        bob = bench.contact(Setting="Bob Buyer")
         deal = bench.deal(bob, "Five hundred chairs")
         bench.mail(
             "bob@client.test",

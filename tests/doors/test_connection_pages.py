@@ -14,7 +14,7 @@ from core.people import store as people_store
 from core.salesforce import connection_store
 from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from tests.doors.conftest import BCC
 from tests.doors.test_connections import kept
 from tests.doors.test_pages import PASSWORD, Browser, preference
@@ -201,11 +201,11 @@ class TestDisconnecting:
     def test_revokes_and_keeps_the_rest(self, anna, org, sqlite, account):
         connect(anna, org)
         with sqlite.writing() as session:
-            settings_store.set_preference(session, account, Name.BCC_ADDRESS, BCC, actor=None)
+            settings_store.set_preference(session, account, Setting.BCC_ADDRESS, BCC, actor=None)
         anna.get(PAGE).post(f"{PAGE}/disconnect")
         assert "Salesforce has been told" in anna.page
         assert kept(sqlite, account) is None
-        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC}
+        assert preference(sqlite) == {Setting.BCC_ADDRESS: BCC}
         assert org.tokens.refresh == {}
 
     def test_that_salesforce_does_not_hear_says_what_to_do_there(self, anna, org, sqlite, account):
@@ -225,7 +225,7 @@ class TestPrerequisites:
         assert "Connect it first, or type" in anna.page
         assert preference(sqlite) == {}
         anna.post("/settings/salesforce/bcc", address=BCC, activate="1")
-        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "bcc"}
+        assert preference(sqlite) == {Setting.BCC_ADDRESS: BCC, Setting.LOGGING: "bcc"}
         assert "Blindcopy cannot check it" in anna.page
 
     def test_an_active_copy_goes_on_when_the_connection_breaks(self, anna, org, sqlite, account):
@@ -249,7 +249,7 @@ class TestActivating:
         connect(anna, org)
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="1")
         assert "Your address was found in Salesforce" in anna.page
-        assert preference(sqlite) == {Name.BCC_ADDRESS: ADDRESS, Name.LOGGING: "bcc"}
+        assert preference(sqlite) == {Setting.BCC_ADDRESS: ADDRESS, Setting.LOGGING: "bcc"}
         assert "Salesforce takes mail from these too" in anna.page
         anna.post("/settings/salesforce/addresses", new_address="sales@acme.test")
         assert "Mail from sales@acme.test is yours now." in anna.page
@@ -257,7 +257,7 @@ class TestActivating:
 
     def test_shows_the_persons_steps_then_checks_again(self, anna, org, sqlite):
         give_address(
-            org, user=org.org.put("User", Username="b", Name="B", Email="b@acme.test", IsActive=True)
+            org, user=org.org.put("User", Username="b", Setting="B", Email="b@acme.test", IsActive=True)
         )
         connect(anna, org)
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="1")
@@ -286,7 +286,7 @@ class TestActivating:
         org.faults.order(Fault.HTML, "query")
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="1")
         assert "Looking" in anna.page
-        assert preference(sqlite) == {Name.LOGGING: "bcc"}
+        assert preference(sqlite) == {Setting.LOGGING: "bcc"}
 
     def test_shows_which_senders_salesforce_would_drop(self, anna, org):
         give_address(org, "somebody@acme.test")

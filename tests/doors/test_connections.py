@@ -25,7 +25,7 @@ from core.salesforce.login import Login, Refused, Unavailable
 from core.salesforce.troubles import Kind
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from tests.doors.conftest import BCC, BOX, CALLBACK
 from tests.doors.test_salesforce import come_back
 from tests.sandbox.org.faults import Fault
@@ -100,7 +100,9 @@ class TestConnecting:
             assert token not in repr(one)
 
     def test_with_a_token_of_another_user_stores_nothing(self, connections, org, app, anna, database):
-        other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
+        other = org.org.put(
+            "User", Username="bob@acme.test", Setting="Bob", Email="b@acme.test", IsActive=True
+        )
         token = org.tokens.issue(org.anna, "f", with_refresh=True)["refresh_token"]
         with pytest.raises(NotConnected) as caught:
             connections.by_refresh_token(anna, token, instance_url=org.url, user_id=other, actor=None)
@@ -372,14 +374,14 @@ def test_a_new_first_key_is_taken_over_and_the_old_one_can_go(
 ):
     one = connected(connections, org, app, anna)
     with database.writing() as session:
-        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, BCC, actor=None)
     rotated = Database(database_url, Box(["f" * 16, "0123456789abcdef"]))
     rotated.migrate()
     rotated.close()
     newest = Database(database_url, Box(["f" * 16]))
     assert kept(newest, anna).refresh_token == one.refresh_token
     with newest.reading() as session:
-        assert settings_store.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
+        assert settings_store.preference(session, anna.id) == {Setting.BCC_ADDRESS: BCC}
     newest.close()
 
 
@@ -388,8 +390,8 @@ def test_without_its_key_a_connection_waits_for_the_key_and_mail_goes_on(
 ):
     connected(connections, org, app, anna)
     with connections.database.writing() as session:
-        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
-        settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+        settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Setting.LOGGING, "bcc", actor=None)
     other = Database(database_url, Box(["e" * 16]))
     other.migrate()
     with other.reading() as session:
@@ -406,7 +408,7 @@ def test_without_its_key_a_connection_waits_for_the_key_and_mail_goes_on(
 def test_an_address_of_before_encryption_is_read_and_encrypted(database, database_url):
     anna = person(database)
     with database.writing() as session:
-        settings_store.set_preference(session, anna, Name.BCC_ADDRESS, BCC, actor=None)
+        settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, BCC, actor=None)
     with database.engine.begin() as raw:
         raw.exec_driver_sql(f"UPDATE preference SET value = '{BCC}' WHERE name = 'bcc-address'")
     again = Database(database_url, BOX)
@@ -415,7 +417,7 @@ def test_an_address_of_before_encryption_is_read_and_encrypted(database, databas
         [(value,)] = raw.exec_driver_sql("SELECT value FROM preference WHERE name = 'bcc-address'").all()
         assert BCC not in str(raw.exec_driver_sql("SELECT * FROM audit").all())
     with again.reading() as session:
-        assert settings_store.preference(session, anna.id) == {Name.BCC_ADDRESS: BCC}
+        assert settings_store.preference(session, anna.id) == {Setting.BCC_ADDRESS: BCC}
     again.close()
     assert "@" not in value
 

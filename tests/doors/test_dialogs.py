@@ -11,7 +11,7 @@ import trustme
 
 from core.endpoints import Limits, Listener, ListenerKind
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from relay import limits, session
 from relay.entrance import Entrance
 from tests.doors.conftest import Client, running
@@ -69,11 +69,11 @@ def entrance(kind, most):
 async def set_up(relay, setup, monkeypatch):
     """What a dialog wants besides its upstream and its listener."""
     with relay.database.writing() as opened:
-        settings_store.set_policy(opened, Name.OWN_DOMAINS, "acme.test", actor=None)
+        settings_store.set_policy(opened, Setting.OWN_DOMAINS, "acme.test", actor=None)
         for line in setup:
             if line.startswith("policy "):
                 name, _, value = line[7:].partition(": ")
-                settings_store.set_policy(opened, Name(name), value, actor=None)
+                settings_store.set_policy(opened, Setting(name), value, actor=None)
     await relay.snapshot.look()
     for line in setup:
         if line.startswith("idle "):

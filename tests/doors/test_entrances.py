@@ -22,7 +22,7 @@ from core.mail.row import State
 from core.mail.store import unknown_senders
 from core.people import store as people_store
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.smtp import RefusesUs, Route, Unavailable
 from relay import limits, server, session
 from relay.entrance import Entrance
@@ -238,7 +238,7 @@ class TestGateway:
 
     def own_domain(self, relay):
         with relay.database.writing() as opened:
-            settings_store.set_policy(opened, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(opened, Setting.OWN_DOMAINS, "acme.test", actor=None)
         return relay.snapshot.look()
 
     def test_takes_mail_of_own_domains_from_trusted_networks_and_knows_the_person_by_from(self, start):
@@ -643,7 +643,7 @@ class TestLimits:
         async def claim():
             async with start() as relay:
                 with relay.database.writing() as opened:
-                    settings_store.set_policy(opened, Name.MAILS_PER_MINUTE, "2", actor=None)
+                    settings_store.set_policy(opened, Setting.MAILS_PER_MINUTE, "2", actor=None)
                 await relay.snapshot.look()
                 client = await relay.connect()
                 for _ in range(2):

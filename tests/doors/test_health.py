@@ -28,7 +28,7 @@ from core.salesforce.connection_store import Identity, Tokens, Way
 from core.salesforce.troubles import trouble
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.state_directory import StateDirectory
 from relay.delivery import new_mail_id
 from relay.health import Health
@@ -77,7 +77,7 @@ class TestTheInstallation:
     def test_is_green_where_a_mail_sent_now_would_be_logged(self, database):
         add_anna(database)
         with database.writing() as session:
-            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Setting.OWN_DOMAINS, "acme.test", actor=None)
         assert {one.light for one in look_at_installation(database, without_relays=True)} == {Light.GREEN}
 
     def test_a_key_that_opens_nothing_is_red_and_named(self, database, database_url):
@@ -96,7 +96,7 @@ class TestTheInstallation:
         add_anna(database)
         with database.writing() as session:
             anna = people_store.person_by_email(session, "anna@acme.test")
-            settings_store.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
+            settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, "", actor=None)
         assert "known for anna@acme.test" in found(database, "Email to Salesforce")
 
     def test_logging_through_the_api_without_a_connection_is_red(self, database):
@@ -128,7 +128,7 @@ class TestTheInstallation:
         assert found(database, "worker") == ""
         with database.writing() as session:
             anna = people_store.person_by_email(session, "anna@acme.test")
-            settings_store.set_preference(session, anna, Name.LOGGING, "api", actor=None)
+            settings_store.set_preference(session, anna, Setting.LOGGING, "api", actor=None)
         assert "start it with `python -m sync`" in found(database, "worker")
         worker_beats(database)
         assert found(database, "worker") == ""
@@ -167,7 +167,7 @@ class TestTheInstallation:
         assert "ghost@acme.test" in said
         assert "spam@else.test" not in said
         with database.writing() as session:
-            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Setting.OWN_DOMAINS, "acme.test", actor=None)
         assert found(database, "own domains", Light.YELLOW) == ""
 
     def test_where_everybody_has_a_public_providers_address_no_mail_is_internal_and_that_is_said(

@@ -14,7 +14,7 @@ from core.mail.store import Filter, entries
 from core.salesforce import api_usage
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from relay.delivery import new_mail_id
 from sync.mail import batch, write
 from sync.worker import Worker
@@ -31,8 +31,8 @@ class Bench:
     def __init__(self, database, org, app, tmp_path, url):
         self.database, self.org = database, org
         self.anna = person(database)
-        self.set(Name.LOGGING, "api")
-        self.policy(Name.OWN_DOMAINS, "acme.test")
+        self.set(Setting.LOGGING, "api")
+        self.policy(Setting.OWN_DOMAINS, "acme.test")
         self.connections = Connections(database, app)
         connected(self.connections, org, app, self.anna)
         self.config = config(org, tmp_path, url)
@@ -95,7 +95,7 @@ class Bench:
         return self.org.org.put("Lead", LastName="Lead", Company="X", Email=email, **values)
 
     def deal(self, contact, name="Chairs", **values):
-        deal = self.org.org.put("Opportunity", Name=name, StageName="S", **values)
+        deal = self.org.org.put("Opportunity", Setting=name, StageName="S", **values)
         self.org.org.put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
         return deal
 
@@ -104,7 +104,7 @@ def make_org(**features):
     pretend = PretendOrg(Features(**features))
     pretend.start()
     pretend.anna = pretend.org.put(
-        "User", Username="anna@acme.test", Name="Anna", Email="a@acme.test", IsActive=True
+        "User", Username="anna@acme.test", Setting="Anna", Email="a@acme.test", IsActive=True
     )
     return pretend
 
@@ -178,7 +178,7 @@ class TestAMail:
     def test_to_colleagues_too_is_logged_for_the_client_and_asks_for_nobody_else(self, bench):
         bench.contact()
         bench.contact("carl@acme.test")
-        bench.policy(Name.NEVER_LOG, "lawyer@law.test")
+        bench.policy(Setting.NEVER_LOG, "lawyer@law.test")
         bench.contact("lawyer@law.test")
         bench.mail("bob@client.test", "carl@acme.test", "lawyer@law.test")
         assert bench.once()
@@ -192,7 +192,7 @@ class TestAMail:
         assert bench.once()
         [message] = bench.logged()
         assert (message["ToIds"], message["BccIds"], message["BccAddress"]) == ([bob], None, None)
-        bench.set(Name.BLIND_COPIED, "yes")
+        bench.set(Setting.BLIND_COPIED, "yes")
         bench.mail("bob@client.test", "cleo@client.test", header="Cc: bob@client.test\r\n", number=2)
         assert bench.once()
         [_, message] = bench.logged()
@@ -210,7 +210,7 @@ class TestAMail:
         [("unmatched", State.UNMATCHED, 0), ("nothing", State.DISMISSED, 0), ("task", State.LOGGED, 1)],
     )
     def test_without_a_match_follows_the_rule(self, bench, rule, state, tasks):
-        bench.set(Name.NO_MATCH, rule)
+        bench.set(Setting.NO_MATCH, rule)
         mail = bench.mail()
         assert bench.once()
         assert (bench.state(mail), len(bench.logged("Task"))) == (state, tasks)
@@ -228,7 +228,7 @@ class TestAMail:
     )
     def test_keeps_as_much_as_is_wanted(self, bench, keep, subject, text):
         bench.contact()
-        bench.set(Name.KEEP, keep)
+        bench.set(Setting.KEEP, keep)
         bench.mail()
         assert bench.once()
         [message] = bench.logged()
@@ -243,7 +243,7 @@ class TestAMail:
         assert bench.state(mail) is State.LOGGED
 
     def test_to_addresses_that_look_like_queries_asks_for_them(self, bench):
-        odd = ["o'hara@client.test", "a\\b@client.test", "x') OR Name LIKE ('%@client.test"]
+        odd = ["o'hara@client.test", "a\\b@client.test", "x') OR Setting LIKE ('%@client.test"]
         bench.contact("o'hara@client.test")
         mail = bench.mail(*odd)
         assert bench.once()
@@ -284,7 +284,7 @@ class TestChoosing:
         bench.mail()
         bench.once()
         assert bench.logged()[-1]["ToIds"] == [bob]
-        bench.set(Name.FIRST, "lead")
+        bench.set(Setting.FIRST, "lead")
         bench.mail(number=2)
         bench.once()
         assert bench.logged()[-1]["ToIds"] == [lead]
@@ -298,7 +298,7 @@ class TestChoosing:
             bench.contact(CreatedDate=now - timedelta(days=9 - n), LastActivityDate=day)
             for n, day in enumerate([None, now.date(), (now - timedelta(days=3)).date()])
         ]
-        bench.set(Name.DUPLICATES, rule)
+        bench.set(Setting.DUPLICATES, rule)
         bench.mail()
         bench.once()
         assert set(bench.logged()[0]["ToIds"]) == {ids[n] for n in expected}
@@ -311,7 +311,7 @@ class TestChoosing:
         bench.deal(bob, "A")
         newest = bench.deal(bob, "B", LastModifiedDate=bench.org.org.clock() + timedelta(hours=1))
         bench.deal(bob, "closed", IsClosed=True)
-        bench.set(Name.OPPORTUNITY, rule)
+        bench.set(Setting.OPPORTUNITY, rule)
         bench.mail()
         bench.once()
         deals = [message["RelatedToId"] for message in bench.logged() if message["RelatedToId"]]
@@ -322,22 +322,22 @@ class TestChoosing:
         )
 
     def test_the_account_where_no_opportunity_leads_to_it(self, bench):
-        account = bench.org.org.put("Account", Name="Client Inc.")
+        account = bench.org.org.put("Account", Setting="Client Inc.")
         bench.contact(AccountId=account)
         bench.mail()
         bench.once()
         assert bench.logged()[0]["RelatedToId"] == account
-        bench.set(Name.LOG_ON, "contacts,leads,opportunities")
+        bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
         bench.mail(number=2)
         bench.once()
         assert bench.logged()[1]["RelatedToId"] is None
 
     @pytest.mark.parametrize(("log_on", "contacts"), [("leads", 0), ("accounts", 0), ("contacts", 1)])
     def test_only_what_is_to_be_logged_on(self, bench, log_on, contacts):
-        account = bench.org.org.put("Account", Name="Client Inc.")
+        account = bench.org.org.put("Account", Setting="Client Inc.")
         bench.contact(AccountId=account)
         lead = bench.lead("lee@prospect.test")
-        bench.set(Name.LOG_ON, log_on)
+        bench.set(Setting.LOG_ON, log_on)
         bench.mail("bob@client.test", "lee@prospect.test")
         bench.once()
         on = [one for message in bench.logged() for one in message["ToIds"] or ()]
@@ -364,7 +364,7 @@ class TestChoosing:
         assert {one for task in bench.logged("Task") for one in task["TaskWhoIds"]} == contacts
 
     def test_a_person_account_is_the_contact_that_stands_for_it(self, bench):
-        account = bench.org.org.put("Account", Name="Bob Buyer")
+        account = bench.org.org.put("Account", Setting="Bob Buyer")
         bob = bench.contact(AccountId=account)
         bench.mail()
         bench.once()
@@ -465,7 +465,7 @@ class TestTrouble:
 
     def test_below_the_reserve_nothing_is_asked_and_the_relays_are_told(self, bench):
         bench.contact()
-        bench.set(Name.BCC_ADDRESS, "emailtosalesforce@x.le.salesforce.com")
+        bench.set(Setting.BCC_ADDRESS, "emailtosalesforce@x.le.salesforce.com")
         bench.org.app.extensions["usage"] |= {"used": 13_600, "total": 15_000}
         first, second = bench.mail(), bench.mail(number=2)
         bench.once()
@@ -680,7 +680,7 @@ class TestClaims(OnBothDatabases):
 
 class TestReceipts:
     def copied(self, bench, **more):
-        bench.set(Name.LOGGING, "bcc+receipt")
+        bench.set(Setting.LOGGING, "bcc+receipt")
         return bench.mail(state=State.COPIED, decision=Decision.COPY_AND_API, **more)
 
     def test_a_copy_that_salesforce_has_is_confirmed(self, bench):
@@ -947,7 +947,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
     def test_receipts_that_cannot_be_had_concern_the_copies_only(self, bench, monkeypatch):
         bench.contact()
-        bench.set(Name.LOGGING, "bcc+receipt")
+        bench.set(Setting.LOGGING, "bcc+receipt")
         copy = bench.mail(state=State.COPIED, decision=Decision.COPY_AND_API)
         mail = bench.mail(number=2)
         monkeypatch.setattr(batch, "confirmed", refused("INVALID_TYPE"))
@@ -979,7 +979,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         assert not bench.once()
         bench.org.org._check = bench.check
         bench.org.faults.clear()
-        bench.policy(Name.NEVER_LOG, "law.test")
+        bench.policy(Setting.NEVER_LOG, "law.test")
         assert bench.once()
         [message] = bench.logged()
         assert (message["ToIds"], lawyer in (message["ToIds"] or ())) == ([bob], False)

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from tests.doors.conftest import mail, running
 from tests.mails import odd_mails
 
@@ -19,7 +19,7 @@ def test_two_hundred_odd_mails_arrive_byte_for_byte(sqlite, tmp_path):
     async def claim():
         async with running(sqlite, tmp_path) as relay:
             with relay.database.writing() as opened:
-                settings_store.set_policy(opened, Name.MAILS_PER_MINUTE, "100000", actor=None)
+                settings_store.set_policy(opened, Setting.MAILS_PER_MINUTE, "100000", actor=None)
             await relay.snapshot.look()
             client = await relay.connect()
             for content in mails:

@@ -21,7 +21,8 @@ from core.mail.row import Copy, Decision, State
 from core.mail.store import UnknownSender
 from core.people import store as people_store
 from core.settings import store as settings_store
-from core.settings.catalogue import Name, PolicyEntry
+from core.settings.catalogue import Section, Setting, of_policy
+from core.settings.in_force import PolicyEntry
 from tests.doors.test_storage import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
@@ -174,7 +175,7 @@ class TestRights:
     @pytest.mark.parametrize(
         ("path", "fields"),
         [
-            ("/settings/policy", {"logging": "bcc", "own_domains": "evil.test"}),
+            ("/settings/policy/mail", {"logging": "bcc", "own_domains": "evil.test"}),
             ("/settings/people", {"email": "evil@acme.test"}),
             ("/settings/people/2", {"action": "make-admin"}),
             ("/settings/people/1", {"action": "password"}),
@@ -198,7 +199,7 @@ class TestRights:
         assert "Policy for everybody" not in anna.page
 
     @pytest.mark.parametrize(
-        "path", ["/settings/salesforce/bcc", "/settings/policy", "/settings/app-passwords", "/sign-out"]
+        "path", ["/settings/salesforce/bcc", "/settings/policy/mail", "/settings/app-passwords", "/sign-out"]
     )
     def test_a_form_without_its_token_is_refused(self, boss, path):
         assert boss.client.post(path, data={"logging": "bcc"}).status_code == 400
@@ -213,9 +214,9 @@ class TestTheCopySwitch:
     def test_activates_with_an_address(self, anna, sqlite):
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, activate="Activate")
         assert "Active: your sales mails are copied" in anna.page
-        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "bcc"}
+        assert preference(sqlite) == {Setting.BCC_ADDRESS: BCC, Setting.LOGGING: "bcc"}
         anna.post("/settings/salesforce/bcc", address=BCC, deactivate="Deactivate")
-        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "off"}
+        assert preference(sqlite) == {Setting.BCC_ADDRESS: BCC, Setting.LOGGING: "off"}
 
     def test_says_what_is_missing_and_shows_the_steps(self, anna, sqlite):
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="Activate")
@@ -242,12 +243,12 @@ class TestTheCopySwitch:
     def test_is_switched_off_whatever_stands_in_the_field(self, anna, sqlite):
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, activate="Activate")
         anna.post("/settings/salesforce/bcc", address="rubbish", deactivate="Deactivate")
-        assert preference(sqlite) == {Name.BCC_ADDRESS: BCC, Name.LOGGING: "off"}
+        assert preference(sqlite) == {Setting.BCC_ADDRESS: BCC, Setting.LOGGING: "off"}
 
     def test_is_the_policys_where_that_is_locked(self, anna, sqlite):
         with sqlite.writing() as session:
-            settings_store.set_policy(session, Name.LOGGING, "bcc", actor=None)
-            settings_store.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+            settings_store.set_policy(session, Setting.LOGGING, "bcc", actor=None)
+            settings_store.lock_policy(session, Setting.LOGGING, locked=True, actor=None)
         assert "policy decides" in anna.get("/settings/salesforce").page
         assert 'name="deactivate"' not in anna.page
         anna.post("/settings/salesforce/bcc", address=BCC, deactivate="Deactivate")
@@ -278,29 +279,71 @@ class TestAcceptableAddresses:
 class TestThePolicy:
     def test_is_saved_as_a_whole(self, boss, sqlite):
         boss.get("/settings/salesforce").post(
-            "/settings/policy",
+            "/settings/policy/mail",
             logging="bcc",
-            logging_locked="y",
             own_domains="acme.test",
             never_log="lawyer@law.test",
             time_zone="Europe/Berlin",
+            **{"lock-logging": "on"},
         )
         assert "Saved." in boss.page
         with sqlite.reading() as session:
             assert settings_store.policy(session) == {
-                Name.LOGGING: PolicyEntry("bcc", locked=True),
-                Name.OWN_DOMAINS: PolicyEntry("acme.test"),
-                Name.NEVER_LOG: PolicyEntry("lawyer@law.test"),
-                Name.TIME_ZONE: PolicyEntry("Europe/Berlin"),
+                Setting.LOGGING: PolicyEntry("bcc", locked=True),
+                Setting.OWN_DOMAINS: PolicyEntry("acme.test"),
+                Setting.NEVER_LOG: PolicyEntry("lawyer@law.test"),
+                Setting.TIME_ZONE: PolicyEntry("Europe/Berlin"),
             }
+
+    @pytest.mark.parametrize("section", list(Section))
+    def test_every_setting_of_the_organisation_has_a_field_that_saves_it(self, boss, sqlite, section):
+        page = boss.get("/settings/salesforce").page
+        for setting in of_policy(section):
+            assert f'name="{setting.attribute}"' in page, f"{setting} has no page"
+            assert (f'name="lock-{setting}"' in page) is setting.may_be_locked
+        other = {
+            one.attribute: {
+                "some-of": "leads",
+                "number": "7",
+                "flag": "y",
+                "line": "Europe/Berlin",
+                "list": "law.test",
+            }.get(
+                one.definition.kind.shape, list(getattr(one.definition.kind, "labels", None) or {"": ""})[-1]
+            )
+            for one in of_policy(section)
+            if one is not Setting.SUBJECT_TEMPLATE
+        }
+        if section is Section.API:
+            other["subject_template"] = "{{activity_subject}}"
+        boss.post(f"/settings/policy/{section}", **other)
+        assert "Saved." in boss.page
+        with sqlite.reading() as session:
+            known = settings_store.policy(session)
+        changed = {
+            one for one in of_policy(section) if one in known and known[one].value != one.definition.default
+        }
+        assert changed == set(of_policy(section))
+
+    def test_every_setting_of_a_person_has_a_field(self, anna):
+        pages = "".join(
+            anna.get(path).page
+            for path in ("/settings/salesforce", "/settings/salesforce/api", "/settings/account")
+        )
+        shown_as = {Setting.BCC_ADDRESS: "address", Setting.LOGGING: "activate"}
+        for setting in [one for one in Setting if one.is_for_persons]:
+            assert f'name="{shown_as.get(setting, setting.attribute)}"' in pages, f"{setting} has no page"
+
+    def test_of_an_unknown_section_there_is_none(self, boss):
+        assert boss.get("/settings/salesforce").post("/settings/policy/weather").status == 404
 
     def test_with_a_mistake_is_not_saved_at_all(self, boss, sqlite):
         boss.get("/settings/salesforce").post(
-            "/settings/policy", logging="bcc", own_domains="acme", never_log="a@", time_zone="Mars"
+            "/settings/policy/mail", logging="bcc", own_domains="acme", never_log="a@", time_zone="Mars"
         )
         assert boss.page.count("has no dot") == 2
         assert "IANA" in boss.page
-        assert ">acme</textarea>" in boss.page.replace("\r\n", "")
+        assert re.search(r">\s*acme</textarea>", boss.page)
         with sqlite.reading() as session:
             assert settings_store.policy(session) == {}
 
@@ -403,7 +446,7 @@ class TestActivity:
 
     def test_shows_admins_subjects_where_the_policy_says_so(self, boss, sqlite, mails):
         with sqlite.writing() as session:
-            settings_store.set_policy(session, Name.SHOW_SUBJECTS, "yes", actor=None)
+            settings_store.set_policy(session, Setting.SHOW_SUBJECTS, "yes", actor=None)
         assert "Annas" in boss.get("/activity").page
 
     def test_is_filtered(self, boss, mails):
@@ -459,7 +502,7 @@ class TestHealth:
         self.beating(sqlite, "one")
         self.beating(sqlite, "two")
         with sqlite.writing() as session:
-            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_policy(session, Setting.OWN_DOMAINS, "acme.test", actor=None)
         page = boss.get("/health").page
         assert page.count("running</span>") == 2
         assert "submission 127.0.0.1:2587" in page
@@ -549,7 +592,7 @@ class TestTheProbes:
         assert (answer.status_code, "is gone; stop every process" in answer.text) == (503, True)
 
 
-@pytest.mark.parametrize("path", ["/sign-in", "/settings/policy", "/sign-out", "/nowhere"])
+@pytest.mark.parametrize("path", ["/sign-in", "/settings/policy/mail", "/sign-out", "/nowhere"])
 def test_a_post_while_the_database_is_away_ends_in_the_page_that_says_so(anna, tmp_path, path, caplog):
     (tmp_path / "blindcopy.db").rename(tmp_path / "away.db")
     answer = anna.client.post(path, data={"email": "x"})
@@ -568,14 +611,14 @@ class TestInternalByDefault:
         assert "The domains have changed meanwhile" in boss.page
         boss.post("/settings/policy/own-domains", domains="acme.test")
         with sqlite.reading() as session:
-            assert settings_store.policy(session)[Name.OWN_DOMAINS] == PolicyEntry("acme.test")
+            assert settings_store.policy(session)[Setting.OWN_DOMAINS] == PolicyEntry("acme.test")
         assert "counts as internal and is not logged" not in boss.page
         assert "Mail within acme.test is not logged" not in anna.get("/settings/salesforce").page
 
     def test_only_an_admin_confirms(self, anna, sqlite):
         assert anna.post("/settings/policy/own-domains").status == 403
         with sqlite.reading() as session:
-            assert Name.OWN_DOMAINS not in settings_store.policy(session)
+            assert Setting.OWN_DOMAINS not in settings_store.policy(session)
 
 
 class TestTheMailClientPage:

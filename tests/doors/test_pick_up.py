@@ -10,7 +10,7 @@ from core.salesforce import bcc_address_queue
 from core.salesforce.bcc_address import Outcome, senders_that_salesforce_lacks, senders_to_propose
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
-from core.settings.catalogue import Logging, Name
+from core.settings.catalogue import Logging, Setting
 from sync.worker import Worker
 from tests.doors.test_connections import app, connected, kept, person  # noqa: F401
 from tests.sandbox.org.faults import Fault
@@ -22,7 +22,7 @@ ADDRESS = "emailtosalesforce@anna.na1.le.salesforce.com"
 def anna(sqlite):
     account = person(sqlite)
     with sqlite.writing() as session:
-        settings_store.set_preference(session, account, Name.LOGGING, "bcc", actor=None)
+        settings_store.set_preference(session, account, Setting.LOGGING, "bcc", actor=None)
     return account
 
 
@@ -62,7 +62,7 @@ def config(org, tmp_path, url=None, **more):
 def found(database, account):
     with database.reading() as session:
         one = bcc_address_queue.pick_up(session, account.id)
-        return one, settings_store.preference(session, account.id).get(Name.BCC_ADDRESS)
+        return one, settings_store.preference(session, account.id).get(Setting.BCC_ADDRESS)
 
 
 class TestTheWorker:
@@ -83,7 +83,9 @@ class TestTheWorker:
     def test_tells_a_missing_address_from_a_feature_that_is_off(self, connections, worker, org, anna, sqlite):
         assert worker.once()
         assert found(sqlite, anna)[0].outcome is Outcome.FEATURE_OFF
-        other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
+        other = org.org.put(
+            "User", Username="bob@acme.test", Setting="Bob", Email="b@acme.test", IsActive=True
+        )
         give_address(org, user=other)
         assert worker.once()
         assert found(sqlite, anna) == (found(sqlite, anna)[0], None)
@@ -111,7 +113,7 @@ class TestTheWorker:
         give_address(org)
         typed = "emailtosalesforce@typed.le.salesforce.com"
         with sqlite.writing() as session:
-            settings_store.set_preference(session, anna, Name.BCC_ADDRESS, typed, actor=None)
+            settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, typed, actor=None)
         assert worker.once()
         one, address = found(sqlite, anna)
         assert (one.is_another, address) == (True, typed)
@@ -123,15 +125,15 @@ class TestTheWorker:
             bob = people_store.add_person(
                 session, "bob@acme.test", name="", is_admin=False, password_hash="x", actor=None
             )
-            settings_store.set_preference(session, bob, Name.LOGGING, Logging.BCC, actor=None)
-            settings_store.set_preference(session, anna, Name.LOGGING, Logging.OFF, actor=None)
+            settings_store.set_preference(session, bob, Setting.LOGGING, Logging.BCC, actor=None)
+            settings_store.set_preference(session, anna, Setting.LOGGING, Logging.OFF, actor=None)
         assert worker.once()
         assert len(org.calls) == before
 
     def test_asks_by_policy_too_and_not_every_cycle(self, connections, worker, org, anna, sqlite):
         with sqlite.writing() as session:
-            settings_store.set_preference(session, anna, Name.LOGGING, "", actor=None)
-            settings_store.set_policy(session, Name.LOGGING, "bcc", actor=None)
+            settings_store.set_preference(session, anna, Setting.LOGGING, "", actor=None)
+            settings_store.set_policy(session, Setting.LOGGING, "bcc", actor=None)
         give_address(org)
         with sqlite.reading() as session:
             assert [account.id for account, _ in bcc_address_queue.due(session)] == [anna.id]
@@ -147,7 +149,7 @@ class TestTheWorker:
         give_address(org)
         worker.once()
         with sqlite.writing() as session:
-            settings_store.set_preference(session, anna, Name.BCC_ADDRESS, "", actor=None)
+            settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, "", actor=None)
         with sqlite.reading() as session:
             assert len(bcc_address_queue.due(session)) == 1
         worker.once()

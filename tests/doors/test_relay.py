@@ -10,7 +10,7 @@ from core.mail.reasons import Reason
 from core.mail.row import Copy, Decision, State
 from core.mail.store import unknown_senders
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from relay import delivery, pool, replies, session, upstream
 from relay.entrance import Entrance
 from tests.doors.conftest import BCC, mail, running, until
@@ -146,7 +146,7 @@ class TestTheMail:
                 client = await relay.connect()
                 await client.mail(mail())
                 with relay.database.writing() as opened:
-                    settings_store.set_policy(opened, Name.OWN_DOMAINS, "client.test", actor=None)
+                    settings_store.set_policy(opened, Setting.OWN_DOMAINS, "client.test", actor=None)
                 await asyncio.sleep(2)
                 await client.mail(mail())
                 assert [len(taken.rcpts) for taken in relay.sink.taken] == [2, 1]

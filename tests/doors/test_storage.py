@@ -22,7 +22,9 @@ from core.people import store as people_store
 from core.people.person import app_password_digest
 from core.people.store import AddressTaken, AlreadyThere, LastAdmin, NoSuchPerson, NotThere
 from core.settings import store as settings_store
-from core.settings.catalogue import LockedSetting, Logging, Name, PolicyEntry, PolicySettings, SettingError
+from core.settings.catalogue import Logging, Setting
+from core.settings.in_force import LockedSetting, PolicyEntry, policy_settings
+from core.settings.kinds import SettingError
 from relay.delivery import new_mail_id
 
 NOW = datetime(2026, 11, 21, 9, 30, 0, 123000, tzinfo=UTC)
@@ -172,27 +174,27 @@ class TestSettings:
     def test_two_levels(self, database):
         anna = add(database)
         with database.writing() as session:
-            settings_store.set_policy(session, Name.OWN_DOMAINS, "acme.test", actor=None)
-            settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
+            settings_store.set_policy(session, Setting.OWN_DOMAINS, "acme.test", actor=None)
+            settings_store.set_preference(session, anna, Setting.LOGGING, "bcc", actor=None)
         with database.reading() as session:
             known = settings_store.people(session)
-        assert known.policy == PolicySettings(own_domains=("acme.test",))
+        assert known.policy == replace(policy_settings({}), own_domains=("acme.test",))
         assert known.by_address["anna@acme.test"].settings.logging is Logging.BCC
         with database.writing() as session:
-            settings_store.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+            settings_store.lock_policy(session, Setting.LOGGING, locked=True, actor=None)
         with database.reading() as session:
-            assert settings_store.policy(session)[Name.LOGGING] == PolicyEntry(None, locked=True)
+            assert settings_store.policy(session)[Setting.LOGGING] == PolicyEntry(None, locked=True)
             assert settings_store.people(session).by_id[anna.id].settings.logging is Logging.OFF
         with database.writing() as session, pytest.raises(LockedSetting):
-            settings_store.set_preference(session, anna, Name.LOGGING, "off", actor=None)
+            settings_store.set_preference(session, anna, Setting.LOGGING, "off", actor=None)
 
     def test_a_bad_value_changes_nothing(self, database):
         anna = add(database)
 
         def set_both():
             with database.writing() as session:
-                settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor=None)
-                settings_store.set_preference(session, anna, Name.BCC_ADDRESS, "no", actor=None)
+                settings_store.set_preference(session, anna, Setting.LOGGING, "bcc", actor=None)
+                settings_store.set_preference(session, anna, Setting.BCC_ADDRESS, "no", actor=None)
 
         with pytest.raises(SettingError):
             set_both()
@@ -203,9 +205,9 @@ class TestSettings:
         anna = add(database)
         with database.writing() as session:
             before = settings_revision(session)
-            settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
-            settings_store.set_preference(session, anna, Name.LOGGING, "bcc", actor="anna@acme.test")
-            settings_store.lock_policy(session, Name.LOGGING, locked=True, actor=None)
+            settings_store.set_preference(session, anna, Setting.LOGGING, "bcc", actor="anna@acme.test")
+            settings_store.set_preference(session, anna, Setting.LOGGING, "bcc", actor="anna@acme.test")
+            settings_store.lock_policy(session, Setting.LOGGING, locked=True, actor=None)
         with database.reading() as session:
             assert settings_revision(session) == before + 2
             assert [noted.change for noted in changes(session, 3)] == [

@@ -21,7 +21,7 @@ from core.endpoints import SalesforceApp
 from core.refusal import Refusal
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.task import Choices, Field, Status, Values, to_text
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def first_sync(self):
         with self.database.writing() as session:
-            settings_store.set_preference(session, self.anna, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_preference(session, self.anna, Setting.TASK_SYNC, "both-ways", actor=None)
         self.cycle(everything=True)
 
     # -- here

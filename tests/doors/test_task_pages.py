@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from admin.commands import main as admin_main
 from core.database.task_models import TaskRow, TaskSyncRow
 from core.people import store as people_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.lists import Which
@@ -24,7 +24,7 @@ TODAY = datetime.now(UTC).date()
 @pytest.fixture
 def bench(sqlite, org, org_app, tmp_path):  # noqa: F811
     made = TaskBench(sqlite, org, org_app, tmp_path, None)
-    made.set(Name.TIME_ZONE, "UTC")
+    made.set(Setting.TIME_ZONE, "UTC")
     return made
 
 
@@ -81,7 +81,7 @@ class TestCommandCenter:
 
     @pytest.mark.parametrize(("zone", "on_list"), [("Pacific/Kiritimati", 14), ("Etc/GMT+12", -12)])
     def test_today_is_the_persons_own(self, anna, bench, zone, on_list):
-        bench.set(Name.TIME_ZONE, zone)
+        bench.set(Setting.TIME_ZONE, zone)
         there = (datetime.now(UTC) + timedelta(hours=on_list)).date()
         for days in range(-2, 4):
             bench.add(str(days), due=there + timedelta(days=days))
@@ -364,7 +364,7 @@ class TestTheState:
         assert bench.task(task_id).state is State.WAITING
 
     def test_a_plan_waits_for_a_word(self, anna, bench):
-        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        bench.policy(Setting.CONFIRM_FIRST_SYNC, "yes")
         for number in range(3):
             bench.there(f"task {number}")
         bench.on()
@@ -430,18 +430,16 @@ class TestTheCard:
         bench.on()
         fields = {
             "task_sync": "both-ways",
-            "task_sync_locked": "y",
+            "lock-task-sync": "on",
             "sync_interval": "60",
             "first_sync_hours": "24",
             "api_share": "30",
         }
-        boss.get("/settings/salesforce").post("/settings/salesforce/tasks/policy", **fields)
+        boss.get("/settings/salesforce").post("/settings/policy/tasks", **fields)
         bench.once()
         before = bench.sync().enabled_at
-        del fields["task_sync_locked"]
-        boss.get("/settings/salesforce").post(
-            "/settings/salesforce/tasks/policy", **(fields | {"task_sync": "off"})
-        )
+        del fields["lock-task-sync"]
+        boss.get("/settings/salesforce").post("/settings/policy/tasks", **(fields | {"task_sync": "off"}))
         assert (bench.sync().enabled_at, bench.sync().is_first, bench.sync().is_on) == (before, False, True)
 
     def test_rubbish_is_refused(self, anna, bench):
@@ -450,15 +448,13 @@ class TestTheCard:
         assert anna.get("/settings/salesforce/tasks").status == 200
 
     def test_the_policy_reaches_everybody_and_is_an_admins(self, anna, boss, bench):
-        fields = {"task_sync": "both-ways", "task_sync_locked": "y", "confirm_first_sync": "y", "sync_interval": "30", "first_sync_hours": "48",
+        fields = {"task_sync": "both-ways", "lock-task-sync": "on", "confirm_first_sync": "y", "sync_interval": "30", "first_sync_hours": "48",
                   "api_share": "20"}  # fmt: skip
-        assert anna.get("/tasks").post("/settings/salesforce/tasks/policy", **fields).status == 403
-        boss.get("/settings/salesforce").post(
-            "/settings/salesforce/tasks/policy", **(fields | {"sync_interval": "1"})
-        )
+        assert anna.get("/tasks").post("/settings/policy/tasks", **fields).status == 403
+        boss.get("/settings/salesforce").post("/settings/policy/tasks", **(fields | {"sync_interval": "1"}))
         assert "not a whole number from 5 to 86400" in boss.page
         assert bench.sync() is None
-        boss.post("/settings/salesforce/tasks/policy", **fields)
+        boss.post("/settings/policy/tasks", **fields)
         assert bench.sync().is_on
         anna.get("/settings/salesforce").post("/settings/salesforce/tasks", task_sync="off")
         assert "fixed by the organisation" in anna.page

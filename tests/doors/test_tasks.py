@@ -11,7 +11,7 @@ from core.database.models import ProcessRow
 from core.database.task_models import TaskRow, TaskSyncRow
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import links as task_links
 from core.tasks import picklists
 from core.tasks import queue as task_queue
@@ -39,7 +39,7 @@ class TaskBench:
     # -- the person
 
     def on(self, value="both-ways"):
-        self.set(Name.TASK_SYNC, value)
+        self.set(Setting.TASK_SYNC, value)
 
     def set(self, name, value):
         with self.database.writing() as session:
@@ -185,7 +185,7 @@ class TestFirstSync(OnBothDatabases):
         old = [bench.add(f"old {n}") for n in range(3)]
         bench.there("mine")
         bench.there(
-            "somebody else's", OwnerId=bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+            "somebody else's", OwnerId=bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         )
         bench.on()
         assert bench.once()
@@ -244,7 +244,7 @@ class TestFirstSync(OnBothDatabases):
         assert sum(one.salesforce_id is None for one in bench.all()) == (2 if side == "here" else 1)
 
     def test_a_plan_is_shown_first_where_the_policy_asks_for_it(self, bench):
-        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        bench.policy(Setting.CONFIRM_FIRST_SYNC, "yes")
         bench.add("Call Bob")
         for subject in ("Call Bob", "one", "two"):
             bench.there(subject)
@@ -512,7 +512,7 @@ class TestOwners:
     def carl(self, bench):
         """Another person of the same organisation, who syncs as well."""
         user = bench.org.org.put(
-            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
+            "User", Username="carl@acme.test", Setting="Carl", Email="c@acme.test", IsActive=True
         )
         account = person(bench.database, "carl@acme.test")
         bench.org.tokens.client.default_user = user
@@ -520,7 +520,7 @@ class TestOwners:
 
     def test_a_task_that_is_reassigned_leaves_the_list_and_comes_back(self, bench, linked):
         there = bench.task(linked).salesforce_id
-        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         bench.edit(linked, comments="not synchronised yet")
         bench.change(there, OwnerId=stranger)
         assert bench.once()
@@ -533,7 +533,7 @@ class TestOwners:
         assert (bench.only().id, bench.only().salesforce_id) == (linked, there)
 
     def test_one_that_is_assigned_to_the_person_comes_in(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         there = bench.there("theirs", OwnerId=stranger)
         bench.once()
         assert len(bench.all()) == 1
@@ -544,7 +544,7 @@ class TestOwners:
     def test_whom_it_is_about_is_shown_and_followed_through_a_merge(self, bench, linked):
         put = bench.org.org.put
         bob, rob = put("Contact", LastName="Bob"), put("Contact", LastName="Rob")
-        there = bench.there("about", WhoId=bob, WhatId=put("Account", Name="Client"))
+        there = bench.there("about", WhoId=bob, WhatId=put("Account", Setting="Client"))
         bench.once()
         [task] = [one for one in bench.all() if one.salesforce_id == there]
         assert (task.who, task.what[1]) == ((bob, "Bob"), "Client")
@@ -764,7 +764,7 @@ class TestFaults:
         bench.once()
         lead = bench.org.org.put("Lead", LastName="L", Company="C")
         bench.record(bench.task(linked).salesforce_id).update(
-            WhoId=lead, WhatId=bench.org.org.put("Account", Name="A")
+            WhoId=lead, WhatId=bench.org.org.put("Account", Setting="A")
         )
         for one in (linked, second):
             bench.edit(one, comments="x")
@@ -965,7 +965,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         from core.salesforce.connection_store import Identity, Tokens, Way, connect
 
         user = bench.org.org.put(
-            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
+            "User", Username="carl@acme.test", Setting="Carl", Email="c@acme.test", IsActive=True
         )
         there = bench.task(linked).salesforce_id
         bench.change(there, OwnerId=user)
@@ -976,7 +976,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             mine = _token(bench)
             connect(session, carl, Identity(bench.sync().organisation_id, user, "carl@acme.test"), way=Way.SIGN_IN,
                     login_url=bench.org.url, tokens=Tokens(mine.access_token, mine.refresh_token, bench.org.url), actor=None)  # fmt: skip
-            settings_store.set_preference(session, carl, Name.TASK_SYNC, "both-ways", actor=None)
+            settings_store.set_preference(session, carl, Setting.TASK_SYNC, "both-ways", actor=None)
         bench.once()
         with bench.database.reading() as session:
             assert [one.id for one in listed(session, carl.id, Which.ALL, datetime.now(UTC), Choices())] == [
@@ -988,7 +988,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
         anna = bench.org.anna
         other = bench.org.org.put(
-            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
+            "User", Username="carl@acme.test", Setting="Carl", Email="c@acme.test", IsActive=True
         )
         for user in (other, anna):
             with bench.database.writing() as session:
@@ -1061,7 +1061,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         assert (len(bench.all()), bench.sync().plan.delete) == (12, 12)
 
     def test_off_and_on_again_within_a_cycle_asks_anew(self, bench, linked):
-        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        bench.policy(Setting.CONFIRM_FIRST_SYNC, "yes")
         with bench.database.writing() as session:
             [held] = task_queue.claim(session, "w", [bench.anna.id], everything=True)
         bench.on("off")
@@ -1155,7 +1155,7 @@ class TestWhatASecondAttackFound:
 
     def test_a_yes_to_the_first_sync_deletes_nothing_there(self, bench, thirty):
         bench.on("off")
-        bench.policy(Name.CONFIRM_FIRST_SYNC, "yes")
+        bench.policy(Setting.CONFIRM_FIRST_SYNC, "yes")
         for one in thirty[:16]:
             bench.delete(one)
         bench.on()
@@ -1217,7 +1217,7 @@ class TestWhatASecondAttackFound:
         assert not bench.once()
 
     def test_a_lost_create_that_was_given_away_is_not_made_again(self, bench, linked):
-        colleague = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        colleague = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         task_id = bench.add("new")
         bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
         bench.once()
@@ -1318,7 +1318,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert {one.id for one in bench.all(Which.BIN)} == {linked, *more[:2]}
 
     def test_what_was_handed_over_is_not_lost(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         more = [bench.add(f"task {number}") for number in range(6)]
         assert bench.once()
         for one in more:
@@ -1328,7 +1328,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert [one.id for one in bench.all()] == [linked]
 
     def test_sync_now_finds_what_was_handed_over(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         bench.change(bench.task(linked).salesforce_id, OwnerId=stranger)
         bench.cycle()
         assert bench.task(linked).state is State.IN_SYNC, "a query for the person's tasks does not tell"
@@ -1352,7 +1352,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert max(sync.due_at, sync.look_at) < later
 
     def test_what_is_somebody_elses_by_now_is_not_deleted(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         there = bench.task(linked).salesforce_id
         bench.change(there, OwnerId=stranger)
         bench.delete(linked)
@@ -1382,7 +1382,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert len(bench.records()) == 5
 
     def test_what_is_lost_beside_much_that_was_handed_over_is_asked_about(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
         more = [bench.add(f"task {number}") for number in range(29)]
         assert bench.once()
         for one in more[:18]:
@@ -1416,7 +1416,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert bench.is_equal(task_id)
 
     def test_what_was_added_before_the_first_connection_stays_here(self, bench):
-        bench.policy(Name.TASK_SYNC, "both-ways")
+        bench.policy(Setting.TASK_SYNC, "both-ways")
         with without_connection(bench):
             task_id = bench.add("before")
         assert bench.once()

@@ -111,10 +111,10 @@ async def a_round(seed):
         relay = RunningRelay(database, Path(name), sink)
         relay.password = add_anna(database)
         from core.settings import store as settings_store
-        from core.settings.catalogue import Name
+        from core.settings.catalogue import Setting
 
         with database.writing() as session:
-            settings_store.set_policy(session, Name.MAILS_PER_MINUTE, "100000", actor=None)
+            settings_store.set_policy(session, Setting.MAILS_PER_MINUTE, "100000", actor=None)
         await relay.start()
         for key in KEYS:
             if dice.random() < 0.5:

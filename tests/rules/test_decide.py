@@ -7,7 +7,8 @@ import pytest
 from core.mail.reasons import Reason
 from core.mail.row import Decision
 from core.people.person import Person
-from core.settings.catalogue import Logging, PersonSettings, PolicySettings
+from core.settings.catalogue import Logging
+from core.settings.in_force import PersonSettings, policy_settings
 from relay.decide import LARGEST_COPY, Envelope, Plan, decide
 from relay.message import Message
 
@@ -21,8 +22,10 @@ ANNA = Person(
 )
 MAIL = Message(author="Anna@ACME.test")
 ENVELOPE = Envelope("anna@acme.test", ["bob@client.test"])
-POLICY = PolicySettings(
-    own_domains=("acme.test", ".intern.test"), never_log=("lawyer@law.test", ".bank.test")
+POLICY = replace(
+    policy_settings({}),
+    own_domains=("acme.test", ".intern.test"),
+    never_log=("lawyer@law.test", ".bank.test"),
 )
 OFF = replace(ANNA, settings=PersonSettings(Logging.OFF, BCC))
 NO_ADDRESS = replace(ANNA, settings=PersonSettings(Logging.BCC, None))
@@ -106,4 +109,4 @@ def test_every_reason_has_a_row():
 
 
 def test_without_own_domains_nothing_is_internal():
-    assert decide(MAIL, to("carl@acme.test"), ANNA, PolicySettings()).reason is Reason.COPY
+    assert decide(MAIL, to("carl@acme.test"), ANNA, policy_settings({})).reason is Reason.COPY

@@ -12,9 +12,9 @@ from core.mail.row import Decision, Row, State
 from core.mail.subject import TemplateError, checked_template, task_subject
 from core.mail.writes import EMAIL_MESSAGE, TASK, Target, from_json, to_json
 from core.retry import FIRST_SECONDS, LONGEST_SECONDS, seconds_until_next
-from core.settings.catalogue import Name as SettingName
-from core.settings.catalogue import SettingError, rules
-from core.settings.catalogue import checked as checked_setting
+from core.settings.catalogue import BY_NAME
+from core.settings.in_force import rules
+from core.settings.kinds import SettingError
 from sync.mail.choose import Choice, Person, Related, Where, people_to_look_for
 from sync.mail.content import fitting, read_content, readable
 from sync.mail.fields import Author, Features, fields, targets
@@ -202,9 +202,9 @@ def test_what_is_no_template_says_so(bad):
 def test_the_settings_of_the_api(name, text, stored):
     if stored is None:
         with pytest.raises(SettingError):
-            checked_setting(SettingName(name), text)
+            BY_NAME[name].check(text)
     else:
-        assert checked_setting(SettingName(name), text) == stored
+        assert BY_NAME[name].check(text) == stored
 
 
 def test_tries_come_ever_later_and_never_together():

@@ -1,5 +1,7 @@
 """Two levels of settings, and what each value must look like."""
 
+from dataclasses import fields
+
 import pytest
 
 from core.people.addresses import (
@@ -10,21 +12,18 @@ from core.people.addresses import (
     checked_domain,
     matches,
 )
-from core.settings.catalogue import (
+from core.settings.catalogue import Logging, Setting, UnknownSetting, policy_name, preference_name
+from core.settings.in_force import (
     InForce,
-    Logging,
-    Name,
     PersonSettings,
     PolicyEntry,
-    SettingError,
+    PolicySettings,
+    Rules,
     Source,
-    UnknownSetting,
-    checked,
     in_force,
     person_settings,
-    policy_name,
-    preference_name,
 )
+from core.settings.kinds import OneOf, SettingError, SomeOf
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
 
@@ -43,9 +42,9 @@ IN_FORCE = [
 def test_in_force_is_the_locked_policy_else_the_preference_else_the_policy(
     policy, locked, preference, value, source, is_locked
 ):
-    chosen = {Name.LOGGING: preference} if preference else {}
-    found = in_force({Name.LOGGING: PolicyEntry(policy, locked)}, chosen)
-    assert found[0] == InForce(Name.LOGGING, value, source, is_locked)
+    chosen = {Setting.LOGGING: preference} if preference else {}
+    found = in_force({Setting.LOGGING: PolicyEntry(policy, locked)}, chosen)
+    assert found[Setting.LOGGING] == InForce(Setting.LOGGING, value, source, is_locked)
 
 
 def test_a_person_of_whom_nothing_is_known_is_not_logged():
@@ -53,47 +52,47 @@ def test_a_person_of_whom_nothing_is_known_is_not_logged():
 
 
 GOOD = [
-    (Name.LOGGING, " BCC ", "bcc"),
-    (Name.BCC_ADDRESS, BCC, BCC),
-    (Name.BCC_ADDRESS, "", ""),
-    (Name.OWN_DOMAINS, "ACME.test, .Sub.acme.test,, acme.test", "acme.test,.sub.acme.test"),
-    (Name.OWN_DOMAINS, "acme.test\nother.test", "acme.test,other.test"),
-    (Name.OWN_DOMAINS, "bücher.test", "xn--bcher-kva.test"),
-    (Name.NEVER_LOG, "lawyer@law.test, bank.test", "lawyer@law.test,bank.test"),
-    (Name.TIME_ZONE, "Europe/Berlin", "Europe/Berlin"),
-    (Name.SHOW_SUBJECTS, "Yes", "yes"),
-    (Name.MAILS_PER_MINUTE, " 0120", "120"),
+    (Setting.LOGGING, " BCC ", "bcc"),
+    (Setting.BCC_ADDRESS, BCC, BCC),
+    (Setting.BCC_ADDRESS, "", ""),
+    (Setting.OWN_DOMAINS, "ACME.test, .Sub.acme.test,, acme.test", "acme.test,.sub.acme.test"),
+    (Setting.OWN_DOMAINS, "acme.test\nother.test", "acme.test,other.test"),
+    (Setting.OWN_DOMAINS, "bücher.test", "xn--bcher-kva.test"),
+    (Setting.NEVER_LOG, "lawyer@law.test, bank.test", "lawyer@law.test,bank.test"),
+    (Setting.TIME_ZONE, "Europe/Berlin", "Europe/Berlin"),
+    (Setting.SHOW_SUBJECTS, "Yes", "yes"),
+    (Setting.MAILS_PER_MINUTE, " 0120", "120"),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "stored"), GOOD)
 def test_a_good_value_is_stored_in_one_spelling(name, text, stored):
-    assert checked(name, text) == stored
+    assert name.check(text) == stored
 
 
 BAD = [
-    (Name.LOGGING, "sometimes", "none of: off, bcc"),
-    (Name.BCC_ADDRESS, "anna@acme.test", "begins with emailtosalesforce@"),
-    (Name.BCC_ADDRESS, "emailtosalesforce@acme.test", "ends in .salesforce.com"),
-    (Name.BCC_ADDRESS, "emailtosalesforce@evilsalesforce.com", "ends in .salesforce.com"),
+    (Setting.LOGGING, "sometimes", "none of: off, bcc"),
+    (Setting.BCC_ADDRESS, "anna@acme.test", "begins with emailtosalesforce@"),
+    (Setting.BCC_ADDRESS, "emailtosalesforce@acme.test", "ends in .salesforce.com"),
+    (Setting.BCC_ADDRESS, "emailtosalesforce@evilsalesforce.com", "ends in .salesforce.com"),
     (
-        Name.BCC_ADDRESS,
+        Setting.BCC_ADDRESS,
         "emailtosalesforce@x.salesforce.com\r\nRCPT TO:<evil@x.test>",
         "cannot stand before the @",
     ),
-    (Name.OWN_DOMAINS, "acme", "has no dot"),
-    (Name.OWN_DOMAINS, "anna@acme.test", "is not a domain"),
-    (Name.NEVER_LOG, "lawyer@", "has no dot"),
-    (Name.TIME_ZONE, "Mars/Olympus", "IANA"),
-    (Name.MAILS_PER_MINUTE, "0", "from 1"),
-    (Name.MAILS_PER_MINUTE, "many", "whole number"),
+    (Setting.OWN_DOMAINS, "acme", "has no dot"),
+    (Setting.OWN_DOMAINS, "anna@acme.test", "is not a domain"),
+    (Setting.NEVER_LOG, "lawyer@", "has no dot"),
+    (Setting.TIME_ZONE, "Mars/Olympus", "IANA"),
+    (Setting.MAILS_PER_MINUTE, "0", "from 1"),
+    (Setting.MAILS_PER_MINUTE, "many", "whole number"),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "said"), BAD)
 def test_a_bad_value_is_refused_with_what_would_be_right(name, text, said):
     with pytest.raises(SettingError) as caught:
-        checked(name, text)
+        name.check(text)
     assert said in str(caught.value)
 
 
@@ -142,3 +141,26 @@ def test_the_bcc_address_keeps_its_spelling():
         == "EmailToSalesforce@x.le.salesforce.com"
     )
     assert checked_domain("Acme.Test.") == "acme.test"
+
+
+@pytest.mark.parametrize("setting", list(Setting))
+def test_each_row_of_the_catalogue_is_whole(setting):
+    about = setting.definition
+    assert about.label
+    if about.default:
+        assert setting.check(about.default) == about.default
+    assert about.kind.read(about.default) is not None
+    if isinstance(about.kind, (OneOf, SomeOf)):
+        assert set(about.kind.labels) == set(about.kind.words), "a page says something for each word"
+
+
+@pytest.mark.parametrize("values", [Rules, PolicySettings])
+def test_each_value_that_the_house_works_with_is_a_setting_of_that_name(values):
+    derived = {"derived_domains"}
+    assert {one.name for one in fields(values)} - derived <= {one.attribute for one in Setting}
+
+
+def test_each_setting_is_of_use():
+    worked_with = {one.name for values in (Rules, PolicySettings, PersonSettings) for one in fields(values)}
+    looked_up_by_itself = {"task_sync", "time_zone"}
+    assert {one.attribute for one in Setting} <= worked_with | looked_up_by_itself

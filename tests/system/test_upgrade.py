@@ -22,7 +22,7 @@ from core.people import store as people_store
 from core.salesforce import connection_store
 from core.secrets import Box
 from core.settings import store as settings_store
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks import store as task_store
 from relay.delivery import new_mail_id
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, until
@@ -35,7 +35,7 @@ from core.secrets import Box
 from core.storage import connections, people, settings, task_links, task_syncs, tasks
 from core.salesforce.connection_store import Identity, Tokens, Way
 from core.database.engine import Database
-from core.settings.catalogue import Name
+from core.settings.catalogue import Setting
 from core.tasks.task import Field, Related, Status, Values
 database = Database(sys.argv[1], Box(["0123456789abcdef0123456789abcdef"]))
 database.migrate()
@@ -44,7 +44,7 @@ with database.writing() as session:
     for number, person in enumerate((anna, carl)):
         connections.connect(session, person, Identity("00D000000000001AAA", f"00500000000000{number}AAA", f"{person.email}.org"), way=Way.SIGN_IN,
                             login_url="https://login.salesforce.com", tokens=Tokens(f"access {number}", f"refresh {number}", "https://acme.my.salesforce.com"), actor=None)
-    settings.set_preference(session, anna, Name.TASK_SYNC, "both-ways", actor=None)
+    settings.set_preference(session, anna, Setting.TASK_SYNC, "both-ways", actor=None)
     task_links.bring_in(session, anna.id, "00D000000000001AAA", [
         (f"00T0000000000{number:02d}AAA", Values(f"Call {number}", date(2026, 12, number + 1), Status("Not Started", True), "High", "as agreed"), Related("003000000000001AAA", None, "Bob", None), datetime.now(UTC))
         for number in range(20)])
@@ -148,8 +148,8 @@ def test_everything_is_there_afterwards(old, sink):
             "refresh 0",
             "refresh 1",
         ]
-        assert settings_store.preference(session, anna.id)[Name.BCC_ADDRESS] == BCC
-        assert settings_store.policy(session)[Name.OWN_DOMAINS].value == "acme.test"
+        assert settings_store.preference(session, anna.id)[Setting.BCC_ADDRESS] == BCC
+        assert settings_store.policy(session)[Setting.OWN_DOMAINS].value == "acme.test"
         linked = session.query(TaskRow).filter(TaskRow.salesforce_id.is_not(None)).order_by(TaskRow.id).all()
         assert [row.base["subject"] for row in linked] == [f"Call {number}" for number in range(20)]
         assert [task_store.values_of(row).subject for row in linked[:6]] == [

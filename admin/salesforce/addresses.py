@@ -2,13 +2,12 @@
 
 from flask import Blueprint, flash, redirect, url_for
 from flask_babel import gettext as _
-from flask_login import login_required
 from werkzeug.wrappers import Response
 
-from admin.access import database, me
+from admin.access import database, me, sign_in_required
 from admin.refusals import beside, flash_refusal
-from admin.salesforce import page
 from admin.salesforce.forms import AddAddressForm, RemoveAddressForm
+from admin.salesforce.redraw import Filled, redraw
 from core.people import store as people_store
 from core.refusal import Refusal
 
@@ -16,7 +15,7 @@ pages = Blueprint("addresses", __name__, url_prefix="/settings/salesforce/addres
 
 
 @pages.post("")
-@login_required  # type: ignore[untyped-decorator]  # Flask-Login ships no types
+@sign_in_required
 def add_address() -> str | Response:
     form = AddAddressForm()
     if form.validate_on_submit():
@@ -28,11 +27,11 @@ def add_address() -> str | Response:
         else:
             flash(_("Mail from %(address)s is yours now.", address=added), "success")
             return redirect(url_for("salesforce.sync_settings"))
-    return page.render(add_form=form)
+    return redraw(Filled(address=form))
 
 
 @pages.post("/remove")
-@login_required  # type: ignore[untyped-decorator]
+@sign_in_required
 def remove_address() -> Response:
     form = RemoveAddressForm()
     if form.validate_on_submit():
