@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from admin import words
 from admin.access import database, load_left_behind, me, sign_in_required
 from admin.refusals import flash_refusal
-from admin.trace import Trace, trace_of
+from admin.trace import Told, trace_of
 from core.database.engine import Session
 from core.mail import queue as mail_queue
 from core.mail import store as mail_store
@@ -48,7 +48,7 @@ def activity() -> str:
         urls = {one.id: connection.instance_url for one, connection in connections(session)}
         kinds = mail_queue.kinds_of_trouble(session, person_id)
 
-    def trace(entry: Entry) -> Trace:
+    def trace(entry: Entry) -> Told:
         return trace_of(entry.row, logs.get(entry.row.id, MailLog()), urls.get(entry.row.person))
 
     return render_template(

@@ -10,13 +10,13 @@ from datetime import timedelta
 from core.config import Config
 from core.endpoints import Upstream
 from core.findings import Finding, Light, facts
-from core.mail.writes import KEY_FIELD
 from core.salesforce.bcc_address import Outcome, look_up, senders_that_salesforce_lacks
 from core.salesforce.client import Client, Record
 from core.salesforce.connection_store import Connection
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused as RefusedBySalesforce
 from core.salesforce.login import Unavailable as SalesforceUnavailable
+from core.salesforce.schema import KEY_FIELD, is_key
 from core.salesforce.troubles import Kind, Mender, Trouble
 from core.smtp import Connected, RefusesUs, Route, Unavailable
 
@@ -288,12 +288,6 @@ def _key(task: Mapping[str, Record], email: Mapping[str, Record] | None) -> Find
         Light.YELLOW, KEY_FIELD, "not on %(objects)s: a write whose answer was lost is looked up, and repeated after 14 minutes at the earliest",
         {"objects": ", ".join(lacking)}, remedy="Add the field", path=_KEY_PATH.format(lacking[0]),
     )  # fmt: skip
-
-
-def is_key(fields: Mapping[str, Record]) -> bool:
-    """Whether the org has the unique external id by which a record is written once."""
-    found = fields.get(KEY_FIELD, {})
-    return bool(found.get("externalId") and found.get("unique") and found.get("createable"))
 
 
 def _trouble(what: str, found: Trouble | None, path: str) -> Finding:

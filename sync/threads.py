@@ -1,11 +1,11 @@
-"""Several persons' work at once, so that one whose Salesforce does not answer keeps nobody waiting."""
+"""Several people's work at once, so that one Salesforce that does not answer delays no other person's work."""
 
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-HANDS = 8
+THREADS = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +20,6 @@ def at_once(
     def unless_stopped(item: Item) -> list[Result]:
         return [] if stop is not None and stop.is_set() else [work(item)]
 
-    with ThreadPoolExecutor(HANDS, thread_name_prefix="hand") as pool:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="worker") as pool:
         begun = [pool.submit(unless_stopped, item) for item in items]
     return [result for future in begun for result in future.result()]

@@ -17,8 +17,9 @@ from core.salesforce.connections import Connections
 from core.secrets import Box
 from sync.bcc_addresses import look_up_addresses
 from sync.health import Health
-from sync.mail.batch import Recorder
+from sync.mail.batch import MailLogger
 from sync.mail.queue import Mails
+from sync.mail.queue import tidy as tidy_mails
 from sync.tasks.queue import TaskSyncs
 
 _SECONDS_BETWEEN_CYCLES = 2.0
@@ -40,8 +41,11 @@ class Worker:
         self._stop = threading.Event()
         self.health = Health(config, database)
         self._orphans = Orphans(database, config.state_dir, Box(config.secret_keys), logs.row_lost)
-        recorder = Recorder(self._connections, self.health.mail_settled) if self._connections else None
-        self._mails = Mails(recorder, database, self._process_id)
+        self._mails = (
+            Mails(MailLogger(self._connections, self.health.mail_settled), database, self._process_id)
+            if self._connections
+            else None
+        )
         self._tasks = (
             TaskSyncs(self._connections, database, self._process_id, self.health.tasks_changed)
             if self._connections
@@ -107,9 +111,9 @@ class Worker:
     def _cycle(self, *, everything: bool) -> bool:
         self._database.migrate()
         if everything or time.monotonic() - self._tidied_at > _SECONDS_BETWEEN_TIDYINGS:
-            self._mails.tidy()
+            tidy_mails(self._database)
             self._tidied_at = time.monotonic()
-        if self._connections is None:
+        if self._connections is None or self._mails is None:
             return True
         is_all_found = look_up_addresses(self._connections, self._stop, everything=everything)
         if everything:

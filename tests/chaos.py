@@ -50,11 +50,10 @@ PERSONS = 6
 PASSWORD = "correct horse battery"
 SECONDS_UNTIL_SEEN = 10
 WORKER = """
-import sync.mail.write, sync.tasks.plan, sync.tasks.push
+from core.salesforce import late_commits
 from datetime import timedelta
 # the pretend org shows what it has done at once; else the end would wait for what a real one may show 14 minutes late
-sync.mail.write._A_RENEWAL = timedelta(0)
-sync.mail.write.A_LATE_COMMIT = sync.tasks.plan.UNTIL_IT_SHOWS = sync.tasks.push.UNTIL_IT_SHOWS = timedelta(seconds=4)
+late_commits.UNTIL_A_WRITE_SHOWS = timedelta(seconds=4)
 from sync.__main__ import main
 main(prog_name="worker")
 """
@@ -96,7 +95,7 @@ class Chaos:
         self.database.migrate()
         for number in range(PERSONS):
             email = f"p{number}@acme.test"
-            user = self.org.org.put("User", Username=email, Setting=email, Email=email, IsActive=True)
+            user = self.org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
             with self.database.writing() as session:
                 account = people_store.add_person(
                     session, email, name="", is_admin=number == 0, password_hash=hashed(PASSWORD), actor=None
@@ -113,7 +112,7 @@ class Chaos:
         for number in range(60):
             contact = put("Contact", LastName=f"C{number}", Email=f"c{number}@client.test")
             if number % 3 == 0:
-                deal = put("Opportunity", Setting=f"D{number}", StageName="S")
+                deal = put("Opportunity", Name=f"D{number}", StageName="S")
                 put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
             if number % 4 == 0:
                 put("Lead", LastName=f"L{number}", Company="X", Email=f"l{number}@prospect.test")

@@ -39,9 +39,9 @@ FAULTS = (Fault.LOST, Fault.HTML, Fault.LOCKED, Fault.EXPIRED, Fault.GARBAGE, Fa
 WORKER = """
 import sys
 from datetime import timedelta
-import sync.tasks.plan, sync.tasks.push
+from core.salesforce import late_commits
 if {seconds}:  # the pretend org shows what it has done at once, so a short soak need not wait for what shows late
-    sync.tasks.plan.UNTIL_IT_SHOWS = sync.tasks.push.UNTIL_IT_SHOWS = timedelta(seconds={seconds})
+    late_commits.UNTIL_A_WRITE_SHOWS = timedelta(seconds={seconds})
 from sync.__main__ import main
 main(prog_name="worker")
 """
@@ -134,7 +134,7 @@ class Soak:
         self.org.start()
         self.org.app.extensions["usage"]["total"] = 100_000_000
         self.user = self.org.org.put(
-            "User", Username="anna@acme.test", Setting="Anna", Email="anna@acme.test", IsActive=True
+            "User", Username="anna@acme.test", Name="Anna", Email="anna@acme.test", IsActive=True
         )
         self.url = f"sqlite:///{directory}/blindcopy.db"
         self.database = Database(self.url, Box([KEY]))

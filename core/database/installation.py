@@ -12,7 +12,7 @@ they are written (`restored_at`), and every task sync asks its person first."""
 import contextlib
 import threading
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -22,11 +22,10 @@ from core.config import ConfigurationError
 from core.database.heartbeats import database_now
 from core.database.models import InstallationRow, JournalRow
 from core.journal.file import journals, may_hold_mails
+from core.salesforce import late_commits
 from core.state_directory import Marker, StateDirectory
 
 _ONLY = 1
-UNTIL_A_WRITE_SHOWS = timedelta(minutes=14)
-"""What was under way when the old database was last used may still show for so long."""
 
 
 class StateDirectoryTaken(ConfigurationError):
@@ -182,7 +181,7 @@ def _note_restore(session: Session, row: InstallationRow) -> None:
     row.lineages = [*row.lineages, str(uuid.uuid4())]
     row.tick, row.restored_at, row.is_copy = row.tick + 1, now, False
     task_queue.ask_after_a_restore(session)
-    task_links.doubt_after_a_restore(session, now + UNTIL_A_WRITE_SHOWS)
+    task_links.doubt_after_a_restore(session, now + late_commits.UNTIL_A_WRITE_SHOWS)
     logs.database_was_restored()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from core import logs
+from core.batches import batches
 from core.config import Config
 from core.database.dialect import there
 from core.database.engine import Database, DatabaseUnavailable, Session
@@ -368,8 +369,7 @@ def _load_lines(database: Database, path: Path, file: IO[bytes], box: Box) -> No
             entries.append(_entry_of_the_first_release(box.opened(line)))
         except (Undecryptable, ValueError, KeyError, TypeError):
             unread += 1
-    for start in range(0, len(entries), _MOST_ENTRIES):
-        some = entries[start : start + _MOST_ENTRIES]
+    for some in batches(entries, _MOST_ENTRIES):
         try:
             with database.writing() as session:
                 _apply(session, some)

@@ -12,6 +12,7 @@ from sqlalchemy import and_, delete, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import logs
+from core.batches import batches
 from core.database import sealed
 from core.database.dialect import fit, insert
 from core.database.engine import Database
@@ -20,8 +21,9 @@ from core.database.models import IgnoredRow, MailLogRow, MailRow, MailTextRow
 from core.database.task_models import OwnTaskRow
 from core.mail.row import KEEPS_TEXT, Row, State
 from core.mail.store import entry, first_id, row_of
-from core.mail.writes import TASK, MailLog, from_json, to_json
+from core.mail.writes import TASK, MailLog, from_json, log_from_json, to_json, trace_to_json
 from core.refusal import Refusal
+from core.salesforce.ids import id_key
 from core.secrets import Undecryptable
 
 _FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
@@ -207,7 +209,7 @@ def log_again(session: Session, mail_id: str) -> None:
             state=row.state,
         )
     known = log_of(session, mail_id)
-    _keep(session, mail_id, MailLog(known.targets, known.trace, known.not_before))
+    _keep(session, mail_id, replace(known, trouble_code=None, trouble_detail=""))
     session.execute(
         update(MailRow)
         .where(MailRow.id == mail_id)
@@ -231,8 +233,8 @@ def pick(session: Session, mail_id: str, ids: Sequence[str]) -> None:
         raise NothingToLogBy("This mail is “%(state)s”, so no record can be chosen for it", state=row.state)
     log_again(session, mail_id)
     known = log_of(session, mail_id)
-    chosen = list({one[:15]: one for one in ids}.values())
-    _keep(session, mail_id, replace(known, trace={**known.trace, "picked": chosen, "needs_match": True}))
+    chosen = list({id_key(one): one for one in ids}.values())
+    _keep(session, mail_id, replace(known, picked=tuple(chosen), needs_match=True))
 
 
 def _lock(session: Session, mail_id: str) -> None:
@@ -243,9 +245,9 @@ def _lock(session: Session, mail_id: str) -> None:
 def each(database: Database, ids: Sequence[str], what: Callable[[Session, str], None]) -> int:
     """Do something with each mail, a few at a time; those that are in another state by now are left alone. How many."""
     done = 0
-    for start in range(0, len(ids), _A_FEW):
+    for batch in batches(ids, _A_FEW):
         with database.writing() as session:
-            for mail_id in ids[start : start + _A_FEW]:
+            for mail_id in batch:
                 with contextlib.suppress(Refusal):
                     what(session, mail_id)
                     done += 1
@@ -337,12 +339,12 @@ def _still_ours(session: Session, jobs: Sequence[Job]) -> frozenset[str]:
 def _logs(session: Session, ids: Sequence[str]) -> dict[str, MailLog]:
     found = session.scalars(select(MailLogRow).where(MailLogRow.mail_id.in_(ids)))
     return {
-        row.mail_id: MailLog(
-            from_json(row.targets),
-            row.trace or {},
-            row.not_before,
-            row.trouble_code,
-            row.trouble_detail or "",
+        row.mail_id: replace(
+            log_from_json(row.trace),
+            targets=from_json(row.targets),
+            not_before=row.not_before,
+            trouble_code=row.trouble_code,
+            trouble_detail=row.trouble_detail or "",
         )
         for row in found
     }
@@ -358,10 +360,10 @@ def _keep(session: Session, mail_id: str, log: MailLog) -> None:
         if target.kind == TASK and target.id is not None and target.id.startswith("00T"):
             session.execute(
                 insert(session.get_bind().dialect, OwnTaskRow)
-                .values(salesforce_id=target.id[:15])
+                .values(salesforce_id=id_key(target.id))
                 .on_conflict_do_nothing()
             )
-    row.trace = dict(log.trace)
+    row.trace = trace_to_json(log)
     row.not_before = log.not_before
     row.trouble_code = log.trouble_code
     row.trouble_detail = fit(log.trouble_detail, _LONGEST_DETAIL)

@@ -6,11 +6,30 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 TASK, EMAIL_MESSAGE = "Task", "EmailMessage"
-KEY_FIELD = "Blindcopy_Key__c"
-"""The unique external-id field that an organisation may give to a record type, so that nothing is written to it twice."""
+
+
+class Where(StrEnum):
+    """Where an address stands."""
+
+    TO = "to"
+    CC = "cc"
+    BCC = "bcc"
+    """In no header."""
+
+
+class MatchResult(StrEnum):
+    """How looking for the records of a mail, or for the receipt of its copy, came out."""
+
+    NOBODY_COUNTS = "nobody-counts"
+    MATCHED = "matched"
+    NO_MATCH_UNMATCHED = "no-match-unmatched"
+    NO_MATCH_NOTHING = "no-match-nothing"
+    NO_MATCH_TASK = "no-match-task"
+    NOT_CONFIRMED = "not-confirmed"
 
 
 @dataclass(frozen=True)
@@ -41,14 +60,57 @@ class Target:
 
 
 @dataclass(frozen=True)
+class ChosenRecord:
+    """A record that the mail belongs to by the person's rules; `kind`: `contact`, `lead`, `opportunity` or `account`."""
+
+    kind: str
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class FailedTry:
+    """A try that failed: when (ISO 8601, UTC, seconds), and with which trouble's code."""
+
+    time: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How it came to what happened, for the activity page; nothing in it steers the worker but where addresses stand, which
+    no text can tell once it is erased."""
+
+    places: Mapping[str, Where] | None = None
+    """The addresses that were looked up; None: none yet."""
+    internal: int = 0
+    ignored: tuple[str, ...] = ()
+    blind_copied: tuple[str, ...] = ()
+    found: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """How many contacts and leads each address has."""
+    chosen: tuple[ChosenRecord, ...] = ()
+    open_deals: int = 0
+    record_places: Mapping[str, Where] = field(default_factory=dict)
+    """Where the address of each chosen record stands, by its id; and of each address without a record, by itself."""
+    result: MatchResult | None = None
+    tries: tuple[FailedTry, ...] = ()
+
+
+@dataclass(frozen=True)
 class MailLog:
-    """How far a mail has come. `targets` None: not decided yet. `trace` tells how it came to that; see `admin.trace`."""
+    """How far a mail has come. `targets` None: not decided yet. `not_before`: when an uncertain write may be repeated.
+
+    `needs_match`: what is not written yet is decided anew. `picked`: the records that a person chose.
+    `was_rematched`: a record was gone when it was to be written on; that is looked up anew once."""
 
     targets: tuple[Target, ...] | None = None
-    trace: Mapping[str, Any] = field(default_factory=dict)
+    trace: Trace = field(default_factory=Trace)
     not_before: datetime | None = None
     trouble_code: str | None = None
     trouble_detail: str = ""
+    needs_match: bool = False
+    picked: tuple[str, ...] = ()
+    was_rematched: bool = False
 
     @property
     def written(self) -> tuple[Target, ...]:
@@ -71,3 +133,48 @@ def to_json(targets: tuple[Target, ...] | None) -> list[dict[str, Any]] | None:
 def from_json(plain: list[dict[str, Any]] | None) -> tuple[Target, ...] | None:
     """What `to_json` gave."""
     return None if plain is None else tuple(Target(**{**one, "who": tuple(one["who"])}) for one in plain)
+
+
+def trace_to_json(log: MailLog) -> dict[str, Any]:
+    """The trace and the flags as one object; what says nothing is left out."""
+    trace = log.trace
+    plain: dict[str, Any] = {
+        "internal": trace.internal,
+        "ignored": list(trace.ignored),
+        "blind_copied": list(trace.blind_copied),
+        "found": {address: list(numbers) for address, numbers in trace.found.items()},
+        "chosen": [[one.kind, one.id, one.name] for one in trace.chosen],
+        "open_deals": trace.open_deals,
+        "record_places": dict(trace.record_places),
+        "outcome": trace.result,
+        "tries": [[one.time, one.code] for one in trace.tries],
+        "needs_match": log.needs_match,
+        "picked": list(log.picked),
+        "rematched": log.was_rematched,
+    }
+    places = {} if trace.places is None else {"places": dict(trace.places)}
+    return places | {name: value for name, value in plain.items() if value}
+
+
+def log_from_json(plain: Mapping[str, Any] | None) -> MailLog:
+    """What `trace_to_json` gave, this release or an earlier one; what is not known of is left out."""
+    known = plain or {}
+    places = known.get("places")
+    results = {one.value: one for one in MatchResult}
+    return MailLog(
+        trace=Trace(
+            places=None if places is None else {address: Where(where) for address, where in places.items()},
+            internal=int(known.get("internal") or 0),
+            ignored=tuple(known.get("ignored") or ()),
+            blind_copied=tuple(known.get("blind_copied") or ()),
+            found={address: (one[0], one[1]) for address, one in (known.get("found") or {}).items()},
+            chosen=tuple(ChosenRecord(*one) for one in known.get("chosen") or ()),
+            open_deals=int(known.get("open_deals") or 0),
+            record_places={one: Where(where) for one, where in (known.get("record_places") or {}).items()},
+            result=results.get(known.get("outcome") or ""),
+            tries=tuple(FailedTry(*one) for one in known.get("tries") or ()),
+        ),
+        needs_match=bool(known.get("needs_match")),
+        picked=tuple(known.get("picked") or ()),
+        was_rematched=bool(known.get("rematched")),
+    )

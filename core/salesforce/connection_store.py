@@ -17,6 +17,7 @@ from core.database.heartbeats import database_now
 from core.database.models import ConnectionRow, MailRow, PersonRow
 from core.people.store import Account, account_of
 from core.refusal import Refusal
+from core.salesforce.ids import id_key
 from core.salesforce.troubles import Kind, Trouble, trouble
 
 TURN = timedelta(seconds=120)
@@ -273,8 +274,9 @@ def _refuse_somebody_elses(session: Session, account: Account, who: Identity) ->
     query = select(PersonRow.email).join(ConnectionRow, ConnectionRow.person_id == PersonRow.id)
     other = session.scalar(
         query.where(
-            func.substr(ConnectionRow.organisation_id, 1, 15) == who.organisation_id[:15],
-            func.substr(ConnectionRow.user_id, 1, 15) == who.user_id[:15],  # the other three are a checksum
+            func.substr(ConnectionRow.organisation_id, 1, 15) == id_key(who.organisation_id),
+            func.substr(ConnectionRow.user_id, 1, 15)
+            == id_key(who.user_id),  # the other three are a checksum
             ConnectionRow.standing == Standing.CONNECTED.value,
             ConnectionRow.person_id != account.id,
         )

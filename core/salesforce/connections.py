@@ -16,6 +16,7 @@ from core.refusal import Refusal
 from core.salesforce import connection_store
 from core.salesforce.client import Client, Opening
 from core.salesforce.connection_store import Connection, Standing, Tokens, Way
+from core.salesforce.ids import id_key
 from core.salesforce.login import (
     Challenge,
     Identity,
@@ -199,7 +200,7 @@ class Connections:
         actor: str | None, user_id: str | None, username: str | None,
     ) -> None:  # fmt: skip
         """Raises NotConnected, SomebodyElses, DatabaseUnavailable."""
-        if user_id is not None and who.user_id[:15] != user_id[:15]:
+        if user_id is not None and id_key(who.user_id) != id_key(user_id):
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))
         if username is not None and who.username.casefold() != username.casefold():
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))

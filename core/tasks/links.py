@@ -4,16 +4,18 @@ Everything here is done within one transaction of the worker that holds the pers
 
 import hashlib
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
+from core.batches import batches
 from core.database.dialect import fit, insert
 from core.database.heartbeats import database_now
 from core.database.task_models import OwnTaskRow, TaskRow
+from core.salesforce.ids import id_key
 from core.tasks.store import Binned, bin_it, lose, note_trouble, put, start_anew, values_of
 from core.tasks.task import Field, Limits, Ours, Related, Values, from_json, lacking, to_json
 
@@ -35,12 +37,12 @@ def of_records(
 ) -> dict[str, Ours]:
     """The linked tasks of these records, whosever they are, by the first fifteen characters of the record's id."""
     found = {}
-    for some in _slices(sorted(ids)):
+    for some in batches(sorted(ids), _AT_ONCE):
         query = select(TaskRow).where(
             TaskRow.organisation_id == organisation_id, TaskRow.salesforce_id.in_(some)
         )
         for row in session.scalars(query.with_for_update() if is_locked else query):
-            found[str(row.salesforce_id)[:15]] = _ours(row)
+            found[id_key(str(row.salesforce_id))] = _ours(row)
             if is_locked:
                 _held(session).add(row.id)
     return found
@@ -49,7 +51,7 @@ def of_records(
 def own_logs(session: Session, ids: Collection[str]) -> frozenset[str]:
     """Which of these records are logs of mails, by the first fifteen characters."""
     found: set[str] = set()
-    for some in _slices(sorted(one[:15] for one in ids)):
+    for some in batches(sorted(id_key(one) for one in ids), _AT_ONCE):
         found |= set(
             session.scalars(select(OwnTaskRow.salesforce_id).where(OwnTaskRow.salesforce_id.in_(some)))
         )
@@ -309,8 +311,8 @@ def settled(session: Session, ours: Ours) -> None:
 def ours_again(session: Session, ours: Sequence[Ours]) -> list[Ours]:
     """The same tasks as they are now, locked."""
     found: dict[int, Ours] = {}
-    for start in range(0, len(ours), _AT_ONCE):
-        ids = [one.id for one in ours[start : start + _AT_ONCE]]
+    for batch in batches(ours, _AT_ONCE):
+        ids = [one.id for one in batch]
         for row in session.scalars(select(TaskRow).where(TaskRow.id.in_(ids)).with_for_update()):
             found[row.id] = _ours(row)
             _held(session).add(row.id)
@@ -378,8 +380,3 @@ def _related(related: Related) -> Mapping[str, str | None]:
         "who_id": related.who_id, "who_name": fit(related.who_name, _LONGEST_NAME), "what_id": related.what_id,
         "what_name": fit(related.what_name, _LONGEST_NAME),
     }  # fmt: skip
-
-
-def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _AT_ONCE):
-        yield ids[start : start + _AT_ONCE]

@@ -17,6 +17,7 @@ from core.database.models import ConnectionRow, PersonRow
 from core.database.task_models import TaskSyncRow
 from core.refusal import Refusal
 from core.salesforce import api_usage
+from core.salesforce.ids import id_key
 from core.tasks.polling import Budget
 
 _LONGEST_DETAIL = 500
@@ -309,7 +310,7 @@ def by_user(session: Session, organisation_id: str) -> dict[str, int]:
             ConnectionRow.organisation_id == organisation_id,
         )
     )  # fmt: skip
-    return {user_id[:15]: person_id for user_id, person_id in session.execute(query)}
+    return {id_key(user_id): person_id for user_id, person_id in session.execute(query)}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

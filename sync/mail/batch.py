@@ -1,192 +1,162 @@
-"""Mails that wait, logged in Salesforce: receipts looked for, lost writes found, the rest matched and written, in batches."""
+"""One sender's mails, logged in Salesforce together: receipts looked for, uncertain writes looked for, the rest matched and
+written. The way of one mail: `Mails` (queue) claims it, `log_mails` here takes it through, `match` looks its recipients up
+and lets the rules choose, `write` writes its records, and `Outcomes` settles it."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from core.mail.queue import Job
 from core.mail.row import State
+from core.mail.writes import MatchResult
 from core.people.addresses import matches
-from core.salesforce import api_usage
-from core.salesforce.client import Client
-from core.salesforce.connection_store import lost_api
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
-from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, Matching
-from sync.mail.outcomes import Ends, now
+from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
+from sync.mail.outcomes import Outcomes
 from sync.mail.receipts import confirmed
-from sync.mail.waiting import Desk, Knowledge, Mail, Person
-from sync.mail.write import Writing
-
-__all__ = ["Person", "Recorder"]
+from sync.mail.waiting import Learnt, MailSession, Sender, WaitingMail
+from sync.mail.write import doubt_after_a_restore, look_for_uncertain, write
+from sync.session import FOR_GOOD, SalesforceSession, note_trouble
 
 _LOOKS_FOR_A_RECEIPT = (1, 3, 12)
 """In terms of `receipt-after`."""
 _LONGEST_LOOK_FOR_A_RECEIPT = timedelta(days=1)
-_FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
 
 
-class Recorder:
-    """Logs mails, any number of persons' at once."""
+class MailLogger:
+    """Logs mails, any number of senders' at once."""
 
     def __init__(self, connections: Connections, count: Callable[[State], None] = lambda _: None) -> None:
-        self._knowledge = Knowledge(connections)
+        """`count` is told of each mail that was settled, in which state."""
+        self._connections = connections
         self._count = count
+        self._learnt = Learnt()
 
-    def record(self, person: Person, jobs: Sequence[Job]) -> None:
-        """Work off these mails of one person. Raises DatabaseUnavailable."""
-        batch = _Batch(self._knowledge, person, [Mail(job, job.log) for job in jobs], self._count)
+    def log_mails(self, sender: Sender, jobs: Sequence[Job]) -> None:
+        """Take these claimed mails of one sender as far as they come now, and settle them. Raises DatabaseUnavailable."""
+        outcomes = Outcomes(
+            self._connections.database, [WaitingMail(job, job.log) for job in jobs], self._count
+        )
         try:
-            batch.work()
-        except (Unavailable, Refused) as error:
-            batch.stop_for(error.trouble)
-        finally:
-            batch.close()
-
-
-class _Batch:
-    """One person's mails, on their way through one opening of Salesforce."""
-
-    def __init__(
-        self, knowledge: Knowledge, person: Person, mails: list[Mail], count: Callable[[State], None]
-    ) -> None:
-        self._knowledge = knowledge
-        self._database = knowledge.connections.database
-        self._person = person
-        self._ends = Ends(self._database, mails, count)
-        self._client: Client | None = None
-
-    def work(self) -> None:
-        """Raises Unavailable, Refused."""
-        try:
-            self._client = client = self._knowledge.connections.client(self._person.connection)
-        except Refused as refused:  # nothing is wrong with the mails
-            self._put_off(refused.trouble)
-            return
-        if not self._may_go_on(client):
-            self._ends.release()
-            return
-        desk = Desk(self._knowledge, self._person, client)
-        matching, writing = Matching(desk, self._ends), Writing(desk, self._ends)
-        self._look_for_receipts(client, [mail for mail in self._ends.open if mail.is_copy])
-        writing.doubt_after_a_restore(self._ends.open)
-        writing.look_for_lost(self._ends.open)
-        self._leave_out_whom_nobody_wants()
-        to_match = [mail for mail in self._ends.open if mail.needs_match and not mail.log.uncertain]
-        matching.match(to_match)
-        matched = {mail.job.row.id for mail in to_match}
-        just_matched = [mail for mail in self._ends.open if mail.job.row.id in matched]
-        writing.doubt_after_a_restore(just_matched)
-        writing.look_for_lost(just_matched)
-        writing.write([mail for mail in self._ends.open if mail.missing and not mail.needs_match])
-        self._finish()
-
-    def stop_for(self, trouble: Trouble) -> None:
-        """What is left comes back later: when the session, the limit, the person or time has mended it."""
-        if trouble.kind is Kind.NO_API:
-            with self._database.writing() as session:
-                lost_api(session, self._person.account.id, trouble)
-        self._pause_for(trouble)
-        for mail in self._ends.open:
-            if mail.log.targets and not mail.missing and not mail.needs_match:
-                self._ends.end(mail, State.LOGGED)
-        if trouble.kind in {Kind.NO_API, Kind.LIMIT}:
-            self._ends.release()
-        elif trouble.kind is not Kind.PERMANENT:
-            self._put_off(trouble)
-        for mail in self._ends.open:
-            if mail.is_copy:
-                self._ends.later(mail, trouble)
-            else:
-                self._ends.end(mail, State.FAILED, trouble)
-
-    def close(self) -> None:
-        """Write down how everything ended, and how many calls are left. Raises DatabaseUnavailable."""
-        self._ends.settle()
-        if self._client is not None:
-            with self._database.writing() as session:
-                api_usage.note_usage(
-                    session, self._organisation_id, self._client.usage, self._person.policy.api_reserve
-                )
-
-    @property
-    def _organisation_id(self) -> str:
-        return self._person.connection.identity.organisation_id
-
-    def _put_off(self, trouble: Trouble) -> None:
-        for mail in self._ends.open:
-            self._ends.later(mail, trouble)
-
-    def _may_go_on(self, client: Client) -> bool:
-        """Where calls were scarce when last seen, the least of all calls says whether they still are."""
-        with self._database.reading() as session:
-            known = api_usage.organisation(session, self._organisation_id)
-        if known is None or not known.is_scarce:
-            return True
-        client.query("SELECT Id FROM User WHERE Id = {}", self._person.connection.identity.user_id)
-        with self._database.writing() as session:
-            return api_usage.note_usage(
-                session, self._organisation_id, client.usage, self._person.policy.api_reserve
+            salesforce = SalesforceSession(
+                self._connections,
+                sender.connection,
+                api_reserve=sender.policy.api_reserve,
+                clocks=self._learnt.clocks,
             )
-
-    def _leave_out_whom_nobody_wants(self) -> None:
-        """Somebody who came to the never-log list while the mail waited is not written to."""
-        policy = self._person.policy
-        unwanted = (*policy.internal_domains, *policy.never_log, *self._person.ignored)
-        for mail in self._ends.open:
-            is_open = bool(mail.missing) and not mail.log.uncertain
-            if is_open and any(matches(address, unwanted) for address in mail.log.trace.get("places", ())):
-                mail.needs_match = True
-
-    def _look_for_receipts(self, client: Client, mails: Sequence[Mail]) -> None:
-        """Copies that were sent: after a while, three times and twelve times that, Salesforce is asked whether it has them."""
-        if not mails:
+        except Refused as refused:  # the connection's trouble: nothing is wrong with the mails
+            note_trouble(self._connections.database, sender.connection, refused.trouble)
+            for mail in outcomes.open:
+                outcomes.try_again_later(mail, refused.trouble)
+            outcomes.settle()
             return
-        user_id = self._person.connection.identity.user_id
+        except Unavailable as error:
+            note_trouble(self._connections.database, sender.connection, error.trouble)
+            _stop_for(error.trouble, outcomes)
+            outcomes.settle()
+            return
         try:
-            found = confirmed(client, user_id, [mail.job.row for mail in mails])
-        except (Refused, Unavailable) as error:
-            self._do_without_receipts(mails, error.trouble)
-            return
-        after = timedelta(minutes=self._person.policy.receipt_after)
-        for mail in mails:
-            looks = mail.job.attempts + 1
-            if mail.job.row.id in found:
-                self._ends.end(mail, State.CONFIRMED)
-            elif looks < len(_LOOKS_FOR_A_RECEIPT):
-                due_at = mail.job.row.time + _LOOKS_FOR_A_RECEIPT[looks] * after
-                self._ends.end(mail, State.COPIED, due_at=due_at)
+            if salesforce.has_calls_left():
+                _log_open(MailSession(sender, salesforce, self._learnt), outcomes)
             else:
-                mail.note(outcome="not-confirmed")
-                self._ends.end(mail, State.COPIED)
+                outcomes.release()
+        except (Unavailable, Refused) as error:
+            salesforce.met(error.trouble)
+            _stop_for(error.trouble, outcomes)
+        finally:
+            outcomes.settle()
+            salesforce.note_usage()
 
-    def _do_without_receipts(self, mails: Sequence[Mail], trouble: Trouble) -> None:
-        """That receipts cannot be had concerns the copies only; they are not looked for for ever."""
+
+def _log_open(session: MailSession, outcomes: Outcomes) -> None:
+    """The whole way of the mails of a batch. Raises Unavailable, Refused, DatabaseUnavailable."""
+    _look_for_receipts(session, outcomes, [mail for mail in outcomes.open if mail.is_copy])
+    doubt_after_a_restore(session, outcomes.open)
+    look_for_uncertain(session, outcomes, outcomes.open)
+    for mail in outcomes.open:
+        if _is_unwanted_by_now(session.sender, mail):
+            mail.log = replace(mail.log, needs_match=True)
+    to_match = [mail for mail in outcomes.open if mail.needs_match and not mail.log.uncertain]
+    match(session, outcomes, to_match)
+    # what was just matched may have been written before a restore; everything else was looked for above
+    just_matched = [mail for mail in to_match if outcomes.is_open(mail)]
+    doubt_after_a_restore(session, just_matched)
+    look_for_uncertain(session, outcomes, just_matched)
+    write(session, outcomes, [mail for mail in outcomes.open if mail.log.missing and not mail.needs_match])
+    for mail in outcomes.open:
+        _finish(session, outcomes, mail)
+
+
+def _is_unwanted_by_now(sender: Sender, mail: WaitingMail) -> bool:
+    """Whether one of its addresses came to the never-log list, or to those the sender ignores, while it waited."""
+    unwanted = (*sender.policy.internal_domains, *sender.policy.never_log, *sender.ignored)
+    is_undecided = bool(mail.log.missing) and not mail.log.uncertain
+    return is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ())
+
+
+def _finish(session: MailSession, outcomes: Outcomes, mail: WaitingMail) -> None:
+    """Everything was tried: the mail is logged, or is tried again, or is refused for good."""
+    if mail.needs_match and not mail.log.uncertain:
+        mail.log = replace(mail.log, targets=mail.log.written)
+        outcomes.try_again_now(mail)
+    elif mail.log.targets is not None and not mail.log.missing:
+        outcomes.end(mail, State.LOGGED)
+    elif mail.trouble is None:
+        outcomes.try_again_now(mail)
+    elif mail.trouble.kind in FOR_GOOD and not mail.log.uncertain:
+        outcomes.end(mail, State.FAILED, mail.trouble)
+    else:
+        session.salesforce.met(mail.trouble)
+        outcomes.try_again_later(mail, mail.trouble)
+
+
+def _stop_for(trouble: Trouble, outcomes: Outcomes) -> None:
+    """A call was not answered, or refused as a whole. What is left is tried again when the session, the limit, the person or
+    time has mended it; what no time mends has failed."""
+    for mail in outcomes.open:
+        if mail.log.targets and not mail.log.missing and not mail.needs_match:
+            outcomes.end(mail, State.LOGGED)
+    if trouble.kind in {Kind.NO_API, Kind.LIMIT}:
+        outcomes.release()
+    for mail in outcomes.open:
+        if trouble.kind is not Kind.PERMANENT or mail.is_copy:
+            outcomes.try_again_later(mail, trouble)
+        else:
+            outcomes.end(mail, State.FAILED, trouble)
+
+
+def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
+    """Blind copies that were sent: after `receipt-after`, three times and twelve times that, Salesforce is asked whether it
+    has them. That receipts cannot be had concerns the copies alone, and they are not looked for for ever.
+
+    Raises DatabaseUnavailable."""
+    if not mails:
+        return
+    now = datetime.now(UTC)
+    try:
+        found = confirmed(session.client, session.salesforce.user_id, [mail.job.row for mail in mails])
+    except (Refused, Unavailable) as error:
         for mail in mails:
-            mail.note(outcome="not-confirmed")
-            is_old = now() - mail.job.row.time > _LONGEST_LOOK_FOR_A_RECEIPT
-            due_at = None if is_old or trouble.kind is Kind.PERMANENT else now() + FIRST_LOOK_FOR_A_MATCH
-            self._ends.end(mail, State.COPIED, trouble, due_at=due_at)
+            _note_not_confirmed(mail)
+            is_old = now - mail.job.row.time > _LONGEST_LOOK_FOR_A_RECEIPT
+            is_last = is_old or error.trouble.kind is Kind.PERMANENT
+            outcomes.end(
+                mail, State.COPIED, error.trouble, due_at=None if is_last else now + FIRST_LOOK_FOR_A_MATCH
+            )
+        return
+    after = timedelta(minutes=session.sender.policy.receipt_after)
+    for mail in mails:
+        looks = mail.job.attempts + 1
+        if mail.id in found:
+            outcomes.end(mail, State.CONFIRMED)
+        elif looks < len(_LOOKS_FOR_A_RECEIPT):
+            outcomes.end(mail, State.COPIED, due_at=mail.job.row.time + _LOOKS_FOR_A_RECEIPT[looks] * after)
+        else:
+            _note_not_confirmed(mail)
+            outcomes.end(mail, State.COPIED)
 
-    def _finish(self) -> None:
-        """What is left has been tried: it is logged, or comes back, or is refused for good."""
-        for mail in self._ends.open:
-            trouble = mail.trouble
-            if mail.needs_match and not mail.log.uncertain:
-                mail.drop_missing()
-                self._ends.go_on_at_once(mail)
-            elif mail.log.targets is not None and not mail.missing:
-                self._ends.end(mail, State.LOGGED)
-            elif trouble is None:
-                self._ends.go_on_at_once(mail)
-            elif trouble.kind in _FOR_GOOD and not mail.log.uncertain:
-                self._ends.end(mail, State.FAILED, trouble)
-            else:
-                self._pause_for(trouble)
-                self._ends.later(mail, trouble)
 
-    def _pause_for(self, trouble: Trouble) -> None:
-        """A limit, be it met by a single record, is the whole organisation's."""
-        if trouble.kind is Kind.LIMIT:
-            with self._database.writing() as session:
-                api_usage.pause(session, self._organisation_id, trouble.code)
+def _note_not_confirmed(mail: WaitingMail) -> None:
+    mail.log = replace(mail.log, trace=replace(mail.log.trace, result=MatchResult.NOT_CONFIRMED))

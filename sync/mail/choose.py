@@ -5,20 +5,12 @@ Pure: values in, values out."""
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 
+from core.mail.writes import Where
 from core.people.addresses import address_key, domain_of, matches
+from core.salesforce.ids import id_key
 from core.settings.catalogue import Duplicates, First, LogOn, Opportunity
 from core.settings.in_force import Rules
-
-
-class Where(StrEnum):
-    """Where an address stands."""
-
-    TO = "to"
-    CC = "cc"
-    BCC = "bcc"
-    """In no header."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ class Recipients:
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonRecord:
     """A contact or a lead in Salesforce. `account`: of a contact."""
 
     id: str
@@ -55,16 +47,16 @@ class Deal:
 
 
 @dataclass(frozen=True)
-class Found:
+class LookUp:
     """What Salesforce has: contacts and leads by address, open opportunities of these contacts."""
 
-    contacts: Mapping[str, tuple[Person, ...]] = field(default_factory=dict)
-    leads: Mapping[str, tuple[Person, ...]] = field(default_factory=dict)
+    contacts: Mapping[str, tuple[PersonRecord, ...]] = field(default_factory=dict)
+    leads: Mapping[str, tuple[PersonRecord, ...]] = field(default_factory=dict)
     deals: tuple[Deal, ...] = ()
 
 
 @dataclass(frozen=True)
-class Related:
+class RelatedRecord:
     """A record other than a person that the mail is logged on, and through which contact."""
 
     id: str
@@ -77,9 +69,9 @@ class Related:
 class Choice:
     """Whom and what a mail is logged on."""
 
-    contacts: tuple[Person, ...] = ()
-    leads: tuple[Person, ...] = ()
-    related: tuple[Related, ...] = ()
+    contacts: tuple[PersonRecord, ...] = ()
+    leads: tuple[PersonRecord, ...] = ()
+    related: tuple[RelatedRecord, ...] = ()
     open_deals: int = 0
     """How many there were to choose from."""
 
@@ -89,10 +81,10 @@ class Choice:
 
     def without(self, ids: Collection[str]) -> "Choice":
         """The same without these records, on which the mail stands already; the first fifteen characters say which."""
-        ids = {one[:15] for one in ids}
+        ids = {id_key(one) for one in ids}
         return Choice(
-            tuple(one for one in self.contacts if one.id[:15] not in ids), tuple(one for one in self.leads if one.id[:15] not in ids),
-            tuple(one for one in self.related if one.id[:15] not in ids), self.open_deals,
+            tuple(one for one in self.contacts if id_key(one.id) not in ids), tuple(one for one in self.leads if id_key(one.id) not in ids),
+            tuple(one for one in self.related if id_key(one.id) not in ids), self.open_deals,
         )  # fmt: skip
 
 
@@ -117,10 +109,10 @@ def people_to_look_for(
     return Recipients(looked_up, tuple(inside), tuple(left_out), tuple(blind))
 
 
-def choose(recipients: Recipients, found: Found, rules: Rules) -> Choice:
+def choose(recipients: Recipients, found: LookUp, rules: Rules) -> Choice:
     """The records for a mail, by the person's rules."""
-    contacts: dict[str, Person] = {}
-    leads: dict[str, Person] = {}
+    contacts: dict[str, PersonRecord] = {}
+    leads: dict[str, PersonRecord] = {}
     for address in recipients.looked_up:
         of_contacts, of_leads = found.contacts.get(address, ()), found.leads.get(address, ())
         if LogOn.LEADS not in rules.log_on:
@@ -143,7 +135,7 @@ def choose(recipients: Recipients, found: Found, rules: Rules) -> Choice:
     )
 
 
-def _of_several(persons: tuple[Person, ...], rule: Duplicates) -> tuple[Person, ...]:
+def _of_several(persons: tuple[PersonRecord, ...], rule: Duplicates) -> tuple[PersonRecord, ...]:
     if len(persons) < 2 or rule is Duplicates.ALL:
         return persons
     oldest_first = sorted(persons, key=lambda one: (one.created, one.id))
@@ -152,7 +144,7 @@ def _of_several(persons: tuple[Person, ...], rule: Duplicates) -> tuple[Person, 
     return (max(oldest_first, key=lambda one: one.last_activity or ""),)
 
 
-def _deals(deals: tuple[Deal, ...], rule: Opportunity) -> list[Related]:
+def _deals(deals: tuple[Deal, ...], rule: Opportunity) -> list[RelatedRecord]:
     """Each opportunity once, through the first contact that has a role on it."""
     by_id: dict[str, Deal] = {}
     for deal in deals:
@@ -162,15 +154,19 @@ def _deals(deals: tuple[Deal, ...], rule: Opportunity) -> list[Related]:
         return []
     if rule is Opportunity.MOST_RECENT_OPEN and chosen:
         chosen = [max(chosen, key=lambda deal: (deal.changed, deal.id))]
-    return [Related(deal.id, deal.name, deal.contact, is_deal=True) for deal in chosen]
+    return [RelatedRecord(deal.id, deal.name, deal.contact, is_deal=True) for deal in chosen]
 
 
-def _accounts(contacts: Iterable[Person], deals: tuple[Deal, ...], related: list[Related]) -> list[Related]:
+def _accounts(
+    contacts: Iterable[PersonRecord], deals: tuple[Deal, ...], related: list[RelatedRecord]
+) -> list[RelatedRecord]:
     """The contacts' accounts, each once; one whose opportunity was chosen has the mail through that."""
     chosen = {one.id for one in related}
     covered = {deal.account for deal in deals if deal.id in chosen}
-    accounts: dict[str, Related] = {}
+    accounts: dict[str, RelatedRecord] = {}
     for contact in contacts:
         if contact.account is not None and contact.account not in covered:
-            accounts.setdefault(contact.account, Related(contact.account, "", contact.id, is_deal=False))
+            accounts.setdefault(
+                contact.account, RelatedRecord(contact.account, "", contact.id, is_deal=False)
+            )
     return list(accounts.values())

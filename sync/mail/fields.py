@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from core.batches import batches
 from core.mail.row import Row
 from core.mail.subject import task_subject
-from core.mail.writes import EMAIL_MESSAGE, KEY_FIELD, TASK, Target
+from core.mail.writes import EMAIL_MESSAGE, TASK, Target, Where
+from core.salesforce.schema import KEY_FIELD
 from core.settings.catalogue import Keep, Record
 from core.settings.in_force import Rules
-from sync.mail.choose import Choice, Where
+from sync.mail.choose import Choice
 from sync.mail.content import Content, clean, fitting
 
 MOST_CONTACTS = 50
@@ -63,7 +65,7 @@ def targets(choice: Choice, kind: str, *, shares_activities: bool) -> tuple[Targ
     """The records to write, so that the mail stands on each chosen one exactly once."""
     at_once = MOST_CONTACTS if kind == EMAIL_MESSAGE or shares_activities else 1
     ids = [contact.id for contact in choice.contacts]
-    groups = [ids[start : start + at_once] for start in range(0, len(ids), at_once)]
+    groups = list(batches(ids, at_once))
     what_of: list[str | None] = [None] * len(groups)
     alone = []
     for related in choice.related:

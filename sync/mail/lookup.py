@@ -11,7 +11,7 @@ from core.salesforce.client import Client, Record
 from core.salesforce.login import Refused
 from core.settings.catalogue import First, LogOn
 from core.settings.in_force import Rules
-from sync.mail.choose import Deal, Found, Person
+from sync.mail.choose import Deal, LookUp, PersonRecord
 
 MOST_ADDRESSES = 100
 _LONGEST_LIST = 12_000
@@ -21,7 +21,7 @@ _SECONDS_GOOD = 60.0
 _MOST_KNOWN = 20_000
 _NOT_TO_BE_SEEN = ("INVALID_TYPE", "INVALID_FIELD")
 
-Known = tuple[float, tuple[Person, ...]]
+Known = tuple[float, tuple[PersonRecord, ...]]
 
 
 class Directory:
@@ -31,7 +31,7 @@ class Directory:
         self._contacts: dict[str, Known] = {}
         self._leads: dict[str, Known] = {}
 
-    def find(self, client: Client, addresses: Iterable[str], rules: Rules) -> Found:
+    def find(self, client: Client, addresses: Iterable[str], rules: Rules) -> LookUp:
         """Everybody of these addresses (keys) who counts by these rules. Raises Unavailable, Refused."""
         wanted = list(dict.fromkeys(addresses))
         if rules.first is First.LEAD and LogOn.LEADS in rules.log_on:
@@ -46,7 +46,7 @@ class Directory:
         }
         ids = [one.id for found in contacts.values() for one in found]
         deals = _deals(client, ids) if ids and LogOn.OPPORTUNITIES in rules.log_on else ()
-        return Found(contacts, leads, deals)
+        return LookUp(contacts, leads, deals)
 
     def forget(self, addresses: Iterable[str]) -> None:
         """What was known of these turned out to be old."""
@@ -56,14 +56,14 @@ class Directory:
 
     def _contacts_of(
         self, client: Client, addresses: Sequence[str], rules: Rules
-    ) -> dict[str, tuple[Person, ...]]:
+    ) -> dict[str, tuple[PersonRecord, ...]]:
         if rules.log_on == {LogOn.LEADS}:
             return {}
         return _asked(client, self._contacts, addresses, "Contact", "AccountId", _contact)
 
     def _leads_of(
         self, client: Client, addresses: Sequence[str], rules: Rules
-    ) -> dict[str, tuple[Person, ...]]:
+    ) -> dict[str, tuple[PersonRecord, ...]]:
         if LogOn.LEADS not in rules.log_on:
             return {}
         return _asked(
@@ -78,14 +78,14 @@ class Directory:
 
 def _asked(
     client: Client, known: dict[str, Known], addresses: Sequence[str], sobject: str, more: str, read: Any
-) -> dict[str, tuple[Person, ...]]:
+) -> dict[str, tuple[PersonRecord, ...]]:
     now = time.monotonic()
     if len(known) > _MOST_KNOWN:
         known.clear()
     fresh = {one: known[one] for one in addresses if one in known and known[one][0] >= now}
     asked = [one for one in addresses if one not in fresh]
     for some in in_batches(asked, MOST_ADDRESSES):
-        found: dict[str, list[Person]] = {one: [] for one in some}
+        found: dict[str, list[PersonRecord]] = {one: [] for one in some}
         soql = f"SELECT Id, Name, Email, CreatedDate, LastActivityDate, {more} FROM {sobject} WHERE Email IN {{}}"  # noqa: S608  our own words
         for row in _seen(client, soql, some):
             address = address_key(str(row["Email"] or ""))
@@ -107,8 +107,8 @@ def _seen(client: Client, soql: str, values: list[str]) -> list[Record]:
         raise
 
 
-def _contact(row: Record, address: str) -> Person:
-    return Person(
+def _contact(row: Record, address: str) -> PersonRecord:
+    return PersonRecord(
         row["Id"],
         row["Name"] or "",
         address,
@@ -118,22 +118,24 @@ def _contact(row: Record, address: str) -> Person:
     )
 
 
-def _lead(row: Record, address: str) -> Person:
+def _lead(row: Record, address: str) -> PersonRecord:
     """One that was converted is the contact that it became, told by having an account."""
     if row["IsConverted"]:
         contact, account = row["ConvertedContactId"] or "", row["ConvertedAccountId"] or ""
-        return Person(contact, row["Name"] or "", address, _time(row["CreatedDate"]), None, account)
-    return Person(row["Id"], row["Name"] or "", address, _time(row["CreatedDate"]), row["LastActivityDate"])
+        return PersonRecord(contact, row["Name"] or "", address, _time(row["CreatedDate"]), None, account)
+    return PersonRecord(
+        row["Id"], row["Name"] or "", address, _time(row["CreatedDate"]), row["LastActivityDate"]
+    )
 
 
 def _with_converted(
-    contacts: dict[str, tuple[Person, ...]], leads: dict[str, tuple[Person, ...]]
-) -> dict[str, tuple[Person, ...]]:
+    contacts: dict[str, tuple[PersonRecord, ...]], leads: dict[str, tuple[PersonRecord, ...]]
+) -> dict[str, tuple[PersonRecord, ...]]:
     """Contacts of the address, and where there are none, those that its leads became."""
     result = dict(contacts)
     for address, found in leads.items():
         became = tuple(
-            Person(one.id, one.name, one.address, one.created, None, one.account or None)
+            PersonRecord(one.id, one.name, one.address, one.created, None, one.account or None)
             for one in found if one.account is not None and one.id
         )  # fmt: skip
         if became and not result.get(address):

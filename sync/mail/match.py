@@ -1,145 +1,166 @@
-"""Whom and what each mail is logged on, by what Salesforce has and by the person's rules."""
+"""Which records each mail is logged on: recipients are looked up in Salesforce, and the sender's rules choose among them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 from core.mail.row import State
-from core.mail.writes import TASK, Target
+from core.mail.writes import TASK, ChosenRecord, MatchResult, Target, Trace, Where
 from core.salesforce.troubles import trouble
 from core.settings.catalogue import NoMatch
-from sync.mail.choose import Choice, Found, Person, Recipients, Related, Where, choose, people_to_look_for
+from sync.mail.choose import (
+    Choice,
+    LookUp,
+    PersonRecord,
+    Recipients,
+    RelatedRecord,
+    choose,
+    people_to_look_for,
+)
 from sync.mail.fields import targets
-from sync.mail.outcomes import Ends, now
-from sync.mail.waiting import Desk, Mail
+from sync.mail.outcomes import Outcomes
+from sync.mail.waiting import MailSession, WaitingMail
 
 FIRST_LOOK_FOR_A_MATCH = timedelta(minutes=10)
 _LAST_LOOK_FOR_A_MATCH = timedelta(hours=6)
 
 
-class Matching:
-    """Matches the mails of one batch."""
+def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
+    """Give each mail its targets, or its outcome where there are none; all their recipients are looked up together.
 
-    def __init__(self, desk: Desk, ends: Ends) -> None:
-        self._desk = desk
-        self._ends = ends
-
-    def match(self, mails: Sequence[Mail]) -> None:
-        """Find out for each whom and what it is logged on. Raises Unavailable, Refused."""
-        asked: list[tuple[Mail, Recipients]] = []
-        for mail in mails:
-            if picked := mail.log.trace.get("picked"):
-                self._aim(mail, _picked(picked), None)
-                continue
-            recipients = self._recipients(mail)
-            if recipients is None:
-                self._ends.end(mail, State.FAILED, trouble("lost_text"))
-                continue
-            mail.note(
-                places={address: where.value for address, where in recipients.looked_up.items()},
-                internal=len(recipients.internal), ignored=list(recipients.ignored), blind_copied=list(recipients.blind_copied),
-            )  # fmt: skip
-            if recipients.looked_up:
-                asked.append((mail, recipients))
-            else:
-                mail.note(outcome="nobody-counts")
-                self._ends.end(mail, State.DISMISSED)
-        wanted = [address for _, recipients in asked for address in recipients.looked_up]
-        found = (
-            self._desk.directory.find(self._desk.client, wanted, self._desk.person.rules)
-            if wanted
-            else Found()
+    Raises Unavailable, Refused."""
+    asked: list[tuple[WaitingMail, Recipients]] = []
+    for mail in mails:
+        if mail.log.picked:
+            _aim(session, outcomes, mail, _picked(mail.log.picked))
+            continue
+        recipients = _recipients(session, mail)
+        if recipients is None:
+            outcomes.end(mail, State.FAILED, trouble("lost_text"))
+            continue
+        mail.log = replace(
+            mail.log,
+            trace=replace(
+                mail.log.trace,
+                places=recipients.looked_up,
+                internal=len(recipients.internal),
+                ignored=recipients.ignored,
+                blind_copied=recipients.blind_copied,
+            ),
         )
-        for mail, recipients in asked:
-            self._aim(mail, choose(recipients, found, self._desk.person.rules), (recipients, found))
-
-    def _recipients(self, mail: Mail) -> Recipients | None:
-        """None where nobody can say any more who stood in the header."""
-        places = mail.log.trace.get("places")
-        content = self._desk.content(mail)
-        if content.is_there:
-            to, cc = content.to, content.cc
-        elif places is None:
-            return None
-        else:  # its text is gone; where everybody stood is known
-            to = tuple(address for address, where in places.items() if where == Where.TO)
-            cc = tuple(address for address, where in places.items() if where == Where.CC)
-        policy = self._desk.person.policy
-        return people_to_look_for(
-            mail.job.row.recipients or (), to, cc, internal=policy.internal_domains + policy.never_log,
-            ignored=self._desk.person.ignored, with_blind_copied=self._desk.person.rules.blind_copied,
-        )  # fmt: skip
-
-    def _aim(self, mail: Mail, choice: Choice, from_what: tuple[Recipients, Found] | None) -> None:
-        """Decide what is written, for good: what is tried again is this."""
-        rules = self._desk.person.rules
-        already = {one for target in mail.log.written for one in target.on}
-        mail.needs_match = False
-        mail.note(needs_match=False)
-        if from_what is not None:
-            mail.note(**_told(choice, *from_what))
-        if choice.is_empty:
-            self._no_match(mail)
-            return
-        features = self._desk.features()
-        kind = features.kind(rules.record)
-        made = targets(choice.without(already), kind, shares_activities=features.shares_activities)
-        mail.log = replace(mail.log, targets=(*mail.log.written, *made))
-        mail.note(outcome="matched")
-
-    def _no_match(self, mail: Mail) -> None:
-        rule = self._desk.person.rules.no_match
-        mail.note(outcome=f"no-match-{rule.value}")
-        if mail.log.written:
-            mail.log = replace(mail.log, targets=mail.log.written)
-        elif rule is NoMatch.TASK:
-            self._desk.features(needs_task=True)
-            mail.log = replace(mail.log, targets=(Target(TASK, (), None),))
-        elif rule is NoMatch.NOTHING:
-            self._ends.end(mail, State.DISMISSED)
+        if recipients.looked_up:
+            asked.append((mail, recipients))
         else:
-            self._ends.end(mail, State.UNMATCHED, due_at=self._next_look(mail))
+            _note_result(mail, MatchResult.NOBODY_COUNTS)
+            outcomes.end(mail, State.DISMISSED)
+    addresses = [address for _, recipients in asked for address in recipients.looked_up]
+    rules = session.sender.rules
+    found = session.directory.find(session.client, addresses, rules) if addresses else LookUp()
+    for mail, recipients in asked:
+        choice = choose(recipients, found, rules)
+        mail.log = replace(mail.log, trace=_told(mail.log.trace, choice, recipients, found))
+        _aim(session, outcomes, mail, choice)
 
-    def _next_look(self, mail: Mail) -> datetime | None:
-        """When to look for a match again: ever more seldom, while the mail is kept for it."""
-        looks = mail.job.attempts if mail.job.row.state is State.UNMATCHED else 0
-        last = mail.job.row.time + timedelta(days=self._desk.person.policy.unmatched_days)
-        due = now() + min(_LAST_LOOK_FOR_A_MATCH, FIRST_LOOK_FOR_A_MATCH * 2 ** min(looks, 10))
-        return due if due < last else None
+
+def _recipients(session: MailSession, mail: WaitingMail) -> Recipients | None:
+    """Whom to look up; None where the text is gone and nothing tells any more who stood in the header."""
+    places, content = mail.log.trace.places, session.content(mail)
+    if content.is_there:
+        to, cc = content.to, content.cc
+    elif places is None:
+        return None
+    else:
+        to = tuple(address for address, where in places.items() if where is Where.TO)
+        cc = tuple(address for address, where in places.items() if where is Where.CC)
+    sender = session.sender
+    return people_to_look_for(
+        mail.job.row.recipients or (),
+        to,
+        cc,
+        internal=sender.policy.internal_domains + sender.policy.never_log,
+        ignored=sender.ignored,
+        with_blind_copied=sender.rules.blind_copied,
+    )
+
+
+def _aim(session: MailSession, outcomes: Outcomes, mail: WaitingMail, choice: Choice) -> None:
+    """Decide for good what is written: a try that is repeated writes the same."""
+    written = mail.log.written
+    mail.log = replace(mail.log, needs_match=False)
+    if choice.is_empty:
+        _no_match(session, outcomes, mail)
+        return
+    features = session.features()
+    left = choice.without({record for target in written for record in target.on})
+    kind = features.kind(session.sender.rules.record)
+    made = targets(left, kind, shares_activities=features.shares_activities)
+    mail.log = replace(mail.log, targets=(*written, *made))
+    _note_result(mail, MatchResult.MATCHED)
+
+
+def _no_match(session: MailSession, outcomes: Outcomes, mail: WaitingMail) -> None:
+    """By the sender's rule; what is written already stays, and then nothing more is needed."""
+    rule = session.sender.rules.no_match
+    _note_result(mail, MatchResult(f"no-match-{rule.value}"))
+    if mail.log.written:
+        mail.log = replace(mail.log, targets=mail.log.written)
+    elif rule is NoMatch.TASK:
+        session.features(needs_task=True)
+        mail.log = replace(mail.log, targets=(Target(TASK, (), None),))
+    elif rule is NoMatch.NOTHING:
+        outcomes.end(mail, State.DISMISSED)
+    else:
+        outcomes.end(mail, State.UNMATCHED, due_at=_next_look(session, mail))
+
+
+def _next_look(session: MailSession, mail: WaitingMail) -> datetime | None:
+    """When to look for a match again, with back-off; None once the mail is no longer kept for it."""
+    looks = mail.job.attempts if mail.job.row.state is State.UNMATCHED else 0
+    last = mail.job.row.time + timedelta(days=session.sender.policy.unmatched_days)
+    due = datetime.now(UTC) + min(_LAST_LOOK_FOR_A_MATCH, FIRST_LOOK_FOR_A_MATCH * 2 ** min(looks, 10))
+    return due if due < last else None
 
 
 def _picked(ids: Sequence[str]) -> Choice:
-    """The records that a person chose: contacts, leads, and whatever else."""
+    """The records that a person chose: contacts, leads, and other records, told by the ids' first three characters."""
 
-    def person(one: str) -> Person:
-        return Person(one, "", "", now())
+    def record(record_id: str) -> PersonRecord:
+        return PersonRecord(record_id, "", "", datetime.now(UTC))
 
     return Choice(
-        contacts=tuple(person(one) for one in ids if one.startswith("003")),
-        leads=tuple(person(one) for one in ids if one.startswith("00Q")),
+        contacts=tuple(record(one) for one in ids if one.startswith("003")),
+        leads=tuple(record(one) for one in ids if one.startswith("00Q")),
         related=tuple(
-            Related(one, "", "", is_deal=one.startswith("006"))
+            RelatedRecord(one, "", "", is_deal=one.startswith("006"))
             for one in ids
             if not one.startswith(("003", "00Q"))
         ),
     )
 
 
-def _told(choice: Choice, recipients: Recipients, found: Found) -> dict[str, Any]:
+def _told(trace: Trace, choice: Choice, recipients: Recipients, found: LookUp) -> Trace:
     """What the activity page tells of the choice, and where each record's address stands."""
     persons = (*choice.contacts, *choice.leads)
     matched = {one.address for one in persons}
-    return {
-        "found": {
-            address: [len(found.contacts.get(address, ())), len(found.leads.get(address, ()))]
+    return replace(
+        trace,
+        found={
+            address: (len(found.contacts.get(address, ())), len(found.leads.get(address, ())))
             for address in recipients.looked_up
         },
-        "chosen": [
-            *[["contact", one.id, one.name] for one in choice.contacts], *[["lead", one.id, one.name] for one in choice.leads],
-            *[["opportunity" if one.is_deal else "account", one.id, one.name] for one in choice.related],
-        ],
-        "open_deals": choice.open_deals,
-        "record_places": {one.id: recipients.looked_up[one.address].value for one in persons}
-        | {address: where.value for address, where in recipients.looked_up.items() if address not in matched},
-    }  # fmt: skip
+        chosen=(
+            *(ChosenRecord("contact", one.id, one.name) for one in choice.contacts),
+            *(ChosenRecord("lead", one.id, one.name) for one in choice.leads),
+            *(
+                ChosenRecord("opportunity" if one.is_deal else "account", one.id, one.name)
+                for one in choice.related
+            ),
+        ),
+        open_deals=choice.open_deals,
+        record_places={one.id: recipients.looked_up[one.address] for one in persons}
+        | {address: where for address, where in recipients.looked_up.items() if address not in matched},
+    )
+
+
+def _note_result(mail: WaitingMail, result: MatchResult) -> None:
+    mail.log = replace(mail.log, trace=replace(mail.log.trace, result=result))

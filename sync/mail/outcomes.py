@@ -1,4 +1,4 @@
-"""How the mails of a batch end, for now: noted as they come, written down all at once."""
+"""How the mails of a batch come out, for now: noted one by one, settled in the database all at once."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -11,94 +11,88 @@ from core.mail.queue import End
 from core.mail.row import State
 from core.retry import seconds_until_next
 from core.salesforce.troubles import Trouble
-from sync.mail.waiting import Mail
-
-_MOST_TRIES_TOLD = 10
+from sync.mail.waiting import WaitingMail
 
 
-class Ends:
-    """The mails of one batch: those that have not come to an end yet, and how the others did."""
+class Outcomes:
+    """The mails of one batch that have no outcome yet, and the outcomes of the others."""
 
     def __init__(
-        self, database: Database, mails: Iterable[Mail], count: Callable[[State], None] = lambda _: None
+        self,
+        database: Database,
+        mails: Iterable[WaitingMail],
+        count: Callable[[State], None] = lambda _: None,
     ) -> None:
         """`count` is told of each mail that was settled, in which state."""
-        self.is_all_done = True
-        """Whether nothing will be tried again."""
         self._database = database
         self._count = count
-        self._waiting = {mail.job.row.id: mail for mail in mails}
-        self._ended: list[End] = []
+        self._open = {mail.id: mail for mail in mails}
+        self._ends: list[End] = []
 
     @property
-    def open(self) -> list[Mail]:
-        """Those that have not come to an end."""
-        return list(self._waiting.values())
+    def open(self) -> list[WaitingMail]:
+        """Those without an outcome."""
+        return list(self._open.values())
 
-    def is_open(self, mail: Mail) -> bool:
-        return mail.job.row.id in self._waiting
+    def is_open(self, mail: WaitingMail) -> bool:
+        return mail.id in self._open
 
-    def leave(self, mail: Mail) -> None:
-        """Somebody else has this one by now."""
-        self._waiting.pop(mail.job.row.id, None)
+    def drop(self, mail: WaitingMail) -> None:
+        """Another worker has this one by now; nothing is settled."""
+        self._open.pop(mail.id, None)
 
     def end(
-        self, mail: Mail, state: State, trouble: Trouble | None = None, *, due_at: datetime | None = None
+        self,
+        mail: WaitingMail,
+        state: State,
+        trouble: Trouble | None = None,
+        *,
+        due_at: datetime | None = None,
     ) -> None:
         """In this state; `due_at`: when it is looked at again."""
         if state is State.FAILED and trouble is not None:
-            _note_try(mail, trouble)
+            mail.note_try(trouble)
         mail.log = replace(
-            mail.log, trouble_code=None if trouble is None else trouble.code,
+            mail.log,
+            trouble_code=None if trouble is None else trouble.code,
             trouble_detail="" if trouble is None else trouble.detail,
             not_before=mail.log.not_before if mail.log.uncertain else None,
-        )  # fmt: skip
-        is_no_look = mail.is_copy and trouble is not None
-        attempts = mail.job.attempts + (0 if is_no_look else 1)
-        self._ended.append(End(mail.job, state, mail.log, due_at, attempts))
-        self._waiting.pop(mail.job.row.id, None)
+        )
+        was_receipt_looked_for = not (mail.is_copy and trouble is not None)
+        attempts = mail.job.attempts + (1 if was_receipt_looked_for else 0)
+        self._ends.append(End(mail.job, state, mail.log, due_at, attempts))
+        self._open.pop(mail.id, None)
 
-    def wait(self, mail: Mail, due_at: datetime, trouble: Trouble | None = None) -> None:
-        """In the state that it is in."""
+    def wait(self, mail: WaitingMail, due_at: datetime, trouble: Trouble | None = None) -> None:
+        """In the state that it is in, until then."""
         self.end(mail, mail.job.row.state, trouble, due_at=due_at)
-        self.is_all_done = False
 
-    def go_on_at_once(self, mail: Mail) -> None:
+    def try_again_now(self, mail: WaitingMail) -> None:
         """Something was learnt with which the next try can succeed."""
         self.wait(mail, mail.job.row.time)
 
-    def later(self, mail: Mail, trouble: Trouble) -> None:
-        """It is tried again, ever more seldom."""
-        _note_try(mail, trouble)
-        self.wait(mail, now() + pause(mail), trouble)
+    def try_again_later(self, mail: WaitingMail, trouble: Trouble) -> None:
+        """With exponential back-off."""
+        mail.note_try(trouble)
+        self.wait(mail, datetime.now(UTC) + pause(mail), trouble)
 
     def release(self) -> None:
-        """Let go of what was not done, with what is known of it; it is due as before."""
+        """Let go of what has no outcome, with what is known of it; it is due as before."""
         for mail in self.open:
             row = mail.job.row
-            self._ended.append(End(mail.job, row.state, mail.log, row.due_at, mail.job.attempts))
-        self._waiting.clear()
-        self.is_all_done = False
+            self._ends.append(End(mail.job, row.state, mail.log, row.due_at, mail.job.attempts))
+        self._open.clear()
 
     def settle(self) -> None:
-        """Write down what has come to an end, all at once. Raises DatabaseUnavailable."""
-        if self._ended:
+        """Write down all outcomes at once. Raises DatabaseUnavailable."""
+        if self._ends:
             with self._database.writing() as session:
-                mail_queue.settle(session, self._ended)
-        for end in self._ended:
+                mail_queue.settle(session, self._ends)
+        for end in self._ends:
             self._count(end.state)
-        self._ended.clear()
+        self._ends.clear()
 
 
-def pause(mail: Mail) -> timedelta:
+def pause(mail: WaitingMail) -> timedelta:
     """How long this mail waits for its next try."""
     return timedelta(seconds=seconds_until_next(mail.job.attempts + 1, random.random()))  # noqa: S311  jitter
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _note_try(mail: Mail, trouble: Trouble) -> None:
-    tries = [*mail.log.trace.get("tries", ()), [now().isoformat(timespec="seconds"), trouble.code]]
-    mail.note(tries=tries[-_MOST_TRIES_TOLD:])

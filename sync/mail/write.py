@@ -1,33 +1,20 @@
-"""The records of a batch, written: what is meant is noted, then done, then what came of it is taken in.
+"""The records of a batch, written once each; writes whose end is not known are looked for first."""
 
-A write whose end is not known is looked for before it is repeated, and not repeated before a late commit could show,
-unless the organisation itself refuses the second one (`Blindcopy_Key__c`)."""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
-import re
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import timedelta
-from typing import Any
-
-from core.database.engine import DatabaseUnavailable
-from core.database.installation import UNTIL_A_WRITE_SHOWS
+from core.database.engine import Session
 from core.mail import queue as mail_queue
 from core.mail.writes import Target
+from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS, Written
-from core.salesforce.login import NeverSent, Refused
-from core.salesforce.troubles import trouble as trouble_of
-from sync.mail.choose import Where
-from sync.mail.fields import fields
-from sync.mail.lost import Sought, look_for
-from sync.mail.outcomes import Ends, now, pause
-from sync.mail.waiting import Desk, Mail
+from core.salesforce.troubles import trouble
+from sync.mail.outcomes import Outcomes, pause
+from sync.mail.uncertain import Sought, look_for
+from sync.mail.waiting import MailSession, WaitingMail
+from sync.once import Judged, Verdict, judged, write_once
 
-A_LATE_COMMIT = timedelta(minutes=11)
-"""A call may take ten minutes (limits, "API Request Limits"), and shows only then."""
-_A_RENEWAL = timedelta(minutes=3)
-"""Before the call goes out its session may have to be renewed."""
-_FRESH = timedelta(seconds=10)
-_MOST_NOTES = 5
 _MOST_CHARACTERS = 1_000_000
 """Of the texts of one call, so that large mails need no more memory than small ones."""
 _MOST_CUTS = 4
@@ -40,156 +27,145 @@ _SCHEMA = frozenset(
         "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
     }
 )
-_DUPLICATE_OF = re.compile(r"id: ([A-Za-z0-9]{15,18})")
 
 
-class Writing:
-    """Writes the mails of one batch."""
+@dataclass
+class _Record:
+    """One record to be written. `was_tried`: an earlier write of it has an end that is not known."""
 
-    def __init__(self, desk: Desk, ends: Ends) -> None:
-        self._desk = desk
-        self._ends = ends
+    mail: WaitingMail
+    target: Target
+    fields: Mapping[str, object]
+    was_tried: bool
 
-    def look_for_lost(self, mails: Sequence[Mail]) -> None:
-        """Writes that were begun and whose end nobody knows."""
-        lost = [
-            (mail, target) for mail in mails for target in mail.log.uncertain
-            if target.is_sought or mail.needs_match or not self._desk.features_of(target).has_key(target.kind)
-        ]  # fmt: skip
-        if not lost:
-            return
-        user_id = self._desk.identity.user_id
-        found = look_for(
-            self._desk.client,
-            user_id,
-            [
-                Sought(
-                    mail.job.row, target, None if self._is_older_than_a_restore(mail) else mail.log.not_before
-                )
-                for mail, target in lost
-            ],
+    @property
+    def size(self) -> int:
+        return sum(len(value) for value in self.fields.values() if isinstance(value, str))
+
+    def put(self, target: Target) -> None:
+        self.mail.put(self.target, target)
+        self.target = target
+
+
+def doubt_after_a_restore(session: MailSession, mails: Sequence[WaitingMail]) -> None:
+    """The database was restored from a backup: what it thinks is missing of an older mail may have been written since the
+    backup, and is looked for like a write whose answer was lost."""
+    restored_at = session.sender.restored_at
+    for mail in mails:
+        if restored_at is None or mail.job.row.time >= restored_at:
+            continue
+        for target in mail.log.missing:
+            mail.put(target, replace(target, is_tried=True, is_sought=True))
+        shows_by = restored_at + late_commits.UNTIL_A_WRITE_SHOWS
+        mail.log = replace(mail.log, not_before=max(shows_by, mail.log.not_before or shows_by))
+
+
+def look_for_uncertain(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
+    """Writes that were begun and whose end is not known: what is found is written; what is not found is written once it
+    would have shown by now, and waits until then.
+
+    Where the organisation itself refuses a second record, it need not be looked for. Raises Unavailable, Refused."""
+    uncertain = [
+        (mail, target)
+        for mail in mails
+        for target in mail.log.uncertain
+        if target.is_sought or mail.needs_match or not session.has_key(target)
+    ]
+    if not uncertain:
+        return
+    restored_at = session.sender.restored_at
+    sought = [
+        Sought(
+            mail.job.row,
+            target,
+            None if restored_at is not None and mail.job.row.time < restored_at else mail.log.not_before,
         )
-        for (mail, target), record_id in zip(lost, found, strict=True):
-            not_before = mail.log.not_before
-            if record_id is not None:
-                mail.put(target, replace(target, id=record_id))
-            elif not_before is None or now() >= not_before:
-                mail.put(
-                    target, replace(target, is_tried=False, is_sought=False)
-                )  # nothing can come any more
-            elif self._ends.is_open(mail):
-                self._ends.wait(mail, min(not_before, now() + pause(mail)))
+        for mail, target in uncertain
+    ]
+    found = look_for(session.client, session.salesforce.user_id, sought)
+    for (mail, target), record_id in zip(uncertain, found, strict=True):
+        not_before = mail.log.not_before
+        if record_id is not None:
+            mail.put(target, replace(target, id=record_id))
+        elif not_before is None or datetime.now(UTC) >= not_before:
+            mail.put(target, replace(target, is_tried=False, is_sought=False))
+        elif outcomes.is_open(mail):
+            outcomes.wait(mail, min(not_before, datetime.now(UTC) + pause(mail)))
 
-    def doubt_after_a_restore(self, mails: Sequence[Mail]) -> None:
-        """The database was restored from a backup: what it thinks is missing of an older mail may have been written since the
-        backup, and is looked for like a write whose answer was lost."""
-        restored_at = self._desk.person.restored_at
-        for mail in mails:
-            if restored_at is None or not self._is_older_than_a_restore(mail):
-                continue
-            for target in mail.missing:
-                mail.put(target, replace(target, is_tried=True, is_sought=True))
-            shows_by = restored_at + UNTIL_A_WRITE_SHOWS
-            mail.log = replace(mail.log, not_before=max(shows_by, mail.log.not_before or shows_by))
 
-    def _is_older_than_a_restore(self, mail: Mail) -> bool:
-        restored_at = self._desk.person.restored_at
-        return restored_at is not None and mail.job.row.time < restored_at
+def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
+    """What is missing, as many records of one kind in a call as may be. Raises Unavailable, Refused, DatabaseUnavailable."""
+    wanted = [(mail, target) for mail in mails for target in mail.log.missing]
+    wanted.sort(key=lambda pair: pair[1].kind)
+    batch: list[_Record] = []
+    for mail, target in wanted:
+        record = _Record(mail, target, session.fields(mail, target), target.is_tried)
+        is_full = len(batch) == MOST_RECORDS or sum(one.size for one in batch) > _MOST_CHARACTERS
+        if batch and (is_full or batch[0].target.kind != target.kind):
+            _write_batch(session, outcomes, batch)
+            batch = []
+        batch.append(record)
+    if batch:
+        _write_batch(session, outcomes, batch)
 
-    def write(self, mails: Sequence[Mail]) -> None:
-        """What is missing, as many records a call as may be. Raises Unavailable, Refused."""
-        wanted = [(mail, target) for mail in mails for target in mail.missing]
-        wanted.sort(key=lambda pair: pair[1].kind)
-        some: list[tuple[Mail, Target]] = []
-        records: list[dict[str, Any]] = []
-        size = 0
-        for mail, target in wanted:
-            made = self._fields(mail, target)
-            is_full = len(some) == MOST_RECORDS or size > _MOST_CHARACTERS
-            if some and (is_full or some[0][1].kind != target.kind):
-                self._write_some(some[0][1].kind, some, records)
-                some, records, size = [], [], 0
-            some.append((mail, target))
-            records.append(made)
-            size += sum(len(value) for value in made.values() if isinstance(value, str))
-        if some:
-            self._write_some(some[0][1].kind, some, records)
 
-    def _write_some(self, kind: str, pairs: list[tuple[Mail, Target]], records: list[dict[str, Any]]) -> None:
-        """One call: what is meant is noted, then done, then what came of it is taken in."""
-        begun = [(mail, replace(target, is_tried=True)) for mail, target in pairs]
-        were_tried = [target.is_tried for _, target in pairs]
-        for (mail, old), (_, new) in zip(pairs, begun, strict=True):
-            mail.put(old, new)
-        ours = self._noted(begun)
-        for mail, _ in begun:
-            if mail.job.row.id not in ours:
-                self._ends.leave(mail)  # and whoever has it knows nothing of this call
-        still = [number for number, (mail, _) in enumerate(begun) if mail.job.row.id in ours]
-        try:
-            answers = self._desk.client.create(kind, [records[number] for number in still])
-        except (Refused, NeverSent):
-            for (mail, target), was_tried in zip(begun, were_tried, strict=True):
-                mail.put(target, replace(target, is_tried=was_tried))
-            raise
-        for number, answer in zip(still, answers, strict=True):
-            self._take_in(*begun[number], answer, was_tried=were_tried[number])
+def _write_batch(session: MailSession, outcomes: Outcomes, records: Sequence[_Record]) -> None:
+    """One call. Its records are noted as tried, written, and each answer is taken in."""
+    kind, has_key = records[0].target.kind, session.has_key(records[0].target)
+    for record in records:
+        record.put(replace(record.target, is_tried=True))
 
-    def _noted(self, begun: Sequence[tuple[Mail, Target]]) -> frozenset[str]:
-        """What is about to be written is in the database, from just now; the ids of the mails that are still ours.
+    def note(in_database: Session, not_before: datetime) -> list[_Record]:
+        mails = {record.mail.id: record.mail for record in records}
+        for mail in mails.values():
+            mail.log = replace(mail.log, not_before=not_before)
+        ours = mail_queue.intend(in_database, [(mail.job, mail.log) for mail in mails.values()])
+        return [record for record in records if record.mail.id in ours]
 
-        Who was asleep in between, with the whole machine perhaps, notes it again: somebody else may have it by now."""
-        mails = {mail.job.row.id: mail for mail, _ in begun}
-        for _ in range(_MOST_NOTES):
-            noted_at = now()
-            for mail in mails.values():
-                mail.log = replace(mail.log, not_before=noted_at + A_LATE_COMMIT + _A_RENEWAL)
-            with self._desk.database.writing() as session:
-                ours = mail_queue.intend(session, [(mail.job, mail.log) for mail in mails.values()])
-                marker = self._desk.database.installation.advance(session)
-            self._desk.database.installation.keep(marker)
-            if now() - noted_at < _FRESH:
-                return ours
-        raise DatabaseUnavailable("it takes too long to note what is to be written")
+    def call(ours: Sequence[_Record]) -> list[Written]:
+        left = {record.mail.id for record in ours}
+        for record in records:
+            if record.mail.id not in left:  # the worker that has it knows nothing of this call
+                outcomes.drop(record.mail)
+        return session.client.create(kind, [record.fields for record in ours])
 
-    def _take_in(self, mail: Mail, target: Target, answer: Written, *, was_tried: bool) -> None:
-        """What became of one record. `was_tried`: an earlier write of it has an end that nobody knows, and a refusal of this
-        one says nothing of that."""
-        if answer.id is not None:
-            mail.put(target, replace(target, id=answer.id))
-            return
-        trouble = answer.trouble
-        code = "" if trouble is None else trouble.code
-        if (
-            code == "DUPLICATE_VALUE"
-            and self._desk.features_of(target).has_key(target.kind)
-            and trouble is not None
-        ):
-            known = _DUPLICATE_OF.search(trouble.detail)
-            mail.put(target, replace(target, id=known.group(1) if known else "there"))
-            return
-        if was_tried:
-            mail.put(target, replace(target, is_sought=True))
-            mail.trouble = mail.trouble or trouble_of("SERVER_UNAVAILABLE")
-            return
-        untried = replace(target, is_tried=False)
-        if code == "STRING_TOO_LONG" and target.cuts < _MOST_CUTS:
-            untried = replace(untried, cuts=target.cuts + 1)
-        elif code in _SCHEMA and not target.is_asked_anew:
-            untried = replace(untried, is_asked_anew=True)
-            self._desk.ask_for_features_anew()
-        elif code in _STALE and not mail.log.trace.get("rematched"):
-            # a record is gone since it was found: who is there now is looked for once more, for what is not written yet
-            self._desk.directory.forget(mail.log.trace.get("places", {}))
-            mail.note(rematched=True, picked=None, needs_match=True)
-            mail.needs_match = True
-        else:
-            mail.trouble = mail.trouble or trouble
-        mail.put(target, untried)
+    def take_back(ours: Sequence[_Record]) -> None:
+        for record in ours:
+            record.put(replace(record.target, is_tried=record.was_tried))
 
-    def _fields(self, mail: Mail, target: Target) -> dict[str, Any]:
-        places = {one: Where(where) for one, where in mail.log.trace.get("record_places", {}).items()}
-        return fields(
-            mail.job.row, self._desk.content(mail), target, self._desk.person.rules, self._desk.features_of(target),
-            self._desk.author(mail), places,
-        )  # fmt: skip
+    written = write_once(session.database, note, call, take_back)
+    if not written:
+        for record in records:
+            outcomes.drop(record.mail)
+    for record, answer in written:
+        _take_in(session, record, judged(answer, has_key=has_key, was_tried=record.was_tried))
+
+
+def _take_in(session: MailSession, record: _Record, answer: Judged) -> None:
+    """What became of one record. A refusal is mended where we can; the rest is the mail's trouble."""
+    mail, target = record.mail, record.target
+    if answer.verdict is Verdict.WRITTEN:
+        record.put(replace(target, id=answer.id))
+        return
+    if answer.verdict is Verdict.ALREADY_THERE:
+        record.put(replace(target, id=answer.id or "there"))
+        return
+    if answer.verdict is Verdict.UNCERTAIN:
+        record.put(replace(target, is_sought=True))
+        mail.trouble = mail.trouble or trouble("SERVER_UNAVAILABLE")
+        return
+    code = "" if answer.trouble is None else answer.trouble.code
+    untried = replace(target, is_tried=False)
+    if code == "STRING_TOO_LONG" and target.cuts < _MOST_CUTS:
+        record.put(replace(untried, cuts=target.cuts + 1))
+    elif code in _SCHEMA and not target.is_asked_anew:
+        record.put(replace(untried, is_asked_anew=True))
+        session.ask_for_features_again()
+    elif code in _STALE and not mail.log.was_rematched:
+        # a record is gone since it was found: the recipients are looked up once more, for what is not written yet
+        record.put(untried)
+        session.directory.forget(mail.log.trace.places or {})
+        mail.log = replace(mail.log, was_rematched=True, picked=(), needs_match=True)
+    else:
+        record.put(untried)
+        mail.trouble = mail.trouble or answer.trouble

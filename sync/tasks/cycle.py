@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from core.salesforce import late_commits
 from core.salesforce.client import MOST_IDS
+from core.salesforce.ids import id_key
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks.polling import seconds_of_a_round
 from core.tasks.queue import Asks, Plan
-from sync.tasks.desk import Desk
+from sync.tasks.held import HeldSync
 from sync.tasks.plan import CLOCKS_MAY_DIFFER, begun_at, gone, halts
 from sync.tasks.pull import Pull
 from sync.tasks.push import Push
-from sync.tasks.query import Reading
+from sync.tasks.query import TaskQuery
 
-A_LATE_COMMIT = timedelta(minutes=11)
-"""A call may take ten minutes and shows only then ("API Request Limits"); so long what was read is read again."""
 _LONG_OFF = timedelta(days=15)
 """Salesforce's bin remembers no longer (REST guide, "Get Deleted")."""
 
@@ -42,20 +42,20 @@ class Outcome:
 class Cycle:
     """Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._reading = Reading(desk.client, desk.identity.user_id, has_key=desk.choices.has_key)
-        is_new = desk.held.is_first and desk.held.confirmed is None
-        self._is_rehearsal = is_new and (desk.policy.confirm_first_sync or desk.held.is_restored)
-        self._pull = Pull(desk, self._reading, is_rehearsal=self._is_rehearsal)
+    def __init__(self, sync: HeldSync) -> None:
+        self._sync = sync
+        self._query = TaskQuery(sync.client, sync.salesforce.user_id, has_key=sync.choices.has_key)
+        is_new = sync.row.is_first and sync.row.confirmed is None
+        self._is_rehearsal = is_new and (sync.policy.confirm_first_sync or sync.row.is_restored)
+        self._pull = Pull(sync, self._query, is_rehearsal=self._is_rehearsal)
 
     def run(self) -> Outcome:
         """The whole of it."""
-        held, desk = self._desk.held, self._desk
-        polled_at, looked = held.succeeded_at or held.enabled_at, {}
+        row, sync = self._sync.row, self._sync
+        polled_at, looked = row.succeeded_at or row.enabled_at, {}
         if self._is_look_due():
-            begun_at, polled_at = desk.now_there, datetime.now(UTC)
-            for page in self._reading.changes(self._since(begun_at)):
+            begun_at, polled_at = sync.salesforce.now_there, datetime.now(UTC)
+            for page in self._query.changes(self._since(begun_at)):
                 self._pull.take_in(page)
             self._look_for_lost(polled_at)
             self._pull.pair_up()
@@ -63,16 +63,16 @@ class Cycle:
             if (plan := self._question()) is not None:
                 return self._asking(plan)
             self._pull.remove()
-            since = begun_at - A_LATE_COMMIT
+            since = begun_at - late_commits.LATE_COMMIT
             looked |= {
-                "since": max(since, held.since or since),
+                "since": max(since, row.since or since),
                 "is_first": False,
                 "is_restored": False,
                 "succeeded_at": polled_at,
             }
         if (plan := self._question_of_deletions()) is not None:
             return self._asking(plan)
-        push = Push(desk, self._reading, self._pull)
+        push = Push(sync, self._query, self._pull)
         push.push(polled_at)
         if (plan := self._question()) is not None:
             return self._asking(plan)
@@ -97,46 +97,46 @@ class Cycle:
 
     def _look_for_lost(self, polled_at: datetime) -> None:
         """Creates that would have shown by now and have not: somebody may have given what they made to somebody else."""
-        desk, held = self._desk, self._desk.held
-        with desk.database.reading() as session:
-            unsettled = task_links.unsettled(session, held.person_id, desk.organisation_id)
+        sync, row = self._sync, self._sync.row
+        with sync.salesforce.database.reading() as session:
+            unsettled = task_links.unsettled(session, row.person_id, sync.organisation_id)
         late = [one for one in unsettled if one.not_before is not None and one.not_before <= polled_at]
         if late and not self._is_rehearsal:
-            since = min(begun_at(one) for one in late) - CLOCKS_MAY_DIFFER + desk.offset
-            for page in self._reading.made_by_the_person(since):
+            since = min(begun_at(one) for one in late) - CLOCKS_MAY_DIFFER + sync.salesforce.offset
+            for page in self._query.made_by_the_person(since):
                 self._pull.take_in(page)
 
     def _is_look_due(self) -> bool:
         """Whether Salesforce is asked what has changed; what was changed here does not wait for that, unless it hangs on it."""
-        desk, held = self._desk, self._desk.held
-        if desk.everything or held.is_first or held.confirmed is not None or held.is_look_due:
+        sync, row = self._sync, self._sync.row
+        if sync.everything or row.is_first or row.confirmed is not None or row.is_look_due:
             return True
-        with desk.database.reading() as session:
-            return bool(task_links.unsettled(session, held.person_id, desk.organisation_id))
+        with sync.salesforce.database.reading() as session:
+            return bool(task_links.unsettled(session, row.person_id, sync.organisation_id))
 
     def _since(self, now_there: datetime) -> datetime:
         """From when on everything is read, by Salesforce's clock."""
-        held = self._desk.held
-        if held.since is None:
-            return self._desk.bring_in_since
+        row = self._sync.row
+        if row.since is None:
+            return self._sync.bring_in_since
         # a clock that was set back has not read what lies between
-        return min(held.since, now_there - A_LATE_COMMIT)
+        return min(row.since, now_there - late_commits.LATE_COMMIT)
 
     def _verify(self) -> dict[str, Any]:
         """Known links, read by their ids: so many that all have had their turn within a round; all of them when everything is
         to be looked at, or the sync was off. What is to be noted of it."""
-        desk, held = self._desk, self._desk.held
+        sync, row = self._sync, self._sync.row
         now = datetime.now(UTC)
-        is_whole = desk.everything or held.is_first
-        if not is_whole and held.verify_at is not None and held.verify_at > now:
+        is_whole = sync.everything or row.is_first
+        if not is_whole and row.verify_at is not None and row.verify_at > now:
             return {}
-        with desk.database.reading() as session:
-            number = task_links.linked(session, held.person_id, desk.organisation_id)
-            budget = task_queue.budget(session, desk.organisation_id, desk.policy.api_share, number)
+        with sync.salesforce.database.reading() as session:
+            number = task_links.linked(session, row.person_id, sync.organisation_id)
+            budget = task_queue.budget(session, sync.organisation_id, sync.policy.api_share, number)
         steps = budget.calls_of_a_round
         one_each = timedelta(seconds=seconds_of_a_round(budget) / max(1, steps))
-        behind = 1.0 if held.verify_at is None else 1 + (now - held.verify_at) / one_each
-        after = 0 if is_whole else held.verified_id
+        behind = 1.0 if row.verify_at is None else 1 + (now - row.verify_at) / one_each
+        after = 0 if is_whole else row.verified_id
         done, wanted = 0, steps if is_whole else min(steps, math.ceil(behind))
         while done < wanted:
             after = self._verify_some(after)
@@ -149,43 +149,43 @@ class Cycle:
 
     def _verify_some(self, after: int) -> int:
         """After which task it goes on; 0: from the first."""
-        desk = self._desk
-        with desk.database.reading() as session:
+        sync = self._sync
+        with sync.salesforce.database.reading() as session:
             some = task_links.linked_after(
                 session,
-                desk.held.person_id,
-                desk.organisation_id,
+                sync.row.person_id,
+                sync.organisation_id,
                 after=after,
                 most=MOST_IDS,
-                with_reassigned=desk.held.is_first,
+                with_reassigned=sync.row.is_first,
             )
         if not some:
             return 0
-        found, missing = self._reading.known([str(one.salesforce_id) for one in some])
-        known = {str(one.salesforce_id)[:15]: one.related for one in some}
-        self._pull.take_in(self._reading.named(found, known))
+        found, missing = self._query.known([str(one.salesforce_id) for one in some])
+        known = {id_key(str(one.salesforce_id)): one.related for one in some}
+        self._pull.take_in(self._query.named(found, known))
         if missing:
-            traces = self._reading.traces(missing)
+            traces = self._query.traces(missing)
             self._pull.take_in(traces)
-            seen = {one.id[:15] for one in traces}
+            seen = {id_key(one.id) for one in traces}
             lost = [
                 one
                 for one in some
-                if str(one.salesforce_id) in set(missing) and str(one.salesforce_id)[:15] not in seen
+                if str(one.salesforce_id) in set(missing) and id_key(str(one.salesforce_id)) not in seen
             ]
             self._pull.removals |= {one.ours.id: one for one in gone(lost)}
         return some[-1].id if len(some) == MOST_IDS else 0
 
     def _question(self) -> Plan | None:
         """What the person has to say something about before anything is deleted."""
-        desk, counts = self._desk, self._pull.counts
+        sync, counts = self._sync, self._pull.counts
         removals = {number: one for number, one in self._pull.removals.items() if one.ours.binned_at is None}
-        person_id, organisation_id = desk.held.person_id, desk.organisation_id
-        with desk.database.reading() as session:
+        person_id, organisation_id = sync.row.person_id, sync.organisation_id
+        with sync.salesforce.database.reading() as session:
             linked = task_links.linked(session, person_id, organisation_id) if removals else 0
             send = task_links.waiting_number(session, person_id, organisation_id) if self._is_rehearsal else 0
         if self._is_rehearsal:
-            asks = Asks.RESTORED if desk.held.is_restored else Asks.FIRST
+            asks = Asks.RESTORED if sync.row.is_restored else Asks.FIRST
             return Plan(asks, counts.brought, counts.paired, len(removals), linked, send)
         lost = sum(one.is_loss for one in removals.values())
         handed_over = len(removals) - lost
@@ -193,7 +193,7 @@ class Cycle:
             Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE
         ):
             return Plan(Asks.LOST_THERE, delete=lost, of=linked)
-        last = desk.held.succeeded_at
+        last = sync.row.succeeded_at
         traceless = sum(one.why == "gone" for one in removals.values())
         is_long_ago = last is not None and datetime.now(UTC) - last > _LONG_OFF
         if is_long_ago and traceless > self._allowed(Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE):
@@ -201,16 +201,16 @@ class Cycle:
         return None
 
     def _question_of_deletions(self) -> Plan | None:
-        desk = self._desk
-        with desk.database.reading() as session:
-            due = task_links.deletions_due(session, desk.held.person_id, desk.organisation_id)
-            linked = task_links.linked(session, desk.held.person_id, desk.organisation_id) if due else 0
+        sync = self._sync
+        with sync.salesforce.database.reading() as session:
+            due = task_links.deletions_due(session, sync.row.person_id, sync.organisation_id)
+            linked = task_links.linked(session, sync.row.person_id, sync.organisation_id) if due else 0
         is_too_many = due > self._allowed(Asks.LOST_HERE) and halts(due, due + linked)
         return Plan(Asks.LOST_HERE, delete=due, of=due + linked) if is_too_many else None
 
     def _allowed(self, *asks: Asks) -> int:
         """So many deletions the person has said yes to, and they are not done yet."""
-        confirmed = self._desk.held.confirmed
+        confirmed = self._sync.row.confirmed
         if confirmed is None or confirmed.asks not in asks:
             return 0
         done = 0 if confirmed.asks is Asks.LOST_HERE else self._pull.counts.removed
@@ -218,11 +218,11 @@ class Cycle:
 
     def _is_confirmed_done(self, *, has_looked: bool) -> bool:
         """Whether nothing is left of what the person has said yes to."""
-        desk = self._desk
-        if desk.held.confirmed is None or desk.held.confirmed.asks is not Asks.LOST_HERE:
+        sync = self._sync
+        if sync.row.confirmed is None or sync.row.confirmed.asks is not Asks.LOST_HERE:
             return has_looked
-        with desk.database.reading() as session:
-            return not task_links.deletions_due(session, desk.held.person_id, desk.organisation_id)
+        with sync.salesforce.database.reading() as session:
+            return not task_links.deletions_due(session, sync.row.person_id, sync.organisation_id)
 
     def _asking(self, plan: Plan) -> Outcome:
         """Nothing more is done until the person has spoken."""

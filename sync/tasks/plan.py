@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
+from core.salesforce import late_commits
+from core.salesforce.ids import id_key
 from core.tasks.task import Field, Limits, Ours, Values, fitted
 from sync.tasks.merge import Merged, Times, merge
 from sync.tasks.records import Nonsense, Remote
@@ -86,7 +88,9 @@ class View:
 
     def person_of(self, owner_id: str) -> int | None:
         """Whose list a task of this owner belongs to."""
-        return self.person_id if owner_id[:15] == self.user_id[:15] else self.persons.get(owner_id[:15])
+        return (
+            self.person_id if id_key(owner_id) == id_key(self.user_id) else self.persons.get(id_key(owner_id))
+        )
 
     def limits_of(self, ours: Ours) -> Limits:
         """How much Salesforce holds of this task's texts."""
@@ -103,7 +107,7 @@ def plan(
     left = list(unsettled)
     actions: list[Action] = []
     for remote in remotes:
-        ours = known.get(remote.id[:15])
+        ours = known.get(id_key(remote.id))
         if isinstance(remote, Nonsense):
             actions += [] if ours is None or ours.is_unreadable else [Complain(ours)]
         elif ours is not None:
@@ -219,7 +223,7 @@ def _made_by_us(remote: Remote, unsettled: Sequence[Ours], view: View) -> Ours |
     for ours in unsettled:
         if ours.is_keyed and view.has_key and remote.key == ours.key:
             return ours
-    if not remote.is_to_do or remote.id[:15] in view.own_logs:
+    if not remote.is_to_do or id_key(remote.id) in view.own_logs:
         return None
     unkeyed = [ours for ours in unsettled if not (ours.is_keyed and view.has_key)]
     likeness = [(_likeness(remote, ours, view), -number, ours) for number, ours in enumerate(unkeyed)]
@@ -229,7 +233,7 @@ def _made_by_us(remote: Remote, unsettled: Sequence[Ours], view: View) -> Ours |
 
 def _likeness(remote: Remote, ours: Ours, view: View) -> int:
     """How much the record is like what was sent; 0: it is another."""
-    if ours.sent is None or ours.not_before is None or remote.created_by[:15] != view.user_id[:15]:
+    if ours.sent is None or ours.not_before is None or id_key(remote.created_by) != id_key(view.user_id):
         return 0
     begun, ends = begun_at(ours) + view.offset, ours.not_before + view.offset
     if not begun - CLOCKS_MAY_DIFFER <= remote.created_at <= ends + CLOCKS_MAY_DIFFER:
@@ -241,23 +245,18 @@ def _likeness(remote: Remote, ours: Ours, view: View) -> int:
     return same if is_it else 0
 
 
-UNTIL_IT_SHOWS = timedelta(minutes=14)
-"""From noting a create to the moment from which it may be repeated: a call may take ten minutes and shows only then ("API
-Request Limits"), and a session may have to be renewed before it goes out."""
-
-
 def begun_at(ours: Ours) -> datetime:
     """When a create whose end is not known can have been begun at the earliest."""
     if ours.sent_since is not None:
         return ours.sent_since
-    return (ours.not_before or datetime.max.replace(tzinfo=UTC)) - UNTIL_IT_SHOWS
+    return (ours.not_before or datetime.max.replace(tzinfo=UTC)) - late_commits.UNTIL_A_WRITE_SHOWS
 
 
 def _comes_in(remote: Remote, view: View) -> bool:
     return (
         not remote.is_deleted
         and remote.is_to_do
-        and remote.owner_id[:15] == view.user_id[:15]
+        and id_key(remote.owner_id) == id_key(view.user_id)
         and remote.modified_at >= view.bring_in_since
-        and remote.id[:15] not in view.own_logs
+        and id_key(remote.id) not in view.own_logs
     )

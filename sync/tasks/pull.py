@@ -1,20 +1,22 @@
 """Salesforce -> here: what has changed is taken in, page by page; what would go is gathered, and believed or asked about."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
+from core.batches import batches
 from core.database.engine import Session
+from core.salesforce.ids import id_key
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks.queue import Asks
 from core.tasks.task import Ours
-from sync.tasks.desk import Desk
+from sync.tasks.held import HeldSync
 from sync.tasks.merge import Merged
 from sync.tasks.plan import Action, BringIn, Complain, Pair, Remove, Take, kind_of, pairs, plan
-from sync.tasks.query import Reading
+from sync.tasks.query import TaskQuery
 from sync.tasks.records import Nonsense, Remote
 
 _AT_ONCE = 200
@@ -34,14 +36,14 @@ class Counts:
 class Pull:
     """One cycle's. `is_rehearsal`: nothing is done, all is counted."""
 
-    def __init__(self, desk: Desk, reading: Reading, *, is_rehearsal: bool) -> None:
+    def __init__(self, sync: HeldSync, query: TaskQuery, *, is_rehearsal: bool) -> None:
         self.counts = Counts()
         self.removals: dict[int, Remove] = {}
         """By the task's id; done when it is known how many there are."""
-        self._desk = desk
-        self._reading = reading
+        self._sync = sync
+        self._query = query
         self._is_rehearsal = is_rehearsal
-        self._kinds = self._kinds_here() if desk.held.is_first else {}
+        self._kinds = self._kinds_here() if sync.row.is_first else {}
         self._doubles: list[Remote] = []
         """Open tasks that may be the same as one that is here."""
 
@@ -50,7 +52,7 @@ class Pull:
         if not remotes:
             return
         with (
-            self._desk.database.reading() as session
+            self._sync.salesforce.database.reading() as session
         ):  # most pages bring nothing new, and nobody waits for their lock
             actions = self._plan(session, remotes, is_locked=False)
         if not actions:
@@ -59,19 +61,19 @@ class Pull:
             self._gather(actions)
             return
         touched = {_id_of(action) for action in actions}
-        for some in _slices([one for one in remotes if one.id in touched]):
+        for some in batches([one for one in remotes if one.id in touched], _AT_ONCE):
             self._take_in_some(some)
 
     def _take_in_some(self, remotes: Sequence[Remote | Nonsense]) -> None:
         """So few that nobody waits long for the lock."""
-        with self._desk.database.writing() as session:
-            row = task_queue.hold(session, self._desk.held)
+        with self._sync.salesforce.database.writing() as session:
+            row = task_queue.hold(session, self._sync.row)
             left = self._gather(self._plan(session, remotes, is_locked=True))
             self._do(session, left)
             row.progress += sum(isinstance(one, BringIn) for one in left)
-        moved = {one.person_id for one in left if isinstance(one, Take)} - {self._desk.held.person_id}
+        moved = {one.person_id for one in left if isinstance(one, Take)} - {self._sync.row.person_id}
         for person_id in moved:  # in a transaction of its own: two persons' rows are locked by nobody at once
-            with self._desk.database.writing() as session:
+            with self._sync.salesforce.database.writing() as session:
                 task_queue.changed(session, person_id)
 
     def pair_up(self) -> None:
@@ -81,16 +83,15 @@ class Pull:
         if not self._doubles:
             return
         there = Counter(
-            kind_of(one.values)
-            for one in self._reading.open_tasks(one.values.subject for one in self._doubles)
+            kind_of(one.values) for one in self._query.open_tasks(one.values.subject for one in self._doubles)
         )
-        with self._desk.database.writing() as session:
-            task_queue.hold(session, self._desk.held)
-            here = task_links.unlinked_open(session, self._desk.held.person_id)
+        with self._sync.salesforce.database.writing() as session:
+            task_queue.hold(session, self._sync.row)
+            here = task_links.unlinked_open(session, self._sync.row.person_id)
             known = task_links.of_records(
-                session, self._desk.organisation_id, [one.id for one in self._doubles], is_locked=True
+                session, self._sync.organisation_id, [one.id for one in self._doubles], is_locked=True
             )
-            doubles = [one for one in self._doubles if one.id[:15] not in known]
+            doubles = [one for one in self._doubles if id_key(one.id) not in known]
             found = pairs(doubles, here, there)
             paired = {one.remote.id for one in found}
             rest = [BringIn(one) for one in doubles if one.id not in paired]
@@ -102,9 +103,9 @@ class Pull:
 
     def remove(self) -> None:
         """What is gone there goes here. Raises Lost, DatabaseUnavailable."""
-        for some in _slices(list(self.removals.values())):
-            with self._desk.database.writing() as session:
-                row = task_queue.hold(session, self._desk.held)
+        for some in batches(list(self.removals.values()), _AT_ONCE):
+            with self._sync.salesforce.database.writing() as session:
+                row = task_queue.hold(session, self._sync.row)
                 lost = sum(one.is_loss for one in some)
                 task_queue.deletions_done(row, (Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE), lost)
                 now = {one.id: one for one in task_links.ours_again(session, [one.ours for one in some])}
@@ -120,10 +121,10 @@ class Pull:
         self, session: Session, remotes: Sequence[Remote | Nonsense], *, is_locked: bool
     ) -> list[Action]:
         ids = [one.id for one in remotes]
-        known = task_links.of_records(session, self._desk.organisation_id, ids, is_locked=is_locked)
-        unsettled = task_links.unsettled(session, self._desk.held.person_id, self._desk.organisation_id)
-        new = [one for one in ids if one[:15] not in known]
-        return plan(remotes, known, unsettled, self._desk.view(session, new))
+        known = task_links.of_records(session, self._sync.organisation_id, ids, is_locked=is_locked)
+        unsettled = task_links.unsettled(session, self._sync.row.person_id, self._sync.organisation_id)
+        new = [one for one in ids if id_key(one) not in known]
+        return plan(remotes, known, unsettled, self._sync.view(session, new))
 
     def _gather(self, actions: Sequence[Action]) -> list[Action]:
         """What is to be done at once; the rest is kept for when all pages are known."""
@@ -141,7 +142,7 @@ class Pull:
         return left
 
     def _do(self, session: Session, actions: Sequence[Action]) -> None:
-        desk = self._desk
+        sync = self._sync
         for action in actions:
             if isinstance(action, Take):
                 self._take(session, action)
@@ -150,7 +151,7 @@ class Pull:
             elif isinstance(action, Complain):
                 task_links.complain(session, action.ours, task_links.UNREADABLE, "", is_final=True)
         task_links.bring_in(
-            session, desk.held.person_id, desk.organisation_id,
+            session, sync.row.person_id, sync.organisation_id,
             [(one.remote.id, one.remote.values, one.remote.related, one.remote.created_at) for one in actions if isinstance(one, BringIn)],
         )  # fmt: skip
 
@@ -159,22 +160,22 @@ class Pull:
         if action.is_back:
             task_links.take_out_of_bin(session, ours)
         if action.is_found:
-            task_links.link(session, ours, self._desk.organisation_id, remote.id)
+            task_links.link(session, ours, self._sync.organisation_id, remote.id)
         self._remember(session, ours, action.merged, "overwritten")
         task_links.take(
             session, ours, values=action.merged.values, base=remote.values, related=remote.related, person_id=action.person_id,
-            limits=self._desk.limits(is_by_bytes=ours.is_by_bytes),
+            limits=self._sync.limits(is_by_bytes=ours.is_by_bytes),
         )  # fmt: skip
 
     def _pair(self, session: Session, action: Pair) -> None:
-        task_links.link(session, action.ours, self._desk.organisation_id, action.remote.id)
+        task_links.link(session, action.ours, self._sync.organisation_id, action.remote.id)
         for name in action.ours.values.differing(action.remote.values):
             task_links.remember(
                 session, action.ours, name, action.ours.values.of(name), side="here", why="paired"
             )
         task_links.take(
             session, action.ours, values=action.remote.values, base=action.remote.values, related=action.remote.related,
-            person_id=self._desk.held.person_id, limits=self._desk.limits(is_by_bytes=False),
+            person_id=self._sync.row.person_id, limits=self._sync.limits(is_by_bytes=False),
         )  # fmt: skip
 
     def _remove(self, session: Session, ours: Ours, removal: Remove) -> None:
@@ -188,7 +189,7 @@ class Pull:
                         session, ours, name, remote.values.of(name), side="salesforce", why="overwritten"
                     )
         task_links.remove(
-            session, ours, removal.why, self._desk.now_there if remote is None else remote.stamp
+            session, ours, removal.why, self._sync.salesforce.now_there if remote is None else remote.stamp
         )
 
     def _remember(self, session: Session, ours: Ours, merged: Merged, why: str) -> None:
@@ -198,8 +199,8 @@ class Pull:
             )  # fmt: skip
 
     def _kinds_here(self) -> dict[tuple[str, date | None], int]:
-        with self._desk.database.reading() as session:
-            here = task_links.unlinked_open(session, self._desk.held.person_id)
+        with self._sync.salesforce.database.reading() as session:
+            here = task_links.unlinked_open(session, self._sync.row.person_id)
         return Counter(kind_of(one.values) for one in here)
 
     def _may_be_a_double(self, remote: Remote) -> bool:
@@ -215,8 +216,3 @@ def _id_of(action: Action) -> str | None:
         if isinstance(action, Remove) and action.remote is not None
         else action.ours.salesforce_id
     )
-
-
-def _slices(some: Sequence[Some]) -> Iterator[Sequence[Some]]:
-    for start in range(0, len(some), _AT_ONCE):
-        yield some[start : start + _AT_ONCE]

@@ -3,31 +3,32 @@
 Before a batch of updates the records are read again, and what has moved meanwhile is merged first; an intention is noted
 before each create, so that one whose end nobody knows is looked for before it is repeated."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.database.engine import DatabaseUnavailable, Session
-from core.mail.writes import KEY_FIELD
+from core.batches import batches
+from core.database.engine import Session
 from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
-from core.salesforce.login import NeverSent, Refused, Unavailable
+from core.salesforce.ids import id_key
+from core.salesforce.login import Refused, Unavailable
+from core.salesforce.schema import KEY_FIELD
 from core.salesforce.troubles import Kind, Trouble
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks.queue import Asks
 from core.tasks.task import Field, Ours, Values, fitted, lacking
-from sync.tasks.desk import Desk
-from sync.tasks.plan import UNTIL_IT_SHOWS, gone
+from sync.once import Judged, Verdict, judged, write_once
+from sync.session import FOR_GOOD
+from sync.tasks.held import HeldSync
+from sync.tasks.plan import gone
 from sync.tasks.pull import Pull
-from sync.tasks.query import Reading
+from sync.tasks.query import TaskQuery
 from sync.tasks.records import Remote, written
 
-_FRESH = timedelta(seconds=10)
 _STALE = timedelta(seconds=3)
 """So much older a look at the record can be than our word that it is deleted."""
-_MOST_NOTES = 5
 _MOST_HALVES = 40
 """In one cycle; it takes eight to find one record of a batch."""
 _OF_A_RECORD = frozenset({"JSON_PARSER_ERROR"})
@@ -38,9 +39,6 @@ _IS_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_F
 _NOT_IN_PICKLIST = frozenset(
     {"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"}
 )
-_DUPLICATE_FIELD = re.compile(r"found: (\S+) duplicates")
-_DUPLICATE_OF = re.compile(r"id: ([A-Za-z0-9]{15,18})")
-_FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,13 @@ class _Update:
 class Push:
     """One cycle's. `trouble`: what a record met that time can mend."""
 
-    def __init__(self, desk: Desk, reading: Reading, pull: Pull) -> None:
+    def __init__(self, sync: HeldSync, query: TaskQuery, pull: Pull) -> None:
         self.trouble: Trouble | None = None
         self.is_waiting = False
         """Something waits for a later cycle."""
         self.number = 0
-        self._desk = desk
-        self._reading = reading
+        self._sync = sync
+        self._query = query
         self._pull = pull
         self._has_asked_anew = False
         self._has_written = False
@@ -72,12 +70,12 @@ class Push:
         Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
         after = 0
         while True:
-            if self._desk.stop.is_set():
+            if self._sync.stop.is_set():
                 self.is_waiting = True
                 return
-            with self._desk.database.reading() as session:
+            with self._sync.salesforce.database.reading() as session:
                 some = task_links.waiting(
-                    session, self._desk.held.person_id, self._desk.organisation_id, after=after, most=MOST_IDS
+                    session, self._sync.row.person_id, self._sync.organisation_id, after=after, most=MOST_IDS
                 )
             if not some:
                 return
@@ -89,19 +87,19 @@ class Push:
     def _update(self, tasks: Sequence[Ours]) -> None:
         if not tasks:
             return
-        found, missing = self._reading.known([str(one.salesforce_id) for one in tasks])
+        found, missing = self._query.known([str(one.salesforce_id) for one in tasks])
         self._look_for(missing, tasks)
-        related = {str(one.salesforce_id)[:15]: one.related for one in tasks}
-        self._pull.take_in(self._reading.named(found, related))
-        readable = {one.id[:15] for one in found if isinstance(one, Remote) and not one.is_deleted}
+        related = {id_key(str(one.salesforce_id)): one.related for one in tasks}
+        self._pull.take_in(self._query.named(found, related))
+        readable = {id_key(one.id) for one in found if isinstance(one, Remote) and not one.is_deleted}
         updates = []
-        with self._desk.database.writing() as session:
-            task_queue.hold(session, self._desk.held)
+        with self._sync.salesforce.database.writing() as session:
+            task_queue.hold(session, self._sync.row)
             for ours in task_links.ours_again(session, tasks):
-                is_mine = ours.person_id == self._desk.held.person_id and ours.id not in self._pull.removals
+                is_mine = ours.person_id == self._sync.row.person_id and ours.id not in self._pull.removals
                 if not ours.is_waiting or ours.binned_at is not None or not is_mine:
                     continue
-                if str(ours.salesforce_id)[:15] not in readable:
+                if id_key(str(ours.salesforce_id)) not in readable:
                     self.is_waiting = True
                     continue
                 respelt = self._respelt(session, ours)
@@ -110,14 +108,14 @@ class Push:
                     task_links.settled(session, respelt)
                 else:
                     updates.append(update)
-        for batch in _batches(updates):
-            self._update_some(batch)
+        for batch in batches(updates, MOST_RECORDS):
+            self._update_batch(batch)
 
     def _look_for(self, missing: Sequence[str], tasks: Sequence[Ours]) -> None:
         """Records that are not found: a query tells whether they are deleted, or gone without a trace."""
         if not missing:
             return
-        traces = self._reading.traces(missing)
+        traces = self._query.traces(missing)
         self._pull.take_in(traces)
         left = set(missing) - {one.id for one in traces}
         self._pull.removals |= {
@@ -128,7 +126,7 @@ class Push:
         """What Salesforce lacks of it."""
         if ours.base is None:
             return None
-        limits = self._desk.limits(is_by_bytes=ours.is_by_bytes)
+        limits = self._sync.limits(is_by_bytes=ours.is_by_bytes)
         held = fitted(ours.values, limits)
         if not (fields := lacking(ours.values, ours.base, limits)):
             return None
@@ -136,37 +134,37 @@ class Push:
 
     def _respelt(self, session: Session, ours: Ours) -> Ours:
         """With words that the organisation has; what it has said itself is left alone."""
-        values, base, choices = ours.values, ours.base, self._desk.choices
+        values, base, choices = ours.values, ours.base, self._sync.choices
         if base is None or base.status != values.status:
             values = values.having({Field.STATUS: choices.nearest(values.status)})
         if base is None and values.priority not in choices.priorities:
             values = values.having({Field.PRIORITY: choices.usual_priority})
         return task_links.respell(session, ours, values)
 
-    def _update_some(self, updates: Sequence[_Update]) -> None:
+    def _update_batch(self, updates: Sequence[_Update]) -> None:
         """One call; what came of each is taken in."""
-        limits = self._desk.limits(is_by_bytes=False)  # the values are cut already
+        limits = self._sync.limits(is_by_bytes=False)  # the values are cut already
         records = [
             {"Id": one.ours.salesforce_id, **written(one.values, one.fields, limits)} for one in updates
         ]  # fmt: skip
         try:
-            answers = self._desk.client.update("Task", records)
+            answers = self._sync.client.update("Task", records)
         except Refused as refused:
-            self._by_halves(self._update_some, updates, updates[0].ours, refused)
+            self._by_halves(self._update_batch, updates, updates[0].ours, refused)
             return
         self._has_written = True
-        with self._desk.database.writing() as session:
-            task_queue.hold(session, self._desk.held)
+        with self._sync.salesforce.database.writing() as session:
+            task_queue.hold(session, self._sync.row)
             for one, answer in zip(updates, answers, strict=True):
                 if answer.id is not None:
                     self.number += 1
                     self._is_there(session, one)
                 else:
-                    self._refused(session, one.ours, answer, one.fields)
+                    self._refused(session, one.ours, answer.trouble)
 
     def _is_there(self, session: Session, update: _Update) -> None:
         ours = update.ours
-        task_links.updated(session, ours, update.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
+        task_links.updated(session, ours, update.values, self._sync.limits(is_by_bytes=ours.is_by_bytes))
 
     def _create(self, tasks: Sequence[Ours], polled_at: datetime) -> None:
         ready = []
@@ -178,44 +176,94 @@ class Push:
                 self._drop(ours)
             else:
                 ready.append(ours)
-        for batch in _batches(ready):
-            self._create_some(batch)
+        for batch in batches(ready, MOST_RECORDS):
+            self._create_batch(batch)
 
     def _may_repeat(self, ours: Ours, polled_at: datetime) -> bool:
         """Where the organisation itself refuses a second one, or the first would have shown by now."""
-        if self._desk.choices.has_key and ours.is_keyed and ours.binned_at is None:
+        if self._sync.choices.has_key and ours.is_keyed and ours.binned_at is None:
             return True
         return ours.not_before is not None and polled_at >= ours.not_before
 
     def _drop(self, ours: Ours) -> None:
         """It was deleted here before Salesforce had it, and does not show there."""
-        with self._desk.database.writing() as session:
-            task_queue.hold(session, self._desk.held)
+        with self._sync.salesforce.database.writing() as session:
+            task_queue.hold(session, self._sync.row)
             task_links.never_sent(session, ours, None, None)
             task_links.settled(session, ours)
 
-    def _create_some(self, tasks: Sequence[Ours]) -> None:
-        begun, sent = self._noted(tasks)
-        if not begun:
-            return
-        records = [self._record(ours, sent[ours.id]) for ours in begun]
-        try:
-            answers = self._desk.client.create("Task", records)
-        except (Refused, NeverSent) as error:  # the call as a whole: nothing was written
-            with self._desk.database.writing() as session:
-                task_queue.hold(session, self._desk.held)
-                for ours in begun:
+    def _create_batch(self, tasks: Sequence[Ours]) -> None:
+        """One call; each record is created once, whatever happens."""
+        sync, refused_ones = self._sync, list[Ours]()
+
+        def note(session: Session, not_before: datetime) -> list[tuple[Ours, Values]]:
+            begun = []
+            task_queue.hold(session, sync.row)
+            for task in task_links.ours_again(session, tasks):
+                ours = self._respelt(session, task)
+                values = fitted(ours.values, sync.limits(is_by_bytes=ours.is_by_bytes))
+                has_key = sync.choices.has_key
+                if task_links.intend(
+                    session, ours, sync.organisation_id, values, not_before, is_keyed=has_key
+                ):
+                    begun.append((ours, values))
+            return begun
+
+        def call(begun: Sequence[tuple[Ours, Values]]) -> list[Written]:
+            return sync.client.create("Task", [self._record(ours, values) for ours, values in begun])
+
+        def take_back(begun: Sequence[tuple[Ours, Values]]) -> None:
+            refused_ones.extend(ours for ours, _ in begun)
+            with sync.salesforce.database.writing() as session:
+                task_queue.hold(session, sync.row)
+                for ours in refused_ones:
                     task_links.never_sent(session, ours, ours.sent, ours.not_before)
-            if isinstance(error, NeverSent):
-                raise
-            self._by_halves(self._create_some, begun, begun[0], error)
+
+        try:
+            written = write_once(sync.salesforce.database, note, call, take_back)
+        except Refused as refused:
+            self._by_halves(self._create_batch, refused_ones, refused_ones[0], refused)
+            return
+        if not written:
             return
         self._has_written = True
-        duplicates = self._duplicates(answers)
-        with self._desk.database.writing() as session:
-            task_queue.hold(session, self._desk.held)
-            for ours, answer in zip(begun, answers, strict=True):
-                self._take_in(session, ours, sent[ours.id], answer, duplicates)
+        answers = [(begun, judged(answer, has_key=sync.choices.has_key)) for begun, answer in written]
+        there = self._whole_ids(answer for _, answer in answers)
+        with sync.salesforce.database.writing() as session:
+            task_queue.hold(session, sync.row)
+            for (ours, sent), answer in answers:
+                self._take_in(session, ours, sent, answer, there)
+
+    def _whole_ids(self, answers: Iterable[Judged]) -> dict[str, str]:
+        """The ids, 18 characters each, of records that were there already, by what tells them apart."""
+        ids = [one.id for one in answers if one.verdict is Verdict.ALREADY_THERE and one.id is not None]
+        if not ids:
+            return {}
+        try:
+            records = self._sync.client.retrieve("Task", [id_key(one) for one in ids], ["Id"])
+        except (Unavailable, Refused):
+            return {}  # the next look finds them by their keys
+        return {id_key(str(one["Id"])): str(one["Id"]) for one in records if one is not None}
+
+    def _take_in(
+        self, session: Session, ours: Ours, sent: Values, answer: Judged, there: Mapping[str, str]
+    ) -> None:
+        """What became of one create. What is there already was begun with the values of the earlier try."""
+        is_there = answer.verdict is Verdict.ALREADY_THERE
+        record_id = there.get(id_key(answer.id or "")) if is_there else answer.id
+        if record_id is not None:
+            self.number += 1
+            limits = self._sync.limits(is_by_bytes=ours.is_by_bytes)
+            has = (ours.sent or sent) if is_there else sent
+            task_links.created(session, ours, self._sync.organisation_id, record_id, has, limits)
+        elif is_there and (ours.not_before is None or datetime.now(UTC) < ours.not_before):
+            self.is_waiting = True  # the next look finds it
+        elif is_there and answer.trouble is not None:
+            task_links.complain(session, ours, answer.trouble.code, answer.trouble.detail, is_final=True)
+        else:
+            # what an earlier try may have made is not refused by this one
+            task_links.never_sent(session, ours, ours.sent, ours.not_before)
+            self._refused(session, ours, answer.trouble)
 
     def _by_halves(
         self, write: Callable[[Sequence[Any]], None], some: Sequence[Any], first: Ours, refused: Refused
@@ -239,117 +287,42 @@ class Push:
             write(some[middle:])
 
     def _complain(self, ours: Ours, trouble: Trouble) -> None:
-        with self._desk.database.writing() as session:
-            task_queue.hold(session, self._desk.held)
+        with self._sync.salesforce.database.writing() as session:
+            task_queue.hold(session, self._sync.row)
             task_links.complain(session, ours, trouble.code, trouble.detail, is_final=True)
 
     def _record(self, ours: Ours, sent: Values) -> dict[str, Any]:
         made = {
-            name: value for name, value in written(sent, tuple(Field), self._desk.limits(is_by_bytes=False)).items()
+            name: value for name, value in written(sent, tuple(Field), self._sync.limits(is_by_bytes=False)).items()
             if value is not None
         }  # fmt: skip
-        key = {KEY_FIELD: ours.key} if self._desk.choices.has_key else {}
+        key = {KEY_FIELD: ours.key} if self._sync.choices.has_key else {}
         about = {"WhoId": ours.related.who_id, "WhatId": ours.related.what_id}
         return {
-            **made, **{name: one for name, one in about.items() if one is not None}, "OwnerId": self._desk.identity.user_id, **key,
+            **made, **{name: one for name, one in about.items() if one is not None}, "OwnerId": self._sync.salesforce.user_id, **key,
         }  # fmt: skip
-
-    def _noted(self, tasks: Sequence[Ours]) -> tuple[list[Ours], dict[int, Values]]:
-        """What is about to be created is in the database, from just now; which tasks still are to be, and with what.
-
-        Who was asleep in between, with the whole machine perhaps, notes it again: somebody else may have it by now."""
-        for _ in range(_MOST_NOTES):
-            noted_at = datetime.now(UTC)
-            begun, sent = [], {}
-            with self._desk.database.writing() as session:
-                task_queue.hold(session, self._desk.held)
-                for task in task_links.ours_again(session, tasks):
-                    ours = self._respelt(session, task)
-                    values = fitted(ours.values, self._desk.limits(is_by_bytes=ours.is_by_bytes))
-                    if task_links.intend(
-                        session,
-                        ours,
-                        self._desk.organisation_id,
-                        values,
-                        noted_at + UNTIL_IT_SHOWS,
-                        is_keyed=self._desk.choices.has_key,
-                    ):
-                        begun.append(ours)
-                        sent[ours.id] = values
-                marker = self._desk.database.installation.advance(session)
-            self._desk.database.installation.keep(marker)
-            if datetime.now(UTC) - noted_at < _FRESH:
-                return begun, sent
-        raise DatabaseUnavailable("it takes too long to note what is to be written")
-
-    def _duplicates(self, answers: Sequence[Written]) -> dict[str, str]:
-        """The whole ids of records that are there already, by the first fifteen characters."""
-        ids = [found for one in answers if (found := self._duplicate_of(one))]
-        if not ids:
-            return {}
-        try:
-            records = self._desk.client.retrieve("Task", ids, ["Id"])
-        except (Unavailable, Refused):
-            return {}  # the next look finds them by their keys
-        return {str(one["Id"])[:15]: str(one["Id"]) for one in records if one is not None}
-
-    def _duplicate_of(self, answer: Written) -> str | None:
-        """The first fifteen characters of the record that has our key already; "" where the answer does not tell its id; None
-        where it is no such answer: another field may have to be unique too."""
-        if (
-            answer.trouble is None
-            or answer.trouble.code != "DUPLICATE_VALUE"
-            or not self._desk.choices.has_key
-        ):
-            return None
-        named = _DUPLICATE_FIELD.search(answer.trouble.detail)
-        if named is not None and named.group(1) not in {KEY_FIELD, "<unknown>"}:
-            return None
-        known = _DUPLICATE_OF.search(answer.trouble.detail)
-        return known.group(1)[:15] if known else ""
-
-    def _take_in(
-        self, session: Session, ours: Ours, sent: Values, answer: Written, duplicates: dict[str, str]
-    ) -> None:
-        duplicate = self._duplicate_of(answer)
-        record_id = answer.id if duplicate is None else duplicates.get(duplicate)
-        if record_id is not None:
-            self.number += 1
-            limits = self._desk.limits(is_by_bytes=ours.is_by_bytes)
-            has = (
-                sent if duplicate is None else ours.sent or sent
-            )  # what is there already was begun with these
-            task_links.created(session, ours, self._desk.organisation_id, record_id, has, limits)
-        elif duplicate is not None and (ours.not_before is None or datetime.now(UTC) < ours.not_before):
-            self.is_waiting = True  # the next look finds it
-        elif duplicate is not None and answer.trouble is not None:
-            task_links.complain(session, ours, answer.trouble.code, answer.trouble.detail, is_final=True)
-        else:
-            # what an earlier try may have made is not refused by this one
-            task_links.never_sent(session, ours, ours.sent, ours.not_before)
-            self._refused(session, ours, answer, tuple(Field))
 
     def _delete_ours(self, tasks: Sequence[Ours]) -> None:
         """What is somebody else's by now is not deleted: that is asked first."""
         if not tasks:
             return
-        found, _ = self._reading.known([str(one.salesforce_id) for one in tasks])
-        owners = {one.id[:15]: one.owner_id[:15] for one in found if isinstance(one, Remote)}
-        mine = self._desk.identity.user_id[:15]
+        found, _ = self._query.known([str(one.salesforce_id) for one in tasks])
+        owners = {id_key(one.id): id_key(one.owner_id) for one in found if isinstance(one, Remote)}
+        mine = id_key(self._sync.salesforce.user_id)
         somebody_elses = {record_id for record_id, owner in owners.items() if owner != mine}
         if somebody_elses:
-            self._pull.take_in([one for one in found if one.id[:15] in somebody_elses])
-            with self._desk.database.writing() as session:
-                row = task_queue.hold(session, self._desk.held)
+            self._pull.take_in([one for one in found if id_key(one.id) in somebody_elses])
+            with self._sync.salesforce.database.writing() as session:
+                row = task_queue.hold(session, self._sync.row)
                 task_queue.deletions_done(row, (Asks.LOST_HERE,), len(somebody_elses))
-        self._delete([one for one in tasks if str(one.salesforce_id)[:15] not in somebody_elses])
+        self._delete([one for one in tasks if id_key(str(one.salesforce_id)) not in somebody_elses])
 
     def _delete(self, tasks: Sequence[Ours]) -> None:
-        for batch in _batches(tasks):
-            begun = self._desk.now_there - _STALE
-            answers = self._desk.client.delete([str(one.salesforce_id) for one in batch])
-            with self._desk.database.writing() as session:
-                row = task_queue.hold(session, self._desk.held)
+        for batch in batches(tasks, MOST_RECORDS):
+            begun = self._sync.salesforce.now_there - _STALE
+            answers = self._sync.client.delete([str(one.salesforce_id) for one in batch])
+            with self._sync.salesforce.database.writing() as session:
+                row = task_queue.hold(session, self._sync.row)
                 done = sum(self._is_settled(answer) for answer in answers)
                 task_queue.deletions_done(row, (Asks.LOST_HERE,), done)
                 for ours, answer in zip(batch, answers, strict=True):
@@ -358,7 +331,7 @@ class Push:
                     ):
                         self.number += 1
                         task_links.deleted(session, ours, begun)
-                    elif answer.trouble is not None and answer.trouble.kind in _FOR_GOOD:
+                    elif answer.trouble is not None and answer.trouble.kind in FOR_GOOD:
                         task_links.not_deleted(session, ours, answer.trouble.code, answer.trouble.detail)
                     else:
                         self._comes_again(session, ours, answer.trouble)
@@ -366,11 +339,10 @@ class Push:
     def _is_settled(self, answer: Written) -> bool:
         """Whether this deletion is not tried again."""
         trouble = answer.trouble
-        return trouble is None or trouble.code in _IS_GONE or trouble.kind in _FOR_GOOD
+        return trouble is None or trouble.code in _IS_GONE or trouble.kind in FOR_GOOD
 
-    def _refused(self, session: Session, ours: Ours, answer: Written, fields: Sequence[Field]) -> None:
+    def _refused(self, session: Session, ours: Ours, trouble: Trouble | None) -> None:
         """One record was not taken: what can be mended is, what time mends waits, the rest is said on the task."""
-        trouble = answer.trouble
         code = "" if trouble is None else trouble.code
         if code in _IS_GONE and ours.salesforce_id is not None:
             self.is_waiting = True
@@ -379,10 +351,10 @@ class Push:
             self.is_waiting = True
         elif code in _NOT_IN_PICKLIST and not self._has_asked_anew and not ours.has_trouble:
             # a status that was renamed, or a field that is gone: what the organisation has is asked anew before the next try
-            self._desk.book.forget(self._desk.organisation_id)
+            self._sync.known_choices.forget(self._sync.organisation_id)
             self._has_asked_anew = True
             self._comes_again(session, ours, trouble)
-        elif trouble is not None and trouble.kind in _FOR_GOOD:
+        elif trouble is not None and trouble.kind in FOR_GOOD:
             task_links.complain(session, ours, trouble.code, trouble.detail, is_final=True)
         else:
             self._comes_again(session, ours, trouble)
@@ -392,8 +364,3 @@ class Push:
         self.trouble = self.trouble or trouble
         if trouble is not None:
             task_links.complain(session, ours, trouble.code, trouble.detail, is_final=False)
-
-
-def _batches(some: Sequence[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(some), MOST_RECORDS):
-        yield list(some[start : start + MOST_RECORDS])

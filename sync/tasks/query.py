@@ -5,7 +5,9 @@ from dataclasses import replace
 from datetime import datetime
 from urllib.parse import quote
 
+from core.batches import batches
 from core.salesforce.client import MOST_IDS, Client
+from core.salesforce.ids import id_key
 from core.tasks.task import Related
 from sync.tasks.records import Nonsense, Remote, columns, read_all, related
 
@@ -14,7 +16,7 @@ _BYTES_OF_A_QUERY = 8_000
 """A query's address may have 16,384 (REST guide, "Status Codes")."""
 
 
-class Reading:
+class TaskQuery:
     """One person's view. Every call raises Unavailable or Refused."""
 
     def __init__(self, client: Client, user_id: str, *, has_key: bool) -> None:
@@ -44,21 +46,20 @@ class Reading:
         """The records of these ids, MOST_IDS a call; and the ids of those that are not found."""
         found: list[Remote | Nonsense] = []
         missing: list[str] = []
-        for start in range(0, len(ids), MOST_IDS):
-            some = ids[start : start + MOST_IDS]
+        for some in batches(ids, MOST_IDS):
             answers = self._client.retrieve("Task", some, self._plain_columns)
             there = [one for one in answers if one is not None]
             found += read_all(there)
-            seen = {str(one.get("Id"))[:15] for one in there}
-            missing += [one for one in some if one[:15] not in seen]
+            seen = {id_key(str(one.get("Id"))) for one in there}
+            missing += [one for one in some if id_key(one) not in seen]
         return found, missing
 
     def traces(self, ids: Sequence[str]) -> list[Remote | Nonsense]:
         """What a query shows of records that cannot be read by their ids: those that lie in the bin, or are archived."""
         found: list[Remote | Nonsense] = []
-        for start in range(0, len(ids), _IDS_OF_A_QUERY):
+        for some in batches(ids, _IDS_OF_A_QUERY):
             for page in self._client.pages(
-                f"SELECT {', '.join(self._columns)} FROM Task WHERE Id IN {{}}", list(ids[start : start + _IDS_OF_A_QUERY])  # noqa: S608
+                f"SELECT {', '.join(self._columns)} FROM Task WHERE Id IN {{}}", some  # noqa: S608
             ):  # fmt: skip
                 found += read_all(page)
         return found
@@ -69,18 +70,18 @@ class Reading:
         """The same, with the names of whom they are about asked for where that is new."""
         new = [
             one.id for one in remotes
-            if isinstance(one, Remote) and not one.related.is_about_the_same(known.get(one.id[:15], Related()))
+            if isinstance(one, Remote) and not one.related.is_about_the_same(known.get(id_key(one.id), Related()))
         ]  # fmt: skip
         names: dict[str, Related] = {}
-        for start in range(0, len(new), _IDS_OF_A_QUERY):
+        for some in batches(new, _IDS_OF_A_QUERY):
             for page in self._client.pages(
                 "SELECT Id, WhoId, WhatId, Who.Name, What.Name FROM Task WHERE Id IN {}",
-                new[start : start + _IDS_OF_A_QUERY],
+                some,
             ):
-                names |= {str(record["Id"])[:15]: related(record) for record in page}
+                names |= {id_key(str(record["Id"])): related(record) for record in page}
         return [
-            replace(one, related=names[one.id[:15]])
-            if isinstance(one, Remote) and one.id[:15] in names
+            replace(one, related=names[id_key(one.id)])
+            if isinstance(one, Remote) and id_key(one.id) in names
             else one
             for one in remotes
         ]

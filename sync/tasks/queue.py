@@ -14,9 +14,7 @@ from core.database.engine import Database, DatabaseUnavailable
 from core.database.heartbeats import database_now
 from core.people.store import Account
 from core.retry import seconds_until_next
-from core.salesforce import api_usage
-from core.salesforce.client import Client
-from core.salesforce.connection_store import Connection, connections, has_api, lost_api
+from core.salesforce.connection_store import Connection, connections, has_api
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Kind, Trouble
@@ -26,10 +24,12 @@ from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.polling import seconds_between_looks
 from core.tasks.queue import Lost, TaskSync
-from sync.persons import persons_who_can_be_helped
+from core.tasks.task import Choices
+from sync.session import Clocks, Remembered, SalesforceSession, note_trouble, people_ready_to_sync
 from sync.tasks.cycle import Cycle, Outcome
-from sync.tasks.desk import Book, Desk
-from sync.threads import HANDS, at_once
+from sync.tasks.held import HeldSync
+from sync.tasks.schema import SECONDS_GOOD, choices_of
+from sync.threads import THREADS, at_once
 
 _SECONDS_FOR_ANOTHER = 45.0
 """Longer than a worker that was killed is believed to live."""
@@ -53,24 +53,25 @@ class TaskSyncs:
         self._database = database
         self._worker = worker
         self._count = count
-        self._book = Book()
-        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="task hand")
+        self._choices: Remembered[Choices] = Remembered(SECONDS_GOOD)
+        self._clocks = Clocks()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tasks")
         self._in_hand: set[int] = set()
 
     def sync_due(self, stop: threading.Event) -> None:
         """Begin with all that are due now, as far as hands are free; nobody waits for those that are at work."""
-        free = HANDS - len(self._in_hand)
+        free = THREADS - len(self._in_hand)
         with self._database.reading() as session:
             due = task_queue.due(session)
-            if free <= 0 or not due or due.isdisjoint(persons_who_can_be_helped(session)):
+            if free <= 0 or not due or due.isdisjoint(people_ready_to_sync(session)):
                 return
         for held, connection, policy in self._claim(everything=False, most=free):
             self._in_hand.add(held.person_id)
-            self._hands.submit(self._work, held, connection, policy, stop)
+            self._threads.submit(self._work, held, connection, policy, stop)
 
     def finish(self) -> None:
         """What has begun comes to its end."""
-        self._hands.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
 
     def sync_everything(self, stop: threading.Event) -> bool:
         """All that are switched on, whenever they are due, every known link verified; whether nothing is left to be tried
@@ -84,7 +85,7 @@ class TaskSyncs:
             )
             done |= dict(results)
             with self._database.reading() as session:
-                left = task_queue.in_hand(session) & set(persons_who_can_be_helped(session)) - set(done)
+                left = task_queue.in_hand(session) & set(people_ready_to_sync(session)) - set(done)
                 can_be_asked = {
                     account.id for account, connection in connections(session) if has_api(connection)
                 }
@@ -118,7 +119,7 @@ class TaskSyncs:
         self, *, everything: bool, but: Collection[int] = (), most: int | None = None
     ) -> list[tuple[TaskSync, Connection, PolicySettings]]:
         with self._database.writing() as session:
-            persons: dict[int, tuple[Account, Connection]] = persons_who_can_be_helped(session)
+            persons: dict[int, tuple[Account, Connection]] = people_ready_to_sync(session)
             claimed = task_queue.claim(
                 session, self._worker, set(persons) - set(but), everything=everything, most=most
             )
@@ -195,58 +196,34 @@ class TaskSyncs:
         everything: bool,
     ) -> Outcome:
         """Raises Lost, DatabaseUnavailable."""
-        client: Client | None = None
         try:
-            client = self._connections.client(connection)
-            desk = Desk(self._connections, connection, held, policy, client, self._book, everything, stop)
-            organisation_id = connection.identity.organisation_id
-            if not self._may_go_on(client, connection, policy):
+            salesforce = SalesforceSession(
+                self._connections, connection, api_reserve=policy.api_reserve, clocks=self._clocks
+            )
+        except (Unavailable, Refused) as error:
+            return self._stopped(error.trouble, connection)
+        try:
+            if not salesforce.has_calls_left():
                 return Outcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
-            desk.choices = self._book.choices(client, self._database, organisation_id, anew=held.is_first)
-            return Cycle(desk).run()
+            if held.is_first:
+                self._choices.forget(salesforce.organisation_id)
+            choices = choices_of(self._choices, salesforce)
+            return Cycle(HeldSync(salesforce, held, policy, self._choices, choices, everything, stop)).run()
         except (Unavailable, Refused) as error:
             return self._stopped(error.trouble, connection)
         finally:
-            if client is not None:
-                self._note_usage(client, connection, policy)
+            salesforce.note_usage()
 
     def _stopped(self, found: Trouble, connection: Connection) -> Outcome:
         """Time, or a person, has to mend it."""
-        self._book.forget(connection.identity.organisation_id)
-        with self._database.writing() as session:
-            if found.kind is Kind.NO_API:
-                lost_api(session, connection.person_id, found)
-            if found.kind is Kind.LIMIT:
-                api_usage.pause(session, connection.identity.organisation_id, found.code)
+        self._choices.forget(connection.identity.organisation_id)
+        note_trouble(self._database, connection, found)
         return Outcome(
             is_all_done=found.kind in _FOR_A_PERSON,
             is_broken=True,
             trouble_code=found.code,
             trouble_detail=found.detail,
         )
-
-    def _may_go_on(self, client: Client, connection: Connection, policy: PolicySettings) -> bool:
-        """Where calls were scarce when last seen, the least of all calls says whether they still are."""
-        organisation_id = connection.identity.organisation_id
-        with self._database.reading() as session:
-            known = api_usage.organisation(session, organisation_id)
-        if known is None or not known.is_scarce:
-            return True
-        client.query("SELECT Id FROM User WHERE Id = {}", connection.identity.user_id)
-        with self._database.writing() as session:
-            return api_usage.note_usage(session, organisation_id, client.usage, policy.api_reserve)
-
-    def _note_usage(self, client: Client, connection: Connection, policy: PolicySettings) -> None:
-        """What the last answer told, where that is news."""
-        organisation_id, usage = connection.identity.organisation_id, client.usage
-        if usage is None:
-            return
-        with self._database.reading() as session:
-            known = api_usage.organisation(session, organisation_id)
-        if known is not None and not api_usage.is_news(known, usage, policy.api_reserve, datetime.now(UTC)):
-            return
-        with self._database.writing() as session:
-            api_usage.note_usage(session, organisation_id, usage, policy.api_reserve)
 
     def _settle(self, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> None:
         """Let go of it until it is due again."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from core.mail.writes import KEY_FIELD
+from core.salesforce.schema import KEY_FIELD
 from core.tasks.task import Field, Limits, Related, Status, Values, clean, fitted
 
 _NOT_TO_DO = frozenset({"email", "list email", "listemail", "call"})

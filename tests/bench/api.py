@@ -81,7 +81,7 @@ def scene():
         )
         for number in range(PERSONS):
             email = f"p{number}@acme.test"
-            user = org.org.put("User", Username=email, Setting=email, Email=email, IsActive=True)
+            user = org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
             with database.writing() as opened:
                 account = people_store.add_person(
                     opened, email, name="", is_admin=False, password_hash="x", actor=None
@@ -92,7 +92,7 @@ def scene():
         for number in range(ADDRESSES):
             contact = org.org.put("Contact", LastName=f"C{number}", Email=f"c{number}@client.test")
             if number % 4 == 0:
-                deal = org.org.put("Opportunity", Setting=f"D{number}", StageName="S")
+                deal = org.org.put("Opportunity", Name=f"D{number}", StageName="S")
                 org.org.put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
         yield database, org, env
         database.close()

@@ -77,7 +77,7 @@ class Bench:
         self.org.start()
         self.org.app.extensions["usage"]["total"] = 100_000_000
         self.user = self.org.org.put(
-            "User", Username="a@acme.test", Setting="A", Email="a@acme.test", IsActive=True
+            "User", Username="a@acme.test", Name="A", Email="a@acme.test", IsActive=True
         )
         self.env = {
             **os.environ, "DATABASE_URL": f"sqlite:///{directory}/blindcopy.db", "BLINDCOPY_STATE_DIR": str(directory),

@@ -38,7 +38,7 @@ def org():
     pretend = PretendOrg()
     pretend.start()
     pretend.anna = pretend.org.put(
-        "User", Username="anna@acme.test", Setting="Anna", Email="a@acme.test", IsActive=True
+        "User", Username="anna@acme.test", Name="Anna", Email="a@acme.test", IsActive=True
     )
     yield pretend
     pretend.stop()

@@ -224,7 +224,7 @@ class TestPages:
             assert settings_store.preference(session, bench.anna.id)[Setting.LOGGING] == "bcc+receipt"
 
     def test_the_trace_tells_how_it_came_to_that(self, anna, bench):  # noqa: F811
-        bob = bench.contact(Setting="Bob Buyer")
+        bob = bench.contact(Name="Bob Buyer")
         deal = bench.deal(bob, "Five hundred chairs")
         bench.mail(
             "bob@client.test",

@@ -257,7 +257,7 @@ class TestActivating:
 
     def test_shows_the_persons_steps_then_checks_again(self, anna, org, sqlite):
         give_address(
-            org, user=org.org.put("User", Username="b", Setting="B", Email="b@acme.test", IsActive=True)
+            org, user=org.org.put("User", Username="b", Name="B", Email="b@acme.test", IsActive=True)
         )
         connect(anna, org)
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address="", activate="1")

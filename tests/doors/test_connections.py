@@ -100,9 +100,7 @@ class TestConnecting:
             assert token not in repr(one)
 
     def test_with_a_token_of_another_user_stores_nothing(self, connections, org, app, anna, database):
-        other = org.org.put(
-            "User", Username="bob@acme.test", Setting="Bob", Email="b@acme.test", IsActive=True
-        )
+        other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
         token = org.tokens.issue(org.anna, "f", with_refresh=True)["refresh_token"]
         with pytest.raises(NotConnected) as caught:
             connections.by_refresh_token(anna, token, instance_url=org.url, user_id=other, actor=None)

@@ -11,12 +11,13 @@ from core.mail.bulk_insert import write as write_rows
 from core.mail.reasons import Reason
 from core.mail.row import Copy, Decision, Row, State
 from core.mail.store import Filter, entries
-from core.salesforce import api_usage
+from core.mail.writes import MatchResult
+from core.salesforce import api_usage, late_commits
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from relay.delivery import new_mail_id
-from sync.mail import batch, write
+from sync.mail import batch, waiting, write
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person
 from tests.doors.test_pick_up import config
@@ -95,7 +96,7 @@ class Bench:
         return self.org.org.put("Lead", LastName="Lead", Company="X", Email=email, **values)
 
     def deal(self, contact, name="Chairs", **values):
-        deal = self.org.org.put("Opportunity", Setting=name, StageName="S", **values)
+        deal = self.org.org.put("Opportunity", Name=name, StageName="S", **values)
         self.org.org.put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
         return deal
 
@@ -104,7 +105,7 @@ def make_org(**features):
     pretend = PretendOrg(Features(**features))
     pretend.start()
     pretend.anna = pretend.org.put(
-        "User", Username="anna@acme.test", Setting="Anna", Email="a@acme.test", IsActive=True
+        "User", Username="anna@acme.test", Name="Anna", Email="a@acme.test", IsActive=True
     )
     return pretend
 
@@ -203,7 +204,7 @@ class TestAMail:
         mail = bench.mail("bob@client.test", header="To: undisclosed-recipients:;\r\n")
         assert bench.once()
         assert bench.state(mail) is State.DISMISSED
-        assert bench.log(mail).trace["outcome"] == "nobody-counts"
+        assert bench.log(mail).trace.result is MatchResult.NOBODY_COUNTS
 
     @pytest.mark.parametrize(
         ("rule", "state", "tasks"),
@@ -322,7 +323,7 @@ class TestChoosing:
         )
 
     def test_the_account_where_no_opportunity_leads_to_it(self, bench):
-        account = bench.org.org.put("Account", Setting="Client Inc.")
+        account = bench.org.org.put("Account", Name="Client Inc.")
         bench.contact(AccountId=account)
         bench.mail()
         bench.once()
@@ -334,7 +335,7 @@ class TestChoosing:
 
     @pytest.mark.parametrize(("log_on", "contacts"), [("leads", 0), ("accounts", 0), ("contacts", 1)])
     def test_only_what_is_to_be_logged_on(self, bench, log_on, contacts):
-        account = bench.org.org.put("Account", Setting="Client Inc.")
+        account = bench.org.org.put("Account", Name="Client Inc.")
         bench.contact(AccountId=account)
         lead = bench.lead("lee@prospect.test")
         bench.set(Setting.LOG_ON, log_on)
@@ -364,7 +365,7 @@ class TestChoosing:
         assert {one for task in bench.logged("Task") for one in task["TaskWhoIds"]} == contacts
 
     def test_a_person_account_is_the_contact_that_stands_for_it(self, bench):
-        account = bench.org.org.put("Account", Setting="Bob Buyer")
+        account = bench.org.org.put("Account", Name="Bob Buyer")
         bob = bench.contact(AccountId=account)
         bench.mail()
         bench.once()
@@ -390,7 +391,7 @@ class TestTrouble:
         assert bench.row(mail).due_at > datetime.now(UTC)
         assert bench.once()
         assert (bench.state(mail), len(bench.logged())) == (State.LOGGED, 1)
-        assert bench.log(mail).trace["tries"][0][1] == "SERVER_UNAVAILABLE"
+        assert bench.log(mail).trace.tries[0].code == "SERVER_UNAVAILABLE"
 
     def test_of_a_lost_answer_never_writes_twice_and_waits_for_a_late_commit(self, bench, monkeypatch):
         bench.contact()
@@ -409,8 +410,7 @@ class TestTrouble:
         self, bench, monkeypatch
     ):
         monkeypatch.setattr("core.salesforce.client.SECONDS_TO_ANSWER", 1)
-        monkeypatch.setattr(write, "A_LATE_COMMIT", timedelta(seconds=2))
-        monkeypatch.setattr(write, "_A_RENEWAL", timedelta(0))
+        monkeypatch.setattr(late_commits, "UNTIL_A_WRITE_SHOWS", timedelta(seconds=2))
         bench.contact()
         mail = bench.mail()
         bench.org.faults.order(Fault.HTML, "composite")
@@ -701,10 +701,10 @@ class TestReceipts:
         for _ in range(3):
             assert bench.once()
         row = bench.row(mail)
-        assert (row.state, row.due_at, bench.log(mail).trace["outcome"]) == (
+        assert (row.state, row.due_at, bench.log(mail).trace.result) == (
             State.COPIED,
             None,
-            "not-confirmed",
+            MatchResult.NOT_CONFIRMED,
         )
         assert bench.logged() == []
         with bench.database.writing() as session:
@@ -879,7 +879,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(write, "fields", broken)
+        monkeypatch.setattr(waiting, "fields", broken)
         fine, bad = bench.mail(number=3), bench.mail(number=4, subject="broken")
         assert not bench.once()
         assert (bench.state(fine), bench.state(bad)) == (State.LOGGED, State.WAITING)
@@ -898,7 +898,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(write, "fields", broken)
+        monkeypatch.setattr(waiting, "fields", broken)
         bench.once()
         assert [bench.state(mail) for mail in mails] == [State.LOGGED, State.LOGGED, State.WAITING]
         for _ in range(6):

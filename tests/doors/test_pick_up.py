@@ -83,9 +83,7 @@ class TestTheWorker:
     def test_tells_a_missing_address_from_a_feature_that_is_off(self, connections, worker, org, anna, sqlite):
         assert worker.once()
         assert found(sqlite, anna)[0].outcome is Outcome.FEATURE_OFF
-        other = org.org.put(
-            "User", Username="bob@acme.test", Setting="Bob", Email="b@acme.test", IsActive=True
-        )
+        other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
         give_address(org, user=other)
         assert worker.once()
         assert found(sqlite, anna) == (found(sqlite, anna)[0], None)

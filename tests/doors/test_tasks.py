@@ -185,7 +185,7 @@ class TestFirstSync(OnBothDatabases):
         old = [bench.add(f"old {n}") for n in range(3)]
         bench.there("mine")
         bench.there(
-            "somebody else's", OwnerId=bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+            "somebody else's", OwnerId=bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         )
         bench.on()
         assert bench.once()
@@ -512,7 +512,7 @@ class TestOwners:
     def carl(self, bench):
         """Another person of the same organisation, who syncs as well."""
         user = bench.org.org.put(
-            "User", Username="carl@acme.test", Setting="Carl", Email="c@acme.test", IsActive=True
+            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
         )
         account = person(bench.database, "carl@acme.test")
         bench.org.tokens.client.default_user = user
@@ -520,7 +520,7 @@ class TestOwners:
 
     def test_a_task_that_is_reassigned_leaves_the_list_and_comes_back(self, bench, linked):
         there = bench.task(linked).salesforce_id
-        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         bench.edit(linked, comments="not synchronised yet")
         bench.change(there, OwnerId=stranger)
         assert bench.once()
@@ -533,7 +533,7 @@ class TestOwners:
         assert (bench.only().id, bench.only().salesforce_id) == (linked, there)
 
     def test_one_that_is_assigned_to_the_person_comes_in(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         there = bench.there("theirs", OwnerId=stranger)
         bench.once()
         assert len(bench.all()) == 1
@@ -544,7 +544,7 @@ class TestOwners:
     def test_whom_it_is_about_is_shown_and_followed_through_a_merge(self, bench, linked):
         put = bench.org.org.put
         bob, rob = put("Contact", LastName="Bob"), put("Contact", LastName="Rob")
-        there = bench.there("about", WhoId=bob, WhatId=put("Account", Setting="Client"))
+        there = bench.there("about", WhoId=bob, WhatId=put("Account", Name="Client"))
         bench.once()
         [task] = [one for one in bench.all() if one.salesforce_id == there]
         assert (task.who, task.what[1]) == ((bob, "Bob"), "Client")
@@ -764,7 +764,7 @@ class TestFaults:
         bench.once()
         lead = bench.org.org.put("Lead", LastName="L", Company="C")
         bench.record(bench.task(linked).salesforce_id).update(
-            WhoId=lead, WhatId=bench.org.org.put("Account", Setting="A")
+            WhoId=lead, WhatId=bench.org.org.put("Account", Name="A")
         )
         for one in (linked, second):
             bench.edit(one, comments="x")
@@ -965,7 +965,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         from core.salesforce.connection_store import Identity, Tokens, Way, connect
 
         user = bench.org.org.put(
-            "User", Username="carl@acme.test", Setting="Carl", Email="c@acme.test", IsActive=True
+            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
         )
         there = bench.task(linked).salesforce_id
         bench.change(there, OwnerId=user)
@@ -988,7 +988,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
         anna = bench.org.anna
         other = bench.org.org.put(
-            "User", Username="carl@acme.test", Setting="Carl", Email="c@acme.test", IsActive=True
+            "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
         )
         for user in (other, anna):
             with bench.database.writing() as session:
@@ -1217,7 +1217,7 @@ class TestWhatASecondAttackFound:
         assert not bench.once()
 
     def test_a_lost_create_that_was_given_away_is_not_made_again(self, bench, linked):
-        colleague = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        colleague = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         task_id = bench.add("new")
         bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
         bench.once()
@@ -1318,7 +1318,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert {one.id for one in bench.all(Which.BIN)} == {linked, *more[:2]}
 
     def test_what_was_handed_over_is_not_lost(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         more = [bench.add(f"task {number}") for number in range(6)]
         assert bench.once()
         for one in more:
@@ -1328,7 +1328,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert [one.id for one in bench.all()] == [linked]
 
     def test_sync_now_finds_what_was_handed_over(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         bench.change(bench.task(linked).salesforce_id, OwnerId=stranger)
         bench.cycle()
         assert bench.task(linked).state is State.IN_SYNC, "a query for the person's tasks does not tell"
@@ -1352,7 +1352,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert max(sync.due_at, sync.look_at) < later
 
     def test_what_is_somebody_elses_by_now_is_not_deleted(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         there = bench.task(linked).salesforce_id
         bench.change(there, OwnerId=stranger)
         bench.delete(linked)
@@ -1382,7 +1382,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         assert len(bench.records()) == 5
 
     def test_what_is_lost_beside_much_that_was_handed_over_is_asked_about(self, bench, linked):
-        stranger = bench.org.org.put("User", Username="b", Setting="B", IsActive=True)
+        stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         more = [bench.add(f"task {number}") for number in range(29)]
         assert bench.once()
         for one in more[:18]:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from core.mail.reasons import Reason
 from core.mail.row import Decision, Row, State
 from core.mail.subject import TemplateError, checked_template, task_subject
-from core.mail.writes import EMAIL_MESSAGE, TASK, Target, from_json, to_json
+from core.mail.writes import EMAIL_MESSAGE, TASK, Target, Where, from_json, to_json
 from core.retry import FIRST_SECONDS, LONGEST_SECONDS, seconds_until_next
 from core.settings.catalogue import BY_NAME
 from core.settings.in_force import rules
 from core.settings.kinds import SettingError
-from sync.mail.choose import Choice, Person, Related, Where, people_to_look_for
+from sync.mail.choose import Choice, PersonRecord, RelatedRecord, people_to_look_for
 from sync.mail.content import fitting, read_content, readable
 from sync.mail.fields import Author, Features, fields, targets
 
@@ -24,11 +24,11 @@ RULES = rules({}, {})
 
 
 def contact(number):
-    return Person(f"003{number:012d}", "", "", NOW)
+    return PersonRecord(f"003{number:012d}", "", "", NOW)
 
 
 def lead(number):
-    return Person(f"00Q{number:012d}", "", "", NOW)
+    return PersonRecord(f"00Q{number:012d}", "", "", NOW)
 
 
 @st.composite
@@ -36,7 +36,9 @@ def choices(draw):
     contacts = [contact(n) for n in range(draw(st.integers(0, 120)))]
     leads = [lead(n) for n in range(draw(st.integers(0, 5)))]
     related = [
-        Related(f"006{n:012d}", "", draw(st.sampled_from([one.id for one in contacts] or [""])), is_deal=True)
+        RelatedRecord(
+            f"006{n:012d}", "", draw(st.sampled_from([one.id for one in contacts] or [""])), is_deal=True
+        )
         for n in range(draw(st.integers(0, 8)))
     ]
     return Choice(tuple(contacts), tuple(leads), tuple(related))

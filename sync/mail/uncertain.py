@@ -1,4 +1,4 @@
-"""Records whose write was begun and whose end nobody knows: looked for in Salesforce."""
+"""Records whose write was begun and whose end is not known: looked for in Salesforce."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from core.mail.row import Row
 from core.mail.writes import EMAIL_MESSAGE, Target
 from core.salesforce.client import Client, Record
+from core.salesforce.ids import id_key
 from sync.mail.fields import identifier, iso, last_line
 from sync.mail.lookup import in_batches
 
@@ -61,19 +62,19 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
         ):
             if relation["RelationId"] is not None and relation["RelationType"] != "FromAddress":
                 people.setdefault(str(relation["EmailMessageId"]), set()).add(
-                    str(relation["RelationId"])[:15]
+                    id_key(str(relation["RelationId"]))
                 )
     found = {}
     for each in sought:
         row, target = each.row, each.target
         for one in there:
             on = people.get(str(one["Id"]), set()) | (
-                {str(one["RelatedToId"])[:15]} if one["RelatedToId"] else set()
+                {id_key(str(one["RelatedToId"]))} if one["RelatedToId"] else set()
             )
             is_it = (
                 one["MessageIdentifier"] == identifier(row)
                 and str(one["MessageDate"])[:19] == iso(row.time)[:19]
-                and on == {record[:15] for record in target.on}
+                and on == {id_key(record) for record in target.on}
             )
             if is_it:
                 found[row.id, target.on] = str(one["Id"])
@@ -95,9 +96,9 @@ def _tasks(client: Client, user_id: str, sought: Sequence[Sought]) -> dict[tuple
     for each in sought:
         row, target = each.row, each.target
         for one in by_line.get(last_line(row), ()):
-            who = {str(one["WhoId"])[:15]} if one["WhoId"] else set()
-            what = str(one["WhatId"])[:15] if one["WhatId"] else None
-            is_it = who <= {record[:15] for record in target.who} and bool(who) == bool(target.who)
-            if is_it and what == (target.what[:15] if target.what else None):
+            who = {id_key(str(one["WhoId"]))} if one["WhoId"] else set()
+            what = id_key(str(one["WhatId"])) if one["WhatId"] else None
+            is_it = who <= {id_key(record) for record in target.who} and bool(who) == bool(target.who)
+            if is_it and what == (id_key(target.what) if target.what else None):
                 found[row.id, target.on] = str(one["Id"])
     return found

@@ -1,0 +1,150 @@
+"""One person's Salesforce, open: the client, whose it is, what its clock says, what may still be spent, and what a trouble
+means for the person and the organisation. Mails and tasks work through the same session."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from core.database.engine import Database, Session
+from core.people.store import Account
+from core.salesforce import api_usage, connection_store
+from core.salesforce.client import Client
+from core.salesforce.connection_store import Connection, Identity
+from core.salesforce.connections import Connections
+from core.salesforce.troubles import Kind, Trouble
+
+FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
+"""Troubles of a single record that no further try mends."""
+_SMALLEST_OFFSET = timedelta(seconds=3)
+"""The Date header says whole seconds, and is some milliseconds old."""
+
+T = TypeVar("T")
+
+
+def people_ready_to_sync(session: Session) -> dict[int, tuple[Account, Connection]]:
+    """Everybody whose work can be done now, by id: the connection holds, and the organisation is not asked to wait."""
+    paused = api_usage.paused(session)
+    return {
+        account.id: (account, connection)
+        for account, connection in connection_store.connections(session)
+        if connection_store.has_api(connection) and connection.identity.organisation_id not in paused
+    }
+
+
+class Remembered(Generic[T]):
+    """What organisations have told of themselves, good for a while; for several threads."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._known: dict[str, tuple[float, T]] = {}
+
+    def get(self, organisation_id: str) -> T | None:
+        """None where it was never told, or too long ago."""
+        good_until, value = self._known.get(organisation_id, (0.0, None))
+        return value if good_until > time.monotonic() else None
+
+    def keep(self, organisation_id: str, value: T) -> T:
+        """From now on, for its seconds; what is kept again while it is good runs on as before."""
+        good_until, _ = self._known.get(organisation_id, (0.0, None))
+        if good_until <= time.monotonic():
+            good_until = time.monotonic() + self._seconds
+        self._known[organisation_id] = (good_until, value)
+        return value
+
+    def forget(self, organisation_id: str) -> None:
+        """The organisation has refused something that it was believed to have."""
+        self._known.pop(organisation_id, None)
+
+
+class Clocks:
+    """How far the organisations' clocks are ahead of ours, as they last told; for several threads."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[str, timedelta] = {}
+        self._lock = threading.Lock()
+
+    def offset(self, organisation_id: str, told: timedelta | None) -> timedelta:
+        """`told`: by the last answer of this session, if there was one."""
+        with self._lock:
+            if told is not None:
+                self._offsets[organisation_id] = told
+            offset = self._offsets.get(organisation_id, timedelta(0))
+        return timedelta(0) if abs(offset) < _SMALLEST_OFFSET else offset
+
+
+class SalesforceSession:
+    """One person's, for one batch of mails or one cycle of tasks."""
+
+    def __init__(
+        self, connections: Connections, connection: Connection, *, api_reserve: int, clocks: Clocks
+    ) -> None:
+        """`api_reserve`: the share of the organisation's daily calls that is never used, in per cent.
+
+        Raises Unavailable, Refused where the connection cannot be used."""
+        self.connection = connection
+        self.database: Database = connections.database
+        self._api_reserve = api_reserve
+        self._clocks = clocks
+        self.client: Client = connections.client(connection)
+
+    @property
+    def identity(self) -> Identity:
+        """Who the person is in Salesforce."""
+        return self.connection.identity
+
+    @property
+    def organisation_id(self) -> str:
+        return self.identity.organisation_id
+
+    @property
+    def user_id(self) -> str:
+        return self.identity.user_id
+
+    @property
+    def offset(self) -> timedelta:
+        """How far Salesforce's clock is ahead of ours."""
+        return self._clocks.offset(self.organisation_id, self.client.offset)
+
+    @property
+    def now_there(self) -> datetime:
+        """By Salesforce's clock."""
+        return datetime.now(UTC) + self.offset
+
+    def has_calls_left(self) -> bool:
+        """Whether work may go on. Where calls were scarce when last seen, one call, the cheapest, tells whether they still are.
+
+        Raises Unavailable, Refused."""
+        with self.database.reading() as session:
+            known = api_usage.organisation(session, self.organisation_id)
+        if known is None or not known.is_scarce:
+            return True
+        self.client.query("SELECT Id FROM User WHERE Id = {}", self.user_id)
+        with self.database.writing() as session:
+            return api_usage.note_usage(session, self.organisation_id, self.client.usage, self._api_reserve)
+
+    def note_usage(self) -> None:
+        """What the last answer told of the organisation's calls, where that is news. Raises DatabaseUnavailable."""
+        usage = self.client.usage
+        if usage is None:
+            return
+        with self.database.reading() as session:
+            known = api_usage.organisation(session, self.organisation_id)
+        if known is None or api_usage.is_news(known, usage, self._api_reserve, datetime.now(UTC)):
+            with self.database.writing() as session:
+                api_usage.note_usage(session, self.organisation_id, usage, self._api_reserve)
+
+    def met(self, trouble: Trouble) -> None:
+        """A call met this trouble. Raises DatabaseUnavailable."""
+        note_trouble(self.database, self.connection, trouble)
+
+
+def note_trouble(database: Database, connection: Connection, trouble: Trouble) -> None:
+    """What a trouble means beyond the batch or cycle that met it: a user without API access is noted as such, and a limit, be
+    it met by a single record, makes all work for the organisation wait. Raises DatabaseUnavailable."""
+    if trouble.kind is Kind.NO_API:
+        with database.writing() as session:
+            connection_store.lost_api(session, connection.person_id, trouble)
+    if trouble.kind is Kind.LIMIT:
+        with database.writing() as session:
+            api_usage.pause(session, connection.identity.organisation_id, trouble.code)
