@@ -33,7 +33,8 @@ class Services:
 
 
 class SignedIn(UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
-    """The person of this request. The session's key is part of the id, so that a new password ends old sign-ins."""
+    """The person of this request. The session's key is part of the id, so that a new password ends old
+    sign-ins."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -65,8 +66,8 @@ def connections() -> Connections | None:
 
 
 def load_left_behind() -> None:
-    """For pages that show what happened: what a relay that was killed has left in its journal is loaded, where no relay and no
-    worker of this machine is there to do it. Looked for every ten seconds at most."""
+    """For pages that show what happened: what a relay that was killed has left in its journal is loaded,
+    where no relay and no worker of this machine is there to do it. Looked for every ten seconds at most."""
     services = cast("Services", current_app.extensions[_KEY])
     if time.monotonic() - services.looked_for_journals_at > _SECONDS_BETWEEN_LOOKS:
         services.looked_for_journals_at = time.monotonic()

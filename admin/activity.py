@@ -93,7 +93,8 @@ def pick(mail_id: str) -> Response:
     if not ids:
         flash(
             _(
-                "Name a contact, lead, account or opportunity by its id or by the address of its page in Salesforce."
+                "Name a contact, lead, account or opportunity by its id or by the address of its page in "
+                "Salesforce."
             ),
             "danger",
         )

@@ -80,14 +80,32 @@ def build_app(config: Config | None = None) -> Flask:
         _give_up(error)
     access.set_up(app, services)
     redraw.set_up(app, page.draw)
-    # before all libraries: the CSRF page of a POST, say, shows who is signed in, and needs the database for it
+    # before all libraries: the CSRF page of a POST, say, shows who is signed in, and needs the database for
+    # it
     app.before_request(_look_first)
     probes.Probes(app, services)
     talisman = _set_up_libraries(app, config)
     for blueprint in (
-        probes.pages, sign_in.pages, activity.pages, senders.pages, page.pages, bcc.pages, api.pages, addresses.pages, connection.pages, diagnostics.pages, policy.pages, people.pages,
-        app_passwords.pages, mail_client.pages, account.pages, changes.pages, health.pages, tasks.pages, task_sync.pages,
-    ):  # fmt: skip
+        probes.pages,
+        sign_in.pages,
+        activity.pages,
+        senders.pages,
+        page.pages,
+        bcc.pages,
+        api.pages,
+        addresses.pages,
+        connection.pages,
+        diagnostics.pages,
+        policy.pages,
+        people.pages,
+        app_passwords.pages,
+        mail_client.pages,
+        account.pages,
+        changes.pages,
+        health.pages,
+        tasks.pages,
+        task_sync.pages,
+    ):
         app.register_blueprint(blueprint)
     for text in (local_time, local_day, day_of, local_reminder):
         app.add_template_filter(text)
@@ -134,7 +152,8 @@ def _set_up_libraries(app: Flask, config: Config) -> Talisman:
 
 
 def _look_first() -> None:
-    """What no page could answer for is told at once: a database that is away, and NUL, which no text of ours holds."""
+    """What no page could answer for is told at once: a database that is away, and NUL, which no text of ours
+    holds."""
     if request.endpoint in {"static", "bootstrap.static"} | probes.ENDPOINTS:
         return
     access.database().migrate()

@@ -1,4 +1,5 @@
-"""How the installation is: what is not as it should be and what to do, every process, the mails of the last minutes."""
+"""How the installation is: what is not as it should be and what to do, every process, the mails of the last
+minutes."""
 
 from dataclasses import dataclass
 from datetime import timedelta

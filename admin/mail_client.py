@@ -65,10 +65,13 @@ def _send(door: Door) -> Verdict:
     try:
         return asyncio.run(
             send_mail(
-                door, Credentials(account.email, password),
-                sender=account.email, recipient=account.email, content=_content(account.email),
+                door,
+                Credentials(account.email, password),
+                sender=account.email,
+                recipient=account.email,
+                content=_content(account.email),
             )
-        )  # fmt: skip
+        )
     finally:
         with database().writing() as session:
             revoke_app_password(session, account.email, key, actor=account.email)

@@ -61,9 +61,13 @@ def add() -> str:
     try:
         with database().writing() as session:
             added = people_store.add_person(
-                session, form.email.data, name=form.name.data or "", is_admin=form.is_admin.data,
-                password_hash=hashed(password), actor=me().email,
-            )  # fmt: skip
+                session,
+                form.email.data,
+                name=form.name.data or "",
+                is_admin=form.is_admin.data,
+                password_hash=hashed(password),
+                actor=me().email,
+            )
     except Refusal as refusal:
         beside(form.email, refusal)
         return _render(form)

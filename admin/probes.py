@@ -1,7 +1,7 @@
 """What operators' tools ask the web process: whether it lives, whether all is well, and its figures.
 
-In plain HTTP, without a redirect to HTTPS and without a sign-in, as balancers and Prometheus ask from within; the figures
-are for this machine only."""
+In plain HTTP, without a redirect to HTTPS and without a sign-in, as balancers and Prometheus ask from within;
+the figures are for this machine only."""
 
 import time
 from typing import cast
@@ -27,9 +27,11 @@ class Probes:
     def __init__(self, app: Flask, services: Services) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "blindcopy_web_requests", "Requests answered, by page and class of the status.", ["page", "status"],
+            "blindcopy_web_requests",
+            "Requests answered, by page and class of the status.",
+            ["page", "status"],
             registry=self.registry,
-        )  # fmt: skip
+        )
         self._seconds = Histogram(
             "blindcopy_web_seconds",
             "How long a page took to be answered.",
@@ -69,7 +71,8 @@ def metrics() -> Response:
 
 
 def _answer(findings: list[Finding]) -> Response:
-    """From elsewhere only the lights: the sentences name persons, hosts and paths, and nobody has signed in."""
+    """From elsewhere only the lights: the sentences name persons, hosts and paths, and nobody has signed
+    in."""
     is_well, text = readiness(
         findings, is_for_mail=request.args.get("for") == "mail", with_details=_is_asked_from_here()
     )
@@ -77,7 +80,8 @@ def _answer(findings: list[Finding]) -> Response:
 
 
 def _is_asked_from_here() -> bool:
-    """Whether a process of this machine asks, by a name of this machine; what a proxy passes on comes from elsewhere."""
+    """Whether a process of this machine asks, by a name of this machine; what a proxy passes on comes from
+    elsewhere."""
     headers = {name.lower() for name, _ in request.headers}
     is_forwarded = any(name.startswith(("x-forwarded-", "forwarded", "via", "x-real-")) for name in headers)
     source = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR") or request.remote_addr

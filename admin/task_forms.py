@@ -1,7 +1,7 @@
 """The form of a task: read and checked, or filled with what there is.
 
-The form carries a mark of each field as it was shown, so that only what the person changed is changed, whatever happened to
-the rest meanwhile."""
+The form carries a mark of each field as it was shown, so that only what the person changed is changed,
+whatever happened to the rest meanwhile."""
 
 import hashlib
 import re
@@ -45,7 +45,13 @@ class TaskForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
     status = SelectField(_l("Status"), validate_choice=False)
     reminder = StringField(_l("Reminder"), render_kw={"type": "datetime-local"})
     comments = TextAreaField(_l("Comments"), render_kw={"rows": 5})
-    about = StringField(_l("About (contact, lead, account or opportunity)"), render_kw={"placeholder": _l("the address of its page in Salesforce, or its id"), "spellcheck": "false"})  # fmt: skip
+    about = StringField(
+        _l("About (contact, lead, account or opportunity)"),
+        render_kw={
+            "placeholder": _l("the address of its page in Salesforce, or its id"),
+            "spellcheck": "false",
+        },
+    )
     person = SelectField(_l("For"), validate_choice=False)
     shown = HiddenField()
 
@@ -70,9 +76,12 @@ def filled(values: Values, choices: Choices) -> TaskForm:
 def empty(choices: Choices, due: date | None, persons: Sequence[Account], me: Account) -> TaskForm:
     """For a new task."""
     form = TaskForm(
-        formdata=None, due="" if due is None else due.isoformat(), priority=choices.usual_priority,
-        status=choices.open_status().name, person=str(me.id),
-    )  # fmt: skip
+        formdata=None,
+        due="" if due is None else due.isoformat(),
+        priority=choices.usual_priority,
+        status=choices.open_status().name,
+        person=str(me.id),
+    )
     form.offer(choices, persons=persons)
     return form
 
@@ -93,8 +102,8 @@ def read_new(form: TaskForm, choices: Choices) -> tuple[Values, Related] | None:
 
 
 def read_changes(form: TaskForm, choices: Choices, current: Values) -> Mapping[Field, Any] | None:
-    """What the person changed; None where something is wrong, or was changed by somebody else meanwhile: that then stands
-    beside its field, and saving again has it the person's way."""
+    """What the person changed; None where something is wrong, or was changed by somebody else meanwhile: that
+    then stands beside its field, and saving again has it the person's way."""
     now = _texts(current)
     marks = (form.shown.data or "").split(".")
     shown = dict(zip(Field, marks, strict=True)) if len(marks) == len(Field) else {}
@@ -106,7 +115,13 @@ def read_changes(form: TaskForm, choices: Choices, current: Values) -> Mapping[F
         typed[name] = text
         if shown.get(name) not in {None, _mark(name, now[name])}:
             says = choices.label(now[name]) if name is Field.STATUS else now[name] or str(_("empty"))
-            beside(form[name.value], TaskError("This was changed meanwhile; it says now: “%(now)s”. Save again to have it your way", now=says))  # fmt: skip
+            beside(
+                form[name.value],
+                TaskError(
+                    "This was changed meanwhile; it says now: “%(now)s”. Save again to have it your way",
+                    now=says,
+                ),
+            )
     form.shown.data = _marks(current)
     found = _checked(form, choices, current, typed)
     return None if form.errors else found
@@ -137,7 +152,13 @@ def _related(form: TaskForm) -> Related | None:
     who = [one for prefix, one in ids if prefix in _PEOPLE]
     what = [one for prefix, one in ids if prefix not in _PEOPLE]
     if (text and not ids) or len(who) > 1 or len(what) > 1:
-        beside(form.about, TaskError("Name one contact or lead, or one account or opportunity, or one of each, by its id or by the address of its page in Salesforce"))  # fmt: skip
+        beside(
+            form.about,
+            TaskError(
+                "Name one contact or lead, or one account or opportunity, or one of each, by its id or by "
+                "the address of its page in Salesforce"
+            ),
+        )
         return None
     return Related(who[0] if who else None, what[0] if what else None)
 
@@ -147,7 +168,11 @@ def _status(text: str, choices: Choices, was: Values) -> Any:
         return was.status
     found = choices.known(text)
     if found is None:
-        raise TaskError("“%(text)s” is none of the statuses: %(choices)s", text=text, choices=", ".join(one.name for one in choices.statuses))  # fmt: skip
+        raise TaskError(
+            "“%(text)s” is none of the statuses: %(choices)s",
+            text=text,
+            choices=", ".join(one.name for one in choices.statuses),
+        )
     return found
 
 
@@ -166,10 +191,13 @@ def _reminder(text: str) -> datetime | None:
 def _texts(values: Values) -> dict[Field, str]:
     """As the form shows them."""
     return {
-        Field.SUBJECT: values.subject, Field.DUE: "" if values.due is None else values.due.isoformat(),
-        Field.STATUS: values.status.name, Field.PRIORITY: values.priority, Field.COMMENTS: values.comments,
+        Field.SUBJECT: values.subject,
+        Field.DUE: "" if values.due is None else values.due.isoformat(),
+        Field.STATUS: values.status.name,
+        Field.PRIORITY: values.priority,
+        Field.COMMENTS: values.comments,
         Field.REMINDER: _local(values.reminder),
-    }  # fmt: skip
+    }
 
 
 def _marks(values: Values) -> str:

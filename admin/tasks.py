@@ -94,7 +94,14 @@ def save(task_id: int) -> str | Response:
             if changes is not None:
                 task_store.edit(session, account.id, task_id, changes)
     except InTheBin:
-        return _render_task(task_id, form, _("This task was deleted meanwhile, and is in the bin. What you typed is below: restore the task first, or save it as a new one."))  # fmt: skip
+        return _render_task(
+            task_id,
+            form,
+            _(
+                "This task was deleted meanwhile, and is in the bin. What you typed is below: restore the "
+                "task first, or save it as a new one."
+            ),
+        )
     except NotThere as refusal:
         flash_refusal(refusal)
         return redirect(url_for("tasks.command_center"))
@@ -241,11 +248,29 @@ def _render(form: TaskForm | None = None) -> str:
     if form is None:
         form = task_forms.empty(choices, now.date() if which is Which.NOW else None, persons, account)
     return render_template(
-        "tasks.html", tasks=found[:_ROWS], first=first, next=first + _ROWS if len(found) > _ROWS else None,
-        previous=max(0, first - _ROWS) if first else None, which=which, lists=TASK_LISTS, counts=counts, today=now.date(), form=form,
-        done=done, list_of=lambda task: _list_of(task, now), sync=tasks.look(account.id), url=url, trouble=trouble, states=TASK_STATES,
-        colours=TASK_COLOURS, binned=BINNED, choices=choices, days=task_store.DAYS_IN_THE_BIN, timedelta=timedelta, button=Button(formdata=None),
-    )  # fmt: skip
+        "tasks.html",
+        tasks=found[:_ROWS],
+        first=first,
+        next=first + _ROWS if len(found) > _ROWS else None,
+        previous=max(0, first - _ROWS) if first else None,
+        which=which,
+        lists=TASK_LISTS,
+        counts=counts,
+        today=now.date(),
+        form=form,
+        done=done,
+        list_of=lambda task: _list_of(task, now),
+        sync=tasks.look(account.id),
+        url=url,
+        trouble=trouble,
+        states=TASK_STATES,
+        colours=TASK_COLOURS,
+        binned=BINNED,
+        choices=choices,
+        days=task_store.DAYS_IN_THE_BIN,
+        timedelta=timedelta,
+        button=Button(formdata=None),
+    )
 
 
 def _first(text: str) -> int:
@@ -281,10 +306,23 @@ def _render_task(task_id: int, form: TaskForm | None = None, said: str | None = 
         )
         is_syncing = settings_store.syncs_tasks_of(session, account.id)
     return render_template(
-        "task.html", task=shown, form=form or task_forms.filled(shown.values, choices), said=said, history=history, url=url,
-        trouble=trouble, states=TASK_STATES, colours=TASK_COLOURS, binned=BINNED, fields=TASK_FIELDS, why_lost=WHY_LOST,
-        is_syncing=is_syncing, choices=choices, button=Button(formdata=None), which=_which(request.values.get("list", "")),
-    )  # fmt: skip
+        "task.html",
+        task=shown,
+        form=form or task_forms.filled(shown.values, choices),
+        said=said,
+        history=history,
+        url=url,
+        trouble=trouble,
+        states=TASK_STATES,
+        colours=TASK_COLOURS,
+        binned=BINNED,
+        fields=TASK_FIELDS,
+        why_lost=WHY_LOST,
+        is_syncing=is_syncing,
+        choices=choices,
+        button=Button(formdata=None),
+        which=_which(request.values.get("list", "")),
+    )
 
 
 def _told(session: Session, person_id: int) -> tuple[str, Task] | None:

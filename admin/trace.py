@@ -118,10 +118,13 @@ def _choice(log: MailLog) -> list[str]:
 
 _RESULTS = {
     MatchResult.NOBODY_COUNTS: "None of the recipients is to be looked up, so there is nothing to log.",
-    MatchResult.NO_MATCH_UNMATCHED: "No record was found. The mail is kept without its text, and logged when a person with such an address appears.",
+    MatchResult.NO_MATCH_UNMATCHED: "No record was found. The mail is kept without its text, and logged "
+    "when a person with such an address appears.",
     MatchResult.NO_MATCH_NOTHING: "No record was found, and your rule says to do nothing then.",
     MatchResult.NO_MATCH_TASK: "No record was found, so an open task was created, as your rule says.",
-    MatchResult.NOT_CONFIRMED: "Salesforce did not show the mail: it matches To and Cc only, on the standard e-mail field, of the first 50 addresses, and drops mail of senders that it does not know.",
+    MatchResult.NOT_CONFIRMED: "Salesforce did not show the mail: it matches To and Cc only, on the "
+    "standard e-mail field, of the first 50 addresses, and drops mail of "
+    "senders that it does not know.",
 }
 
 
@@ -160,7 +163,9 @@ def _link(target: Target, trace: Trace, instance_url: str | None) -> Link:
 def _mender(mender: Mender) -> str:
     return str(
         {
-            Mender.TIME: _("nobody needs to"), Mender.PERSON: _("you"), Mender.SALESFORCE_ADMIN: _("your Salesforce admin"),
+            Mender.TIME: _("nobody needs to"),
+            Mender.PERSON: _("you"),
+            Mender.SALESFORCE_ADMIN: _("your Salesforce admin"),
             Mender.OPERATOR: _("whoever runs Blindcopy"),
         }[mender]
-    )  # fmt: skip
+    )

@@ -56,7 +56,8 @@ _REASONS = {
         "All recipients are in the organisation's own domains or on the never-log list."
     ),
     Reason.ALREADY_COPIED: _l(
-        "The sender had put the Email to Salesforce address among the recipients, so Salesforce has it without our copy."
+        "The sender had put the Email to Salesforce address among the recipients, so Salesforce has it "
+        "without our copy."
     ),
     Reason.NO_BCC_ADDRESS: _l("No Email to Salesforce address is known for this person."),
     Reason.NOT_CONNECTED: _l("Mail is to be logged through the API, and Salesforce was never connected."),
@@ -72,7 +73,8 @@ _OUTCOMES = {
         "The mail broke off before its end, so nothing was sent; the mail client has been told, or knows."
     ),
     State.UNKNOWN: _l(
-        "The connection broke right after the mail was handed over: nobody knows whether the mail provider took it. "
+        "The connection broke right after the mail was handed over: nobody knows whether the mail "
+        "provider took it. "
         "If a recipient has it, Salesforce may have its copy too."
     ),
     State.REFUSED: _l("The mail provider refused the mail, so there is nothing to log: %(reply)s"),
@@ -86,10 +88,12 @@ _OUTCOMES = {
 }
 _ABORTED_BY_US = _l("Nothing was sent, and the mail client was told why: %(reply)s")
 _COPY_LEFT_OUT = _l(
-    "The mail was sent without its blind copy: the mail provider had refused it before, and the copy may have been the cause."
+    "The mail was sent without its blind copy: the mail provider had refused it before, and the copy may "
+    "have been the cause."
 )
 _COPY_UNANSWERED = _l(
-    "The mail was sent without its blind copy: the mail provider did not answer to the copy's address in time."
+    "The mail was sent without its blind copy: the mail provider did not answer to the copy's address in "
+    "time."
 )
 _COPY_REFUSED = _l("The mail was sent without its blind copy, which the mail provider refused: %(reply)s")
 

@@ -46,7 +46,8 @@ def backup(path: Path) -> None:
         finally:
             database.close()
         click.echo(
-            f"{path}: {size} bytes. Journals and BLINDCOPY_SECRET_KEY are not in it: keep the key apart from it, and safe."
+            f"{path}: {size} bytes. Journals and BLINDCOPY_SECRET_KEY are not in it: keep the key apart "
+            f"from it, and safe."
         )
 
 
@@ -69,7 +70,8 @@ def check() -> None:
 
 
 def _look_at_database(database: Database) -> list[Finding]:
-    """A look changes nothing: a schema that is old is said, and brought up to date by `migrate` or by any process."""
+    """A look changes nothing: a schema that is old is said, and brought up to date by `migrate` or by any
+    process."""
     try:
         revision = database.revision()
     except DatabaseUnavailable as error:
@@ -77,10 +79,13 @@ def _look_at_database(database: Database) -> list[Finding]:
     if revision < newest_revision() or revision == "none":
         return [
             Finding(
-                Light.RED, "database", "its schema is at revision %(found)s, not %(wanted)s",
-                {"found": revision, "wanted": newest_revision()}, remedy="run `python -m core migrate`",
+                Light.RED,
+                "database",
+                "its schema is at revision %(found)s, not %(wanted)s",
+                {"found": revision, "wanted": newest_revision()},
+                remedy="run `python -m core migrate`",
             )
-        ]  # fmt: skip
+        ]
     return look_at_installation(database, may_not_run_yet=True)
 
 

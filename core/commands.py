@@ -1,5 +1,5 @@
-"""What the commands of all packages have in common: refusals and configuration mistakes become one sentence on
-stderr and an exit status, never a traceback."""
+"""What the commands of all packages have in common: refusals and configuration mistakes become one sentence
+on stderr and an exit status, never a traceback."""
 
 import sys
 from collections.abc import Iterator

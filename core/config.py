@@ -267,7 +267,8 @@ class _Reader:
         ):
             self._wrong(
                 name,
-                f"“{_masked(text)}” is not an SMTP server; {_UPSTREAM_EXAMPLE} (a / in the password is written %2F)",
+                f"“{_masked(text)}” is not an SMTP server; {_UPSTREAM_EXAMPLE} (a / in the password is "
+                f"written %2F)",
             )
             return None
         tls = schemes[url.scheme]
@@ -294,13 +295,15 @@ class _Reader:
         if any(_is_same_place(upstream, listener) for listener in listeners):
             self._wrong(
                 name,
-                f"{host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would run in circles; "
+                f"{host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would "
+                f"run in circles; "
                 "name your mail provider's server",
             )
         return upstream
 
     def _token_source(self, options: Mapping[str, str], user: str) -> TokenSource | None:
-        """`auth=xoauth2`: name is the mailbox, password the client secret, `client_id` else the name is the client."""
+        """`auth=xoauth2`: name is the mailbox, password the client secret, `client_id` else the name is the
+        client."""
         name = "BLINDCOPY_UPSTREAM"
         auth = options.get("auth", UpstreamAuth.PASSWORD)
         if auth not in set(UpstreamAuth):
@@ -355,7 +358,8 @@ class _Reader:
         return text.rstrip("/")
 
     def _salesforce(self) -> SalesforceApp | None:
-        """None where no app is registered: then people type in their Email to Salesforce address themselves."""
+        """None where no app is registered: then people type in their Email to Salesforce address
+        themselves."""
         client_id = self._text("BLINDCOPY_SALESFORCE_CLIENT_ID")
         app = SalesforceApp(
             client_id=client_id,

@@ -1,4 +1,5 @@
-"""Check set-up: whether everything that Blindcopy leans on is as it should be, and what to do where it is not.
+"""Check set-up: whether everything that Blindcopy leans on is as it should be, and what to do where it is
+not.
 
 Each finding is a line of its own: green, yellow (it works, and could do more) or red."""
 
@@ -22,13 +23,37 @@ from core.smtp import Connected, RefusesUs, Route, Unavailable
 
 _CLOCKS_MAY_DIFFER = timedelta(minutes=2)
 _TASK_FIELDS = (
-    "Subject", "Description", "WhoId", "WhatId", "OwnerId", "ActivityDate", "Status", "Priority", "TaskSubtype",
-    "IsReminderSet", "ReminderDateTime",
-)  # fmt: skip
+    "Subject",
+    "Description",
+    "WhoId",
+    "WhatId",
+    "OwnerId",
+    "ActivityDate",
+    "Status",
+    "Priority",
+    "TaskSubtype",
+    "IsReminderSet",
+    "ReminderDateTime",
+)
 _EMAIL_FIELDS = (
-    "Subject", "TextBody", "HtmlBody", "FromAddress", "FromName", "ToAddress", "CcAddress", "BccAddress", "ToIds", "CcIds",
-    "BccIds", "MessageDate", "MessageIdentifier", "RelatedToId", "Status", "Incoming", "IsClientManaged",
-)  # fmt: skip
+    "Subject",
+    "TextBody",
+    "HtmlBody",
+    "FromAddress",
+    "FromName",
+    "ToAddress",
+    "CcAddress",
+    "BccAddress",
+    "ToIds",
+    "CcIds",
+    "BccIds",
+    "MessageDate",
+    "MessageIdentifier",
+    "RelatedToId",
+    "Status",
+    "Incoming",
+    "IsClientManaged",
+)
 
 _CONNECTIONS = "Blindcopy: Settings → Salesforce → Connections & Customizations"
 _SYNC_SETTINGS = "Blindcopy: Settings → Salesforce → Sync Settings"
@@ -68,19 +93,26 @@ def look_at_upstream(config: Config) -> Iterator[Finding]:
 
 
 def look_at_salesforce(connections: Connections | None, person: Person, reserve: int) -> Iterator[Finding]:
-    """One person's connection and what it shows of the org; `reserve` is the share of the daily calls, in per cent, that
-    is never touched."""
+    """One person's connection and what it shows of the org; `reserve` is the share of the daily calls, in per
+    cent, that is never touched."""
     if connections is None:
         yield Finding(
-            Light.YELLOW, "salesforce", "Blindcopy is not registered with Salesforce: addresses are typed in, and nothing is looked up",
-            remedy="Register an External Client App and set BLINDCOPY_SALESFORCE_CLIENT_ID", path=_CONNECTIONS,
-        )  # fmt: skip
+            Light.YELLOW,
+            "salesforce",
+            "Blindcopy is not registered with Salesforce: addresses are typed in, and nothing is looked up",
+            remedy="Register an External Client App and set BLINDCOPY_SALESFORCE_CLIENT_ID",
+            path=_CONNECTIONS,
+        )
         return
     if person.connection is None:
         yield Finding(
-            Light.YELLOW, "connection", "%(person)s is not connected to Salesforce", {"person": person.email},
-            remedy="Connect Salesforce", path=_CONNECTIONS,
-        )  # fmt: skip
+            Light.YELLOW,
+            "connection",
+            "%(person)s is not connected to Salesforce",
+            {"person": person.email},
+            remedy="Connect Salesforce",
+            path=_CONNECTIONS,
+        )
         return
     if not person.connection.is_usable:
         yield _trouble("connection", person.connection.trouble, _CONNECTIONS)
@@ -135,9 +167,11 @@ def _asked(client: Client, person: Person, connection: Connection, reserve: int)
     """Raises Unavailable, Refused."""
     kinds = client.kinds()
     yield Finding(
-        Light.GREEN, "connection", "%(person)s is connected as %(username)s",
+        Light.GREEN,
+        "connection",
+        "%(person)s is connected as %(username)s",
         {"person": person.email, "username": connection.identity.username},
-    )  # fmt: skip
+    )
     yield Finding(Light.GREEN, "API access", "Salesforce answers")
     yield _clock(client.offset)
     yield _calls(client, reserve)
@@ -154,9 +188,12 @@ def _asked(client: Client, person: Person, connection: Connection, reserve: int)
         yield Finding(Light.GREEN, "Enhanced Email", "on: mails are logged as e-mails")
     else:
         yield Finding(
-            Light.YELLOW, "Enhanced Email", "off: mails are logged as closed tasks, without their formatting",
-            remedy="Switch Enhanced Email on", path=_ENHANCED,
-        )  # fmt: skip
+            Light.YELLOW,
+            "Enhanced Email",
+            "off: mails are logged as closed tasks, without their formatting",
+            remedy="Switch Enhanced Email on",
+            path=_ENHANCED,
+        )
     yield _shared_activities(task)
     yield _key(task, email if "EmailMessageRelation" in kinds else None)
 
@@ -174,9 +211,12 @@ def _clock(offset: timedelta | None) -> Finding:
         return Finding(Light.YELLOW, "clock", "Salesforce did not say the time")
     if abs(offset) > _CLOCKS_MAY_DIFFER:
         return Finding(
-            Light.RED, "clock", "Salesforce's clock and this machine's are %(seconds)s s apart",
-            {"seconds": round(abs(offset).total_seconds())}, remedy="Set this machine's clock by NTP",
-        )  # fmt: skip
+            Light.RED,
+            "clock",
+            "Salesforce's clock and this machine's are %(seconds)s s apart",
+            {"seconds": round(abs(offset).total_seconds())},
+            remedy="Set this machine's clock by NTP",
+        )
     return Finding(Light.GREEN, "clock", "agrees with Salesforce's")
 
 
@@ -188,9 +228,13 @@ def _calls(client: Client, reserve: int) -> Finding:
     parts: dict[str, str | int] = {"left": left, "total": usage.total}
     if left * 100 <= usage.total * reserve:
         return Finding(
-            Light.RED, "daily calls", "%(left)s of %(total)s API calls are left, no more than the reserve", parts,
-            remedy="Find out what uses them up, or ask Salesforce for more", path=_USAGE,
-        )  # fmt: skip
+            Light.RED,
+            "daily calls",
+            "%(left)s of %(total)s API calls are left, no more than the reserve",
+            parts,
+            remedy="Find out what uses them up, or ask Salesforce for more",
+            path=_USAGE,
+        )
     return Finding(Light.GREEN, "daily calls", "%(left)s of %(total)s API calls are left", parts)
 
 
@@ -210,23 +254,34 @@ def _address(client: Client, person: Person, user_id: str) -> Iterator[Finding]:
         )
     elif found.outcome is Outcome.FEATURE_OFF:
         yield Finding(
-            Light.RED, what, "the organisation has not switched it on",
-            remedy="Have a Salesforce admin switch it on", path=_EMAIL_ADMINISTRATION,
-        )  # fmt: skip
+            Light.RED,
+            what,
+            "the organisation has not switched it on",
+            remedy="Have a Salesforce admin switch it on",
+            path=_EMAIL_ADMINISTRATION,
+        )
     else:
         yield Finding(
-            Light.RED, what, "%(person)s has no address yet", {"person": person.email},
-            remedy="Fill in “My Acceptable Email Addresses” and save", path=_MY_EMAIL,
-        )  # fmt: skip
+            Light.RED,
+            what,
+            "%(person)s has no address yet",
+            {"person": person.email},
+            remedy="Fill in “My Acceptable Email Addresses” and save",
+            path=_MY_EMAIL,
+        )
 
 
 def _senders(person: Person, senders: tuple[str, ...]) -> Finding:
     lacking = senders_that_salesforce_lacks(person.addresses, senders)
     if lacking:
         return Finding(
-            Light.RED, "acceptable senders", "Salesforce would drop mail from %(addresses)s", {"addresses": ", ".join(lacking)},
-            remedy="Add them to “My Acceptable Email Addresses”", path=_MY_EMAIL,
-        )  # fmt: skip
+            Light.RED,
+            "acceptable senders",
+            "Salesforce would drop mail from %(addresses)s",
+            {"addresses": ", ".join(lacking)},
+            remedy="Add them to “My Acceptable Email Addresses”",
+            path=_MY_EMAIL,
+        )
     return Finding(Light.GREEN, "acceptable senders", "Salesforce takes mail from every acceptable address")
 
 
@@ -235,9 +290,13 @@ def _rights(name: str, label: str, fields: Mapping[str, Record], wanted: tuple[s
     lacking = [one for one in wanted if not fields.get(one, {}).get("createable")]
     if lacking:
         return Finding(
-            Light.RED, what, "the user may not write %(fields)s", {"fields": ", ".join(lacking)},
-            remedy="Give the user's profile or permission set edit access to them", path=_FIELD_SECURITY.format(label),
-        )  # fmt: skip
+            Light.RED,
+            what,
+            "the user may not write %(fields)s",
+            {"fields": ", ".join(lacking)},
+            remedy="Give the user's profile or permission set edit access to them",
+            path=_FIELD_SECURITY.format(label),
+        )
     return Finding(Light.GREEN, what, "all that is written may be written")
 
 
@@ -247,13 +306,18 @@ def _statuses(client: Client) -> Finding:
     still_open = [str(one["ApiName"]) for one in statuses if not one["IsClosed"]]
     if closed and still_open:
         return Finding(
-            Light.GREEN, "Task statuses", "open: %(open)s; closed: %(closed)s",
+            Light.GREEN,
+            "Task statuses",
+            "open: %(open)s; closed: %(closed)s",
             {"open": ", ".join(still_open), "closed": ", ".join(closed)},
-        )  # fmt: skip
+        )
     return Finding(
-        Light.RED, "Task statuses", "there must be one that is open, and one that is closed",
-        remedy="Add the one that is lacking", path=_STATUSES,
-    )  # fmt: skip
+        Light.RED,
+        "Task statuses",
+        "there must be one that is open, and one that is closed",
+        remedy="Add the one that is lacking",
+        path=_STATUSES,
+    )
 
 
 def _types(task: Mapping[str, Record]) -> Finding:
@@ -263,18 +327,24 @@ def _types(task: Mapping[str, Record]) -> Finding:
     if "Email" in types:
         return Finding(Light.GREEN, "Task types", "“Email” is one")
     return Finding(
-        Light.YELLOW, "Task types", "“Email” (written so) is none: logged mails get no type",
-        remedy="Add the value “Email”", path=_TYPES,
-    )  # fmt: skip
+        Light.YELLOW,
+        "Task types",
+        "“Email” (written so) is none: logged mails get no type",
+        remedy="Add the value “Email”",
+        path=_TYPES,
+    )
 
 
 def _shared_activities(task: Mapping[str, Record]) -> Finding:
     if "TaskWhoIds" in task:
         return Finding(Light.GREEN, "Shared Activities", "on: a task relates to up to 50 contacts")
     return Finding(
-        Light.YELLOW, "Shared Activities", "off: a mail to several contacts that is logged as a task becomes a task for each",
-        remedy="Switch it on", path=_SHARED,
-    )  # fmt: skip
+        Light.YELLOW,
+        "Shared Activities",
+        "off: a mail to several contacts that is logged as a task becomes a task for each",
+        remedy="Switch it on",
+        path=_SHARED,
+    )
 
 
 def _key(task: Mapping[str, Record], email: Mapping[str, Record] | None) -> Finding:
@@ -285,9 +355,14 @@ def _key(task: Mapping[str, Record], email: Mapping[str, Record] | None) -> Find
             Light.GREEN, KEY_FIELD, "there, unique: a record is never written twice, and nothing need wait"
         )
     return Finding(
-        Light.YELLOW, KEY_FIELD, "not on %(objects)s: a write whose answer was lost is looked up, and repeated after 14 minutes at the earliest",
-        {"objects": ", ".join(lacking)}, remedy="Add the field", path=_KEY_PATH.format(lacking[0]),
-    )  # fmt: skip
+        Light.YELLOW,
+        KEY_FIELD,
+        "not on %(objects)s: a write whose answer was lost is looked up, and repeated after 14 minutes at "
+        "the earliest",
+        {"objects": ", ".join(lacking)},
+        remedy="Add the field",
+        path=_KEY_PATH.format(lacking[0]),
+    )
 
 
 def _trouble(what: str, found: Trouble | None, path: str) -> Finding:

@@ -1,4 +1,5 @@
-"""The ends of our connections: the listeners that clients come in by, the upstream that mail goes to, and Salesforce.
+"""The ends of our connections: the listeners that clients come in by, the upstream that mail goes to, and
+Salesforce.
 
 Values only, as the configuration gives them."""
 
@@ -152,8 +153,8 @@ SALESFORCE_LOGIN = "https://login.salesforce.com"
 class SalesforceApp:
     """The External Client App that we are to Salesforce.
 
-    `login_url` is where people sign in; `client_secret` is empty for an app that has none; `jwt_key_file` holds the
-    private key with which a whole team is let in."""
+    `login_url` is where people sign in; `client_secret` is empty for an app that has none; `jwt_key_file`
+    holds the private key with which a whole team is let in."""
 
     client_id: str
     client_secret: str = field(repr=False)

@@ -1,4 +1,5 @@
-"""One thing that was looked at, and how it stands: what *Health*, *Check set-up*, `core check` and `/readyz` show.
+"""One thing that was looked at, and how it stands: what *Health*, *Check set-up*, `core check` and `/readyz`
+show.
 
 Pure: values only."""
 
@@ -9,7 +10,8 @@ from typing import Any
 
 
 class Light(StrEnum):
-    """How a line stands: all is well, it works and could do more or soon will not work, or it does not work."""
+    """How a line stands: all is well, it works and could do more or soon will not work, or it does not
+    work."""
 
     GREEN = "green"
     YELLOW = "yellow"
@@ -49,9 +51,14 @@ def facts(light: Light, what: str, said: str, remedy: str = "", *, stops_mail: b
 def to_plain(finding: Finding) -> dict[str, Any]:
     """For the database: what a process says of itself."""
     return {
-        "light": finding.light.value, "what": finding.what, "sentence": finding.sentence, "parts": dict(finding.parts),
-        "remedy": finding.remedy, "path": finding.path, "stops_mail": finding.stops_mail,
-    }  # fmt: skip
+        "light": finding.light.value,
+        "what": finding.what,
+        "sentence": finding.sentence,
+        "parts": dict(finding.parts),
+        "remedy": finding.remedy,
+        "path": finding.path,
+        "stops_mail": finding.stops_mail,
+    }
 
 
 def from_plain(plain: Mapping[str, Any]) -> Finding:

@@ -1,7 +1,7 @@
 """How the installation is: what *Health*, `core check` and `/readyz` look at.
 
-All is green only when a mail that is sent now would be logged as the settings say. What mail itself cannot pass without
-is marked so (`stops_mail`); Salesforce's troubles never are."""
+All is green only when a mail that is sent now would be logged as the settings say. What mail itself cannot
+pass without is marked so (`stops_mail`); Salesforce's troubles never are."""
 
 import threading
 import time
@@ -38,12 +38,13 @@ _MICROSOFT = (".office365.com", ".outlook.com", ".office.com")
 _MICROSOFTS_CONNECTOR = ".mail.protection.outlook.com"
 """Mail is taken there by network or certificate, without a password."""
 _END_OF_PASSWORDS = datetime(2026, 12, 31, tzinfo=UTC)
-"""From then on Exchange Online takes no password for SMTP unless an admin switches it on again (message center MC786329,
-27 January 2026)."""
+"""From then on Exchange Online takes no password for SMTP unless an admin switches it on again (message
+center MC786329, 27 January 2026)."""
 
 
 class Watch:
-    """Looks at the database when it is asked to, at most every two seconds, and waits no longer than that for it."""
+    """Looks at the database when it is asked to, at most every two seconds, and waits no longer than that for
+    it."""
 
     def __init__(self, look: Callable[[], Sequence[Finding]]) -> None:
         self._look = look
@@ -77,9 +78,11 @@ class Watch:
 
 
 def look_at_machine(config: Config, *, uses_state: bool = False) -> Iterator[Finding]:
-    """What this machine can see by itself: its state directory, its listeners' certificate, and how mail signs in.
+    """What this machine can see by itself: its state directory, its listeners' certificate, and how mail
+    signs in.
 
-    `uses_state`: a relay or a worker asks, which cannot do without the directory; others need not have one."""
+    `uses_state`: a relay or a worker asks, which cannot do without the directory; others need not have
+    one."""
     trouble = StateDirectory(config.state_dir).trouble() if uses_state or config.state_dir.exists() else None
     if trouble is not None:
         yield facts(Light.RED, "state directory", trouble)
@@ -94,8 +97,9 @@ def look_at_machine(config: Config, *, uses_state: bool = False) -> Iterator[Fin
 def look_at_installation(
     database: Database, *, without_relays: bool = False, may_not_run_yet: bool = False
 ) -> list[Finding]:
-    """What the database says of everything else. `without_relays`: a relay asks, which knows of itself; `may_not_run_yet`: an
-    operator sets things up, so that processes which are not there are no fault until something is due for them."""
+    """What the database says of everything else. `without_relays`: a relay asks, which knows of itself;
+    `may_not_run_yet`: an operator sets things up, so that processes which are not there are no fault until
+    something is due for them."""
     try:
         database.migrate()
         with database.reading() as session:
@@ -126,9 +130,12 @@ def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -
     yield from _own_domains(session)
     if asking := task_queue.asking_for_a_word(session):
         yield Finding(
-            Light.YELLOW, "task sync", "the task sync waits for an answer of so many persons: %(number)s", {"number": asking},
+            Light.YELLOW,
+            "task sync",
+            "the task sync waits for an answer of so many persons: %(number)s",
+            {"number": asking},
             remedy="they answer it in their Command Center",
-        )  # fmt: skip
+        )
     if not without_relays:
         yield from _relays(alive, may_not_run_yet=may_not_run_yet)
     yield from _silent(found, alive)
@@ -139,10 +146,14 @@ def _secret_key(session: Session) -> Finding:
     if not unreadable:
         return Finding(Light.GREEN, "BLINDCOPY_SECRET_KEY", "opens what is stored")
     return Finding(
-        Light.RED, "BLINDCOPY_SECRET_KEY", "cannot open %(unreadable)s of the %(looked_at)s stored secrets that were looked at: that mail is not logged",
+        Light.RED,
+        "BLINDCOPY_SECRET_KEY",
+        "cannot open %(unreadable)s of the %(looked_at)s stored secrets that were looked at: that mail is "
+        "not logged",
         {"unreadable": unreadable, "looked_at": looked_at},
-        remedy="set BLINDCOPY_SECRET_KEY to the new and the former key, separated by a comma, and restart every process",
-    )  # fmt: skip
+        remedy="set BLINDCOPY_SECRET_KEY to the new and the former key, separated by a comma, and restart "
+        "every process",
+    )
 
 
 def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
@@ -152,14 +163,21 @@ def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]
     lacking = [account.email for account in without if account.email not in sought]
     if sought:
         yield Finding(
-            Light.YELLOW, "Email to Salesforce", "the worker looks up the Email to Salesforce address of %(persons)s: until it is found, their mail is not logged",
-            {"persons": _some(sought)}, remedy="if it is not found within minutes, Check set-up of that person says why",
-        )  # fmt: skip
+            Light.YELLOW,
+            "Email to Salesforce",
+            "the worker looks up the Email to Salesforce address of %(persons)s: until it is found, their "
+            "mail is not logged",
+            {"persons": _some(sought)},
+            remedy="if it is not found within minutes, Check set-up of that person says why",
+        )
     if lacking:
         yield Finding(
-            Light.RED, "Email to Salesforce", "mail is to be copied, and no Email to Salesforce address is known for %(persons)s",
-            {"persons": _some(lacking)}, remedy="have them connect Salesforce, or type the address in under Settings → Salesforce",
-        )  # fmt: skip
+            Light.RED,
+            "Email to Salesforce",
+            "mail is to be copied, and no Email to Salesforce address is known for %(persons)s",
+            {"persons": _some(lacking)},
+            remedy="have them connect Salesforce, or type the address in under Settings → Salesforce",
+        )
 
 
 def _connections(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
@@ -170,9 +188,12 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
     lacking = [account.email for account in needing if account.id not in known]
     if lacking:
         yield Finding(
-            Light.RED, "connection", "mail is to be logged through the API, and Salesforce is not connected for %(persons)s",
-            {"persons": _some(lacking)}, remedy="have them press Connect under Settings → Salesforce → Connections & Customizations",
-        )  # fmt: skip
+            Light.RED,
+            "connection",
+            "mail is to be logged through the API, and Salesforce is not connected for %(persons)s",
+            {"persons": _some(lacking)},
+            remedy="have them press Connect under Settings → Salesforce → Connections & Customizations",
+        )
     emails = {account.id: account.email for account, _, _ in persons}
     broken = [emails[key] for key, one in known.items() if one.standing is Standing.BROKEN and key in emails]
     no_api = [
@@ -186,9 +207,12 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
     ):
         if affected:
             yield Finding(
-                Light.RED, "connection", sentence, {"persons": _some(affected)},
+                Light.RED,
+                "connection",
+                sentence,
+                {"persons": _some(affected)},
                 remedy="have them press Reconnect under Settings → Salesforce → Connections & Customizations",
-            )  # fmt: skip
+            )
 
 
 def _worker(
@@ -206,9 +230,11 @@ def _worker(
         return Finding(Light.GREEN, "worker", "is not needed: nothing is to be asked of Salesforce")
     light = Light.YELLOW if may_not_run_yet and not is_due else Light.RED
     return Finding(
-        light, "worker", "no worker is running: nothing is asked of Salesforce, and nothing is logged through its API",
+        light,
+        "worker",
+        "no worker is running: nothing is asked of Salesforce, and nothing is logged through its API",
         remedy="start it with `python -m sync`",
-    )  # fmt: skip
+    )
 
 
 def _waiting_mail(session: Session) -> Finding:
@@ -216,9 +242,12 @@ def _waiting_mail(session: Session) -> Finding:
     if oldest is None or database_now(session) - oldest < _OLD:
         return Finding(Light.GREEN, "waiting mail", "none is older than an hour")
     return Finding(
-        Light.RED, "waiting mail", "the oldest mail that is to be logged waits since %(time)s",
-        {"time": oldest.isoformat(" ", "minutes")}, remedy="its line on the activity page says what it waits for",
-    )  # fmt: skip
+        Light.RED,
+        "waiting mail",
+        "the oldest mail that is to be logged waits since %(time)s",
+        {"time": oldest.isoformat(" ", "minutes")},
+        remedy="its line on the activity page says what it waits for",
+    )
 
 
 def _own_domains(session: Session) -> Iterator[Finding]:
@@ -230,20 +259,30 @@ def _own_domains(session: Session) -> Iterator[Finding]:
         )
     elif internal:
         yield Finding(
-            Light.YELLOW, "own domains", "not confirmed yet: mail within %(domains)s counts as internal, because people sign in with these domains",
-            {"domains": _some(internal)}, remedy="confirm or change them in the policy (own-domains)",
-        )  # fmt: skip
+            Light.YELLOW,
+            "own domains",
+            "not confirmed yet: mail within %(domains)s counts as internal, because people sign in with "
+            "these domains",
+            {"domains": _some(internal)},
+            remedy="confirm or change them in the policy (own-domains)",
+        )
     else:
         yield Finding(
-            Light.YELLOW, "own domains", "not named yet, and everybody signs in with an address of a public mail provider: no mail is internal",
+            Light.YELLOW,
+            "own domains",
+            "not named yet, and everybody signs in with an address of a public mail provider: no mail is "
+            "internal",
             remedy="name them in the policy (own-domains)",
-        )  # fmt: skip
+        )
     unknown = [one.address for one in unknown_senders(session) if matches(address_key(one.address), internal)]
     if unknown:
         yield Finding(
-            Light.YELLOW, "unknown senders", "mail from unknown senders in your own domains is not logged: %(senders)s",
-            {"senders": _some(unknown)}, remedy="give each to its person on the page Unknown senders",
-        )  # fmt: skip
+            Light.YELLOW,
+            "unknown senders",
+            "mail from unknown senders in your own domains is not logged: %(senders)s",
+            {"senders": _some(unknown)},
+            remedy="give each to its person on the page Unknown senders",
+        )
 
 
 def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Finding]:
@@ -251,9 +290,12 @@ def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Find
     if not relays:
         light = Light.YELLOW if may_not_run_yet else Light.RED
         yield Finding(
-            light, "relay", "no relay is running: mail clients cannot send", remedy="start it with `python -m relay`",
+            light,
+            "relay",
+            "no relay is running: mail clients cannot send",
+            remedy="start it with `python -m relay`",
             stops_mail=True,
-        )  # fmt: skip
+        )
     for relay in relays:
         for finding in relay.condition.findings:
             yield replace(finding, what=f"{finding.what} ({relay.host})", stops_mail=False)
@@ -262,9 +304,12 @@ def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Find
     lost = sum(relay.condition.rows_lost for relay in relays)
     if lost:
         yield Finding(
-            Light.YELLOW, "lost rows", "mails that were passed on without a record since the relays were started: %(number)s",
-            {"number": lost}, remedy="the relays' logs name them",
-        )  # fmt: skip
+            Light.YELLOW,
+            "lost rows",
+            "mails that were passed on without a record since the relays were started: %(number)s",
+            {"number": lost},
+            remedy="the relays' logs name them",
+        )
 
 
 def _silent(found: Sequence[Process], alive: Sequence[Process]) -> Iterator[Finding]:
@@ -273,9 +318,13 @@ def _silent(found: Sequence[Process], alive: Sequence[Process]) -> Iterator[Find
     for process in found:
         if not process.is_alive and (process.kind, process.host) not in places:
             yield Finding(
-                Light.YELLOW, "silent process", "%(kind)s on %(host)s, process %(pid)s, has been silent since its last beat and was not stopped",
-                {"kind": process.kind, "host": process.host, "pid": process.pid}, remedy="start it again, if it is meant to run there",
-            )  # fmt: skip
+                Light.YELLOW,
+                "silent process",
+                "%(kind)s on %(host)s, process %(pid)s, has been silent since its last beat and was not "
+                "stopped",
+                {"kind": process.kind, "host": process.host, "pid": process.pid},
+                remedy="start it again, if it is meant to run there",
+            )
 
 
 def _certificate(path: Path, now: datetime) -> Finding:
@@ -316,11 +365,15 @@ def _sign_in_by_password(config: Config, now: datetime) -> Iterator[Finding]:
     has_ended = now > _END_OF_PASSWORDS
     whose = "BLINDCOPY_AUTH=upstream" if config.sign_in is SignIn.UPSTREAM else "BLINDCOPY_UPSTREAM"
     yield Finding(
-        Light.YELLOW, "sign-in by password", "%(variable)s signs in to %(host)s by password, which Microsoft ends by default on %(date)s",
+        Light.YELLOW,
+        "sign-in by password",
+        "%(variable)s signs in to %(host)s by password, which Microsoft ends by default on %(date)s",
         {"variable": whose, "host": upstream.host, "date": _END_OF_PASSWORDS.date().isoformat()},
-        remedy="switch to auth=xoauth2 (README, Environment)" if not has_ended
-        else "switch to auth=xoauth2 (README, Environment), unless an Exchange admin has switched passwords on again",
-    )  # fmt: skip
+        remedy="switch to auth=xoauth2 (README, Environment)"
+        if not has_ended
+        else "switch to auth=xoauth2 (README, Environment), unless an Exchange admin has switched "
+        "passwords on again",
+    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -168,7 +168,8 @@ def state_directory_taken_over(path: str) -> None:
 
 def database_was_restored() -> None:
     _log.warning(
-        "the database was restored from a backup: waiting mails are looked up before they are written, and task syncs ask first"
+        "the database was restored from a backup: waiting mails are looked up before they are written, "
+        "and task syncs ask first"
     )
 
 

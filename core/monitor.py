@@ -1,7 +1,8 @@
 """What operators' tools ask a relay or a worker over HTTP: figures, whether it lives, whether it is ready.
 
-On a thread of its own. Several processes of one kind on one machine share the port; whichever is asked answers for all of
-them in /metrics, and for itself elsewhere. `/readyz?for=mail`, which balancers use, looks only at what stops mail."""
+On a thread of its own. Several processes of one kind on one machine share the port; whichever is asked
+answers for all of them in /metrics, and for itself elsewhere. `/readyz?for=mail`, which balancers use, looks
+only at what stops mail."""
 
 import socket
 import socketserver
@@ -109,8 +110,8 @@ def readiness(
 ) -> tuple[bool, str]:
     """Whether nothing is red, and a line for each finding: `name: ok`, or what is wrong and what to do.
 
-    `is_for_mail`: only what mail cannot pass without counts. `with_details`: without them only the light is said, as the
-    sentences name persons, hosts and paths."""
+    `is_for_mail`: only what mail cannot pass without counts. `with_details`: without them only the light is
+    said, as the sentences name persons, hosts and paths."""
     looked_at = [one for one in findings if one.stops_mail or not is_for_mail]
     lines = [f"{one.what}: {_said(one, with_details=with_details)}" for one in looked_at]
     return all(one.light is not Light.RED for one in looked_at), "".join(f"{line}\n" for line in lines)

@@ -56,7 +56,8 @@ class Box:
 
 
 class Seal:
-    """Encrypts and decrypts with keys of one salt (AES-256-GCM): a twentieth of what the `Box` costs for a short text.
+    """Encrypts and decrypts with keys of one salt (AES-256-GCM): a twentieth of what the `Box` costs for a
+    short text.
 
     Nonces are random: under one salt fewer than 2**32 texts may be sealed (NIST SP 800-38D section 8.3)."""
 

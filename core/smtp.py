@@ -1,7 +1,8 @@
-"""The one door to aiosmtplib: connect to an SMTP server, secure it, say hello, sign in; and send a mail of our own.
+"""The one door to aiosmtplib: connect to an SMTP server, secure it, say hello, sign in; and send a mail of
+our own.
 
-A connection that is ready is handed out as its bare transport, for the relay's own protocol to talk on.
-Every step has a time-out; each credential is tried once, by the mechanism that we choose."""
+A connection that is ready is handed out as its bare transport, for the relay's own protocol to talk on. Every
+step has a time-out; each credential is tried once, by the mechanism that we choose."""
 
 import asyncio
 import base64
@@ -77,7 +78,8 @@ class Route:
         return str(self.upstream)
 
     async def connect(self, credentials: Credentials | None = None) -> Connected:
-        """A connection of its own, greeted, secured and signed in: with these credentials, else the configured ones.
+        """A connection of its own, greeted, secured and signed in: with these credentials, else the
+        configured ones.
 
         Raises Unavailable, RefusesUs, WrongCredentials."""
         upstream = self.upstream
@@ -129,7 +131,8 @@ class Route:
 
 @dataclass(frozen=True)
 class Door:
-    """A submission listener of ours; `certificate` is the one it must show, None where it is in clear on loopback."""
+    """A submission listener of ours; `certificate` is the one it must show, None where it is in clear on
+    loopback."""
 
     host: str
     port: int
@@ -205,7 +208,8 @@ async def _sign_in(client: aiosmtplib.SMTP, credentials: Credentials) -> None:
 
 
 async def _sign_in_by_token(client: aiosmtplib.SMTP, user: str, token: str) -> None:
-    """XOAUTH2 in two steps, as a long token does not fit on the command line (facts of providers: Gmail's 555)."""
+    """XOAUTH2 in two steps, as a long token does not fit on the command line (facts of providers: Gmail's
+    555)."""
     asked = await client.execute_command(b"AUTH", b"XOAUTH2")
     if asked.code != _GO_ON:
         raise aiosmtplib.SMTPAuthenticationError(asked.code, asked.message)

@@ -1,8 +1,8 @@
 """The state directory: what a machine keeps beside the database, and who may use it.
 
-In it lie the relays' journals, the settings snapshot, the relays' figures, and the marker: a small file that names the
-installation and how far its database has come, so that a restored database, and another installation's directory,
-are known for what they are (see `core.database.installation`)."""
+In it lie the relays' journals, the settings snapshot, the relays' figures, and the marker: a small file that
+names the installation and how far its database has come, so that a restored database, and another
+installation's directory, are known for what they are (see `core.database.installation`)."""
 
 import fcntl
 import json
@@ -18,7 +18,8 @@ _LEAST_ROOM = 256 * 1024
 
 @dataclass(frozen=True)
 class Marker:
-    """What this machine knows of the database: whose it is, and the highest tick that it has seen in which lineage."""
+    """What this machine knows of the database: whose it is, and the highest tick that it has seen in which
+    lineage."""
 
     installation: str
     lineage: str
@@ -42,14 +43,20 @@ class StateDirectory:
             found = self.path.stat()
             room = os.statvfs(self.path)
         except FileNotFoundError:
-            return f"the state directory {self.path} is gone; make it again and restart the processes of this machine"
+            return (
+                f"the state directory {self.path} is gone; make it again and restart the processes of "
+                f"this machine"
+            )
         except OSError as error:
             return f"the state directory {self.path} cannot be looked at: {error.strerror}"
         reasons = (
             (not self.path.is_dir(), f"{self.path} is not a directory; name one in BLINDCOPY_STATE_DIR"),
             (
                 found.st_uid != os.geteuid(),
-                f"the state directory {self.path} belongs to user {found.st_uid}; it must belong to the one that runs Blindcopy",
+                (
+                    f"the state directory {self.path} belongs to user {found.st_uid}; it must belong to the "
+                    f"one that runs Blindcopy"
+                ),
             ),
             (
                 not os.access(self.path, os.W_OK | os.X_OK),
@@ -70,8 +77,8 @@ class StateDirectory:
             return None
 
     def keep_marker(self, marker: Marker) -> None:
-        """Remember this, unless a higher tick of the same lineage is known. Replaced as a whole, so that a crash leaves the old
-        one or the new one. Raises OSError."""
+        """Remember this, unless a higher tick of the same lineage is known. Replaced as a whole, so that a
+        crash leaves the old one or the new one. Raises OSError."""
         with _lock(self.path / _BEING_MARKED, fcntl.LOCK_EX):
             known = self.marker()
             if known is not None and known.lineage == marker.lineage and known.tick >= marker.tick:
@@ -82,7 +89,8 @@ class StateDirectory:
             temporary.replace(self.path / _MARKER)
 
     def use(self, installation: str) -> None:
-        """Be known as a process of this installation that uses the directory, until it ends. Raises OSError."""
+        """Be known as a process of this installation that uses the directory, until it ends. Raises
+        OSError."""
         if self._lock is None:
             self._lock = _lock(self._in_use(installation), fcntl.LOCK_SH)
 
@@ -105,7 +113,8 @@ class StateDirectory:
 
 
 def _lock(path: Path, how: int) -> IO[bytes]:
-    """The file, locked until it is closed. Raises OSError, BlockingIOError where it is not to be waited for."""
+    """The file, locked until it is closed. Raises OSError, BlockingIOError where it is not to be waited
+    for."""
     file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+b")
     try:
         fcntl.flock(file, how)

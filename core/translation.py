@@ -1,4 +1,5 @@
-"""Marks the sentences of the rooms below the pages for translation; a page translates them when it shows them.
+"""Marks the sentences of the rooms below the pages for translation; a page translates them when it shows
+them.
 
 Pure: texts only."""
 

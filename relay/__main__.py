@@ -85,7 +85,9 @@ async def _run(config: Config) -> None:
         for chore in (snapshot.keep_fresh(), pulse.go_on(), server.watch(), pool.tidy(), _keep(meters))
     ]
     gc.collect()
-    gc.freeze()  # what is there now stays: a full collection would look at it all, and halt every mail for 40 ms (measured)
+    # What is there now stays: a full collection would look at it all, and halt every mail for 40 ms, as
+    # was measured.
+    gc.freeze()
     await stop.wait()
     unfinished = await server.stop()
     for chore in chores:
@@ -158,13 +160,17 @@ async def _learn(pool: Pool) -> None:
 
 
 def _entrances(config: Config) -> list[Entrance]:
-    """Every listener with what holds there. Raises ConfigurationError where certificate and key do not fit."""
+    """Every listener with what holds there. Raises ConfigurationError where certificate and key do not
+    fit."""
     try:
         tls = server_context(config.tls) if config.tls is not None else None
     except OSError as error:
         raise ConfigurationError(
             [
-                f"BLINDCOPY_TLS_CERT: certificate and key cannot be used: {error}; name a PEM certificate and its own key"
+                (
+                    f"BLINDCOPY_TLS_CERT: certificate and key cannot be used: {error}; name a PEM "
+                    f"certificate and its own key"
+                )
             ]
         ) from error
     return [Entrance(listener, config.sign_in, tls, config.trusted) for listener in config.listeners]

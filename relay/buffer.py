@@ -21,8 +21,8 @@ class Reading(Protocol):
 class ClientInput:
     """Takes in what the transport hands over; a client that is far ahead of us is not read until we catch up.
 
-    One buffer and one future: a chunk is handed on as it came, where asyncio's StreamReader copies it in and out,
-    and is the only one of its mail in memory."""
+    One buffer and one future: a chunk is handed on as it came, where asyncio's StreamReader copies it in and
+    out, and is the only one of its mail in memory."""
 
     __slots__ = ("_has_ended", "_held", "_is_paused", "_position", "_transport", "_waiter")
 

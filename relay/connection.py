@@ -1,8 +1,9 @@
 """A client's connection: what comes in, what goes out, whose turn it is, encryption, and how it ends.
 
-Nothing here knows a verb. aiosmtpd's class is the protocol that the event loop speaks to. Its constructor inspects the
-class anew for each connection (78 us, measured) and is passed by, its stream reader gives way to `ClientInput`, and its
-command loop, which cancels a mail when the client hangs up, to `_converse` of the session."""
+Nothing here knows a verb. aiosmtpd's class is the protocol that the event loop speaks to. Its constructor
+inspects the class anew for each connection (78 us, measured) and is passed by, its stream reader gives way to
+`ClientInput`, and its command loop, which cancels a mail when the client hangs up, to `_converse` of the
+session."""
 
 import asyncio
 import socket
@@ -40,7 +41,8 @@ class Connection(SMTP):
         FlowControlMixin.__init__(self)
         self.transport: Any = None
         self.deadline: float | None = None
-        """When the client has been silent for too long, by the loop's clock; None while it is not its turn."""
+        """When the client has been silent for too long, by the loop's clock; None while it is not its
+        turn."""
         self.source = ""
         """The client's address."""
         self.task: asyncio.Task[None] | None = None
@@ -90,7 +92,8 @@ class Connection(SMTP):
         self._leave_if_over()
 
     def dismiss(self, reply: Reply) -> None:
-        """Say a last word to a client whose turn it is, and close; a client that does not take it is cut off."""
+        """Say a last word to a client whose turn it is, and close; a client that does not take it is cut
+        off."""
         if self._is_gone:
             return
         if self._is_closing or self.transport.is_closing():

@@ -96,7 +96,8 @@ def _is_too_large(envelope: Envelope) -> bool:
 
 
 def _is_internal(recipient: str, policy: PolicySettings) -> bool:
-    """Of our own house, on the never-log list, or a name without a domain, which only our own house can have."""
+    """Of our own house, on the never-log list, or a name without a domain, which only our own house can
+    have."""
     return (
         not domain_of(recipient)
         or matches(recipient, policy.internal_domains)

@@ -1,4 +1,5 @@
-"""One mail's data: the header is peeked at, the plan made, the bytes passed on, the verdict recorded and returned.
+"""One mail's data: the header is peeked at, the plan made, the bytes passed on, the verdict recorded and
+returned.
 
 From the final dot to the verdict nothing here waits for the client."""
 
@@ -32,7 +33,8 @@ from relay.upstream import DataBegun, DotNotSent, Transaction
 
 Awaited = TypeVar("Awaited")
 MOST_OF_A_BODY = 256 * 1024
-"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference, EmailMessage)."""
+"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference,
+EmailMessage)."""
 MOST_HOPS = 100
 """A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
 
@@ -62,9 +64,11 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """How a mail ended: the reply for the client, and what is noted once it is known whether the client heard it.
+    """How a mail ended: the reply for the client, and what is noted once it is known whether the client heard
+    it.
 
-    `fingerprint` recognises the same mail from the same person; `repeats` is the row whose reply this repeats."""
+    `fingerprint` recognises the same mail from the same person; `repeats` is the row whose reply this
+    repeats."""
 
     reply: Reply
     mail_id: str = ""
@@ -74,7 +78,8 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """Whose mail it may be: the signed-in person's only, or, at a gateway, that of whoever its From belongs to."""
+    """Whose mail it may be: the signed-in person's only, or, at a gateway, that of whoever its From belongs
+    to."""
 
     people: People
     signed_in: Person | None = None
@@ -161,7 +166,8 @@ class Delivery:
             self._record_what_broke_off()
 
     def _record_what_broke_off(self) -> None:
-        """Something unforeseen: what was begun in the journal must be ended there, and whether the dot was sent is not known."""
+        """Something unforeseen: what was begun in the journal must be ended there, and whether the dot was
+        sent is not known."""
         if self._begun_row is not None and not self._is_recorded and self._person is not None:
             self._relay.logbook.note(Ended(self._row(self._person, State.UNKNOWN)))
 
@@ -234,30 +240,43 @@ class Delivery:
         )
 
     def _row(
-        self, person: Person, state: State, upstream: str | None = None, copy_refusal: bytes | None = None,
-        *, with_text: bool = False,
-    ) -> Row:  # fmt: skip
-        """The row as it stands now, with what may be kept of the mail: of one that was never meant to be logged
-        neither names nor words."""
+        self,
+        person: Person,
+        state: State,
+        upstream: str | None = None,
+        copy_refusal: bytes | None = None,
+        *,
+        with_text: bool = False,
+    ) -> Row:
+        """The row as it stands now, with what may be kept of the mail: of one that was never meant to be
+        logged neither names nor words."""
         plan = self._plan
         is_kept = plan.reason.keeps_content
         return Row(
-            id=self._id, time=self._time, process=self._relay.process_id, person=person.id,
+            id=self._id,
+            time=self._time,
+            process=self._relay.process_id,
+            person=person.id,
             sender=self._message.author,
             recipient_count=len(self._transaction.accepted),
             recipients=self._recipients if is_kept else None,
             subject=self._subject if is_kept else None,
             message_id=self._message.message_id if is_kept else None,
-            mode=person.settings.logging, decision=plan.decision, reason=plan.reason, state=state, upstream=upstream,
+            mode=person.settings.logging,
+            decision=plan.decision,
+            reason=plan.reason,
+            state=state,
+            upstream=upstream,
             bcc=Copy.REFUSED if self._is_retry_without_copy else self._begun.copy,
             bcc_reply=self._copy_reply,
             copy_refusal=copy_refusal,
             due_at=self._due_at(state),
             text=bytes(self._text) if with_text and plan.decision.may_log else None,
-        )  # fmt: skip
+        )
 
     def _due_at(self, state: State) -> datetime | None:
-        """When the worker is to see to a mail in this state: at once, or, for a copy's receipt, after a while."""
+        """When the worker is to see to a mail in this state: at once, or, for a copy's receipt, after a
+        while."""
         if state is State.WAITING:
             return datetime.now(UTC)
         if state is State.COPIED and self._plan.decision is Decision.COPY_AND_API:
@@ -351,8 +370,9 @@ class Delivery:
         return self._ended(self._for_client(verdict), self._fingerprint)
 
     def _open_row(self) -> None:
-        """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole is
-        recognised by its bytes at once, and is written down while the upstream says what it thinks of copy and data."""
+        """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole
+        is recognised by its bytes at once, and is written down while the upstream says what it thinks of copy
+        and data."""
         self._fingerprint = _digest_of([*self._envelope_parts(), self._digest.digest()])
         is_repeated = self._relay.snapshot.earlier_answer(self._fingerprint) is not None
         if self._person is not None and not is_repeated:
@@ -378,7 +398,8 @@ class Delivery:
     # -- what is recorded and said
 
     async def _settle(self, state: State, verdict: Reply | None) -> None:
-        """Write the row as it ends, with the final reply; None: there is none. A mail that is nobody's has no row."""
+        """Write the row as it ends, with the final reply; None: there is none. A mail that is nobody's has no
+        row."""
         self._log(state, verdict)
         try:
             await self._settle_row(state, verdict)
@@ -481,7 +502,8 @@ class Delivery:
 
 
 def new_mail_id() -> str:
-    """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking anybody."""
+    """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking
+    anybody."""
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
     random = int.from_bytes(os.urandom(8)) >> 2

@@ -49,8 +49,8 @@ class Entrance:
             )
 
     def refuse_sender(self, path: Path, people: People) -> None:
-        """A gateway takes mail from our own domains only, as big providers' networks are everybody's; the null sender
-        has none. A mail that is said to be too big is not begun. Raises BadCommand."""
+        """A gateway takes mail from our own domains only, as big providers' networks are everybody's; the
+        null sender has none. A mail that is said to be too big is not begun. Raises BadCommand."""
         sender = address_key(path.address.decode("utf-8", "replace"))
         if self.is_gateway and sender and not matches(sender, people.policy.own_domains):
             raise BadCommand(replies.NOT_PERMITTED)

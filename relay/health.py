@@ -60,21 +60,25 @@ class Health:
             lambda: self._pool.idle,
         )
         gauge(
-            "blindcopy_upstream_troubled", "Relays that have trouble with the upstream.",
+            "blindcopy_upstream_troubled",
+            "Relays that have trouble with the upstream.",
             lambda: self._pool.trouble is not None,
-        )  # fmt: skip
+        )
         gauge(
-            "blindcopy_journal_bytes", "What the journals hold that the database does not have yet.",
+            "blindcopy_journal_bytes",
+            "What the journals hold that the database does not have yet.",
             self._logbook.waiting_bytes,
-        )  # fmt: skip
+        )
         gauge(
-            "blindcopy_journals_troubled", "Relays whose journal takes nothing, so that rows are lost.",
+            "blindcopy_journals_troubled",
+            "Relays whose journal takes nothing, so that rows are lost.",
             lambda: self._logbook.trouble is not None,
-        )  # fmt: skip
+        )
         gauge(
-            "blindcopy_settings_age_seconds", "How long ago the database was last looked at, added up over the relays.",
+            "blindcopy_settings_age_seconds",
+            "How long ago the database was last looked at, added up over the relays.",
             lambda: max(0.0, min(self._snapshot.seconds_old(), 1e9)),
-        )  # fmt: skip
+        )
         return Monitor(meters.text, self._lives, self._is_ready)
 
     def _lives(self) -> Sequence[Finding]:
@@ -85,28 +89,34 @@ class Health:
         return [
             *self._lives(),
             _held(
-                "load", not self._server.is_overloaded, "behind, new sessions are asked to come again",
+                "load",
+                not self._server.is_overloaded,
+                "behind, new sessions are asked to come again",
                 "start another relay",
             ),
             _held("listeners", not self._server.is_stopping, "stopping", ""),
             *self._own(),
             *self._watch.findings(),
-        ]  # fmt: skip
+        ]
 
     def _own(self) -> list[Finding]:
         return [
             _held(
-                "settings", self._snapshot.people is not None, "neither the database nor a snapshot has them",
+                "settings",
+                self._snapshot.people is not None,
+                "neither the database nor a snapshot has them",
                 "look at the database",
             ),
             _held(
-                "mail provider", self._pool.unreachable is None, self._pool.unreachable or "",
+                "mail provider",
+                self._pool.unreachable is None,
+                self._pool.unreachable or "",
                 "look at BLINDCOPY_UPSTREAM and at the provider",
             ),
             *self._refusal(),
             *self._record(),
             *look_at_machine(self._config, uses_state=True),
-        ]  # fmt: skip
+        ]
 
     def _refusal(self) -> list[Finding]:
         """No reason to take the relay away: only a mail can show that it is over."""
@@ -125,8 +135,13 @@ class Health:
             found.append(facts(Light.RED, "loader", f"the journal does not come into the database: {cause}"))
         if self._snapshot.seconds_old() > _MOST_SECONDS_WITHOUT_A_LOOK:
             found.append(
-                facts(Light.RED, "database", "has not answered this relay; its records wait in its journal", "look at the database")
-            )  # fmt: skip
+                facts(
+                    Light.RED,
+                    "database",
+                    "has not answered this relay; its records wait in its journal",
+                    "look at the database",
+                )
+            )
         return found
 
 

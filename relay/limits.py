@@ -1,6 +1,7 @@
 """Who may come in, how often, and how fast: counted in this process, bounded in memory.
 
-Several relays share the counts of mails per minute through the logbook's rows; all other limits are each process's own."""
+Several relays share the counts of mails per minute through the logbook's rows; all other limits are each
+process's own."""
 
 import ipaddress
 from collections import Counter, OrderedDict, deque
@@ -47,7 +48,8 @@ class FailedSignIns:
         self._at_home: OrderedDict[str, None] = OrderedDict()
 
     def is_barred(self, source: str, login: str, now: float) -> bool:
-        """Whether so much has failed, from this source, or with this account here or anywhere, that nobody is heard.
+        """Whether so much has failed, from this source, or with this account here or anywhere, that nobody is
+        heard.
 
         An account that many sources guess at stays open where its owner has signed in before."""
         in_all, anywhere, here = (self._recent(key, now) for key in _keys(source, login))
@@ -106,7 +108,8 @@ class Pace:
         self._mails: dict[int, deque[float]] = {}
 
     def take(self, person: int, most: int, elsewhere: int, now: float) -> bool:
-        """Whether this person may send one more now; `elsewhere`: how many other relays passed on in the last minute."""
+        """Whether this person may send one more now; `elsewhere`: how many other relays passed on in the last
+        minute."""
         times = self._mails.setdefault(person, deque())
         while times and now - times[0] > _MINUTE:
             times.popleft()
@@ -117,7 +120,8 @@ class Pace:
 
 
 def is_trusted(source: str, networks: tuple[Network, ...]) -> bool:
-    """Whether a source address lies in one of the networks; an IPv4 address in IPv6 clothes counts as what it is."""
+    """Whether a source address lies in one of the networks; an IPv4 address in IPv6 clothes counts as what it
+    is."""
     try:
         address = ipaddress.ip_address(source.partition("%")[0])
     except ValueError:

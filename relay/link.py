@@ -1,7 +1,7 @@
 """One connection to the upstream: our own protocol on a transport that core/smtp connected.
 
-Commands may be sent ahead (RFC 2920), replies come in their order as bytes, a mail's data is streamed no faster than
-the upstream takes it."""
+Commands may be sent ahead (RFC 2920), replies come in their order as bytes, a mail's data is streamed no
+faster than the upstream takes it."""
 
 import asyncio
 from collections import deque

@@ -1,9 +1,11 @@
-"""The relay's record of its mails: journal first, off the event loop, within bounds that no mail waits longer than.
+"""The relay's record of its mails: journal first, off the event loop, within bounds that no mail waits longer
+than.
 
-Entries are written to this relay's journal by one thread, all that wait in one go, with one sync for all that ask for it;
-another thread loads them into the database. What was begun is on the disk before its dot is sent, what ended is written,
-and so survives the end of this process, before the client hears of it. A slow disk makes entries late, not lost: a mail
-waits for it 250 ms at most. A row is lost only if the journal takes nothing, and each is counted and named."""
+Entries are written to this relay's journal by one thread, all that wait in one go, with one sync for all that
+ask for it; another thread loads them into the database. What was begun is on the disk before its dot is sent,
+what ended is written, and so survives the end of this process, before the client hears of it. A slow disk
+makes entries late, not lost: a mail waits for it 250 ms at most. A row is lost only if the journal takes
+nothing, and each is counted and named."""
 
 import asyncio
 import contextlib
@@ -36,7 +38,8 @@ _LARGEST_BATCH = 500
 _MOST_WAITING = 20_000
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
 _AN_END = 2048
-"""Bytes that the end of a mail may add to what its beginning holds: the upstream's replies, most of them under 100."""
+"""Bytes that the end of a mail may add to what its beginning holds: the upstream's replies, most of them
+under 100."""
 
 Count = Callable[[CommitSeen | RowLost | RowsLoaded], None]
 Written = asyncio.Future[None]
@@ -86,7 +89,8 @@ class Logbook:
         self._trouble: str | None = None
         self._is_full = False
         self._text_bytes = 0
-        """Of the entries that wait to be written; changed by two threads, so it is near enough and never far off for long."""
+        """Of the entries that wait to be written; changed by two threads, so it is near enough and never far
+        off for long."""
         self._lost = 0
         self._busy_since: float | None = None
         self._has_news = threading.Event()
@@ -99,7 +103,8 @@ class Logbook:
     # -- for the event loop
 
     def begin(self, row: Row) -> Written | None:
-        """Begin to write down a mail whose dot is about to be sent; `wait` for it before the dot. None: it is not to be had."""
+        """Begin to write down a mail whose dot is about to be sent; `wait` for it before the dot. None: it is
+        not to be had."""
         return self._submit(Begun(row), is_durable=True)
 
     async def end(self, row: Row) -> None:
@@ -257,7 +262,8 @@ class Logbook:
     def _note_refusal(self, waiting: _Waiting, result: Exception) -> None:
         self._is_full = is_full = isinstance(result, JournalFull)
         self._note_trouble(
-            "the journal is full: the database has not taken what is in it; look at the database, or set BLINDCOPY_JOURNAL_MB higher"
+            "the journal is full: the database has not taken what is in it; look at the database, or set "
+            "BLINDCOPY_JOURNAL_MB higher"
             if is_full
             else f"the journal cannot be written: {result}"
         )
@@ -265,9 +271,9 @@ class Logbook:
         self._answer(waiting, result)
 
     def _lose(self, entry: Entry, cause: str) -> None:
-        """A mail is lost to the record if its end is, unless its beginning stands in the journal: then the loader brings the end
-        into the database by itself, and the mail is `unknown` should this process die before that. A beginning alone has a
-        second chance with its end."""
+        """A mail is lost to the record if its end is, unless its beginning stands in the journal: then the
+        loader brings the end into the database by itself, and the mail is `unknown` should this process die
+        before that. A beginning alone has a second chance with its end."""
         if not isinstance(entry, Ended):
             return
         if any(journal.is_held(entry.row.id) for journal, _ in self._loaders):
@@ -322,7 +328,8 @@ class Logbook:
         return [journal for journal, _ in self._loaders]
 
     def _free_journal(self) -> Journal | None:
-        """One that a relay which is gone has left, of the size that we want: on a full disk it is the only one to be had."""
+        """One that a relay which is gone has left, of the size that we want: on a full disk it is the only
+        one to be had."""
         self._options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_unfinished(self._options.directory)
         for path in journals(self._options.directory):

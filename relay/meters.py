@@ -1,8 +1,8 @@
 """What the relay counts, for Prometheus; of all relays of this machine together, whichever of them is asked.
 
-A mail only leaves a note in a list; the notes are counted once a second and before every answer, off the event loop.
-Each relay writes its figures to a file in the state directory that it keeps locked: a file whose lock can be had is that
-of a relay that is gone, and its counts are added to those of all that are gone."""
+A mail only leaves a note in a list; the notes are counted once a second and before every answer, off the
+event loop. Each relay writes its figures to a file in the state directory that it keeps locked: a file whose
+lock can be had is that of a relay that is gone, and its counts are added to those of all that are gone."""
 
 import errno
 import fcntl
@@ -36,8 +36,8 @@ _COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1,
 
 @dataclass(frozen=True, slots=True)
 class MailSeen:
-    """One mail at its end: `verdict` is the class of the final reply ("2xx") or "none"; `added_seconds` is what it
-    waited for us, neither for the client nor for the upstream."""
+    """One mail at its end: `verdict` is the class of the final reply ("2xx") or "none"; `added_seconds` is
+    what it waited for us, neither for the client nor for the upstream."""
 
     reason: str
     verdict: str
@@ -79,9 +79,11 @@ class Meters:
         self._of_the_machine = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library annotates it not
         self._mails = Counter(
-            "blindcopy_mails", "Mails that came to their data, by reason and class of the final reply.", ["reason", "verdict"],
+            "blindcopy_mails",
+            "Mails that came to their data, by reason and class of the final reply.",
+            ["reason", "verdict"],
             registry=self._registry,
-        )  # fmt: skip
+        )
         self._copies = Counter(
             "blindcopy_copies",
             "What the upstream said to the blind copies.",
@@ -89,13 +91,17 @@ class Meters:
             registry=self._registry,
         )
         self._added = Histogram(
-            "blindcopy_added_seconds", "What a mail waited for the relay, neither for its client nor for the upstream.",
-            buckets=_ADDED_SECONDS, registry=self._registry,
-        )  # fmt: skip
-        self._commits = Histogram(
-            "blindcopy_commit_seconds", "How long a batch took to be in the journal, and on the disk.", buckets=_COMMIT_SECONDS,
+            "blindcopy_added_seconds",
+            "What a mail waited for the relay, neither for its client nor for the upstream.",
+            buckets=_ADDED_SECONDS,
             registry=self._registry,
-        )  # fmt: skip
+        )
+        self._commits = Histogram(
+            "blindcopy_commit_seconds",
+            "How long a batch took to be in the journal, and on the disk.",
+            buckets=_COMMIT_SECONDS,
+            registry=self._registry,
+        )
         self._loaded = Counter(
             "blindcopy_rows",
             "Entries of the journal that were loaded into the database.",
@@ -108,7 +114,8 @@ class Meters:
         self._tidied_at = float("-inf")
 
     def gauge_of_the_machine(self, name: str, what: str, value: Callable[[], float]) -> None:
-        """The same for what is one thing to all relays: whoever is asked looks at it, and nobody adds it up."""
+        """The same for what is one thing to all relays: whoever is asked looks at it, and nobody adds it
+        up."""
         Gauge(name, what, registry=self._of_the_machine).set_function(value)
 
     def gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
@@ -122,8 +129,8 @@ class Meters:
     def text(self) -> bytes:
         """All figures as Prometheus reads them, summed over the relays of this machine.
 
-        What is said is kept first, so that no later answer of anybody says less. Raises OSError where the state
-        directory cannot be used: a part of the figures would look like a restart."""
+        What is said is kept first, so that no later answer of anybody says less. Raises OSError where the
+        state directory cannot be used: a part of the figures would look like a restart."""
         with self._shared() as others:
             return summed([self._kept_if_possible(), *others]) + generate_latest(self._of_the_machine)
 
@@ -144,7 +151,8 @@ class Meters:
             if time.monotonic() - self._tidied_at > _SECONDS_BETWEEN_TIDYINGS:
                 self._tidied_at = time.monotonic()
                 with self._shared():
-                    pass  # the files of relays that are gone become one, whether or not anybody asks for figures
+                    # the files of relays that are gone become one, whether or not anybody asks for figures
+                    pass
         except OSError as error:
             logs.metrics_not_kept(str(error))
 

@@ -1,4 +1,5 @@
-"""Where links come from: a pool for the relay's own credential, or the one link that a client signed in on itself."""
+"""Where links come from: a pool for the relay's own credential, or the one link that a client signed in on
+itself."""
 
 import asyncio
 from collections import deque
@@ -134,12 +135,14 @@ class Pool:
 
     @property
     def unreachable(self) -> str | None:
-        """Why the upstream could not be reached at the last try; None: it was. It is asked again by itself."""
+        """Why the upstream could not be reached at the last try; None: it was. It is asked again by
+        itself."""
         return self._unreachable
 
     @property
     def refusal(self) -> str | None:
-        """That the upstream refuses us, not a mail of a client's; None: it does not. Its next yes ends that."""
+        """That the upstream refuses us, not a mail of a client's; None: it does not. Its next yes ends
+        that."""
         return self._refuses_us
 
     @property
@@ -165,7 +168,8 @@ class Pool:
         return str(self._route)
 
     async def sign_in(self, credentials: Credentials) -> OwnLink:
-        """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs, WrongCredentials."""
+        """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs,
+        WrongCredentials."""
         try:
             connected = await self._route.connect(credentials)
         except (Unavailable, RefusesUs) as error:
@@ -216,7 +220,8 @@ class Pool:
             return
 
     async def tidy(self) -> None:
-        """For ever: let go of links that have been idle for too long, and ask the upstream how it is when no mail does."""
+        """For ever: let go of links that have been idle for too long, and ask the upstream how it is when no
+        mail does."""
         asked_at = self._loop.time()
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)

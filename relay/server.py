@@ -1,4 +1,5 @@
-"""The listeners, and everyone who is connected to them: who has been silent for too long, and how all of it stops."""
+"""The listeners, and everyone who is connected to them: who has been silent for too long, and how all of it
+stops."""
 
 import asyncio
 import time
@@ -14,7 +15,8 @@ from relay.entrance import Entrance
 from relay.session import Session
 
 SECONDS_OF_LAG = 2.0
-"""More than any queue of ready work here takes; a loop that is later has been held up, or has far too much to do."""
+"""More than any queue of ready work here takes; a loop that is later has been held up, or has far too much to
+do."""
 _BACKLOG = 2048
 _SECONDS_TO_FINISH_SENDING = 20.0
 _SECONDS_FOR_LAST_VERDICTS = 90.0
@@ -71,7 +73,8 @@ class Server:
             self._none_left.set()
 
     async def watch(self) -> None:
-        """Once a second, for ever: who has been silent for too long is told so and let go, and the loop's lag is taken.
+        """Once a second, for ever: who has been silent for too long is told so and let go, and the loop's lag
+        is taken.
 
         All by the loop's clock, which does not jump when the machine's is set."""
         now, late = asyncio.get_running_loop().time, 0.0

@@ -125,7 +125,8 @@ class Session(Connection):
             self.deadline = None
 
     def _patience_ends_at(self) -> float:
-        """A mail that has begun is let through; between two mails a session that has lasted long enough ends."""
+        """A mail that has begun is let through; between two mails a session that has lasted long enough
+        ends."""
         idle_until = self._now() + SECONDS_IDLE
         return idle_until if self._transaction is not None else min(idle_until, self._must_end_by)
 

@@ -1,7 +1,7 @@
 """Signing in: what a client says of itself, and who it then is.
 
-The challenge and response of PLAIN (RFC 4616) and LOGIN, and the two things a name and password are tried against:
-the app passwords that we issued, or the upstream itself."""
+The challenge and response of PLAIN (RFC 4616) and LOGIN, and the two things a name and password are tried
+against: the app passwords that we issued, or the upstream itself."""
 
 import asyncio
 import base64
@@ -61,7 +61,8 @@ async def credentials(mechanism: bytes, initial: bytes, challenge: Challenge) ->
 async def sign_in(relay: Relay, way: SignIn, source: str, given: Credentials) -> SignedIn:
     """Who the client is, by what it gives; guessing takes time, the more has failed, the longer.
 
-    `source`: the client's address. Raises BadCommand: 535, or 454 where nothing can be said of the password."""
+    `source`: the client's address. Raises BadCommand: 535, or 454 where nothing can be said of the
+    password."""
     login, now = address_key(given.user), asyncio.get_running_loop().time
     if relay.failed_sign_ins.is_barred(source, login, now()):
         raise BadCommand(replies.TOO_MANY_FAILED_SIGN_INS)

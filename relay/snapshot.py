@@ -51,9 +51,9 @@ class _Elsewhere:
 class Snapshot:
     """The settings in force in this process, and what is to be known of earlier mails.
 
-    `people` is None while the settings are not known. What happened in this relay is known at once; what happened in
-    another one is known once that relay's loader has brought it into the database and we have looked, after some two
-    seconds where all is well (`seconds_old` tells how long ago the last look was)."""
+    `people` is None while the settings are not known. What happened in this relay is known at once; what
+    happened in another one is known once that relay's loader has brought it into the database and we have
+    looked, after some two seconds where all is well (`seconds_old` tells how long ago the last look was)."""
 
     def __init__(self, database: Database, directory: Path, box: Box, process_id: str) -> None:
         self.people: People | None = None
@@ -100,7 +100,8 @@ class Snapshot:
         self._refused_here[key] = now
 
     def earlier_answer(self, fingerprint: bytes) -> EarlierAnswer | None:
-        """What was said to a mail of these bytes and this envelope within the last 15 minutes, if its client did not hear it."""
+        """What was said to a mail of these bytes and this envelope within the last 15 minutes, if its client
+        did not hear it."""
         oldest = time.monotonic() - LOST_REPLIES_COUNT_FOR.total_seconds()
         if fingerprint in self._lost_here:
             answer, since = self._lost_here[fingerprint]
@@ -173,7 +174,8 @@ class Snapshot:
         return True
 
     def _from_database(self, known: int | None) -> tuple[People | None, _Elsewhere]:
-        """The settings, None where they are those of the known revision; and what other relays have lately done."""
+        """The settings, None where they are those of the known revision; and what other relays have lately
+        done."""
         now = datetime.now(UTC)
         with self._database.reading() as session:
             elsewhere = _Elsewhere(
@@ -209,7 +211,8 @@ def _plain(snapshot: People) -> dict[str, Any]:
         "policy": {
             name: value for name, value in asdict(snapshot.policy).items() if name != "derived_domains"
         },
-        "derived_domains": snapshot.policy.derived_domains,  # beside the policy, as the first release reads this too
+        # beside the policy, as the first release reads this too
+        "derived_domains": snapshot.policy.derived_domains,
         "persons": [
             {
                 "id": person.id,

@@ -1,6 +1,7 @@
 """The other half of the conversation: one mail's way over a link, from MAIL to the verdict.
 
-A transaction keeps the rules: what is said again on another link, and where a link that is lost leaves the mail."""
+A transaction keeps the rules: what is said again on another link, and where a link that is lost leaves the
+mail."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ class DotNotSent(UpstreamLost):
 
 @dataclass(frozen=True, slots=True)
 class DataBegun:
-    """What the upstream said to DATA (None: it was lost before it said so), and to the copy's RCPT before it."""
+    """What the upstream said to DATA (None: it was lost before it said so), and to the copy's RCPT before
+    it."""
 
     reply: Reply | None
     copy: Copy = Copy.NONE
@@ -73,8 +75,8 @@ class Transaction:
         return reply
 
     async def begin_data(self, bcc: bytes | None) -> DataBegun:
-        """Offer the copy as the last recipient, then say DATA. Never raises: a link that is lost on the copy is
-        replaced, and the mail goes on without it."""
+        """Offer the copy as the last recipient, then say DATA. Never raises: a link that is lost on the copy
+        is replaced, and the mail goes on without it."""
         if bcc is None:
             return DataBegun(await self._say_data())
         begun = await self._begin_with_copy(bcc)

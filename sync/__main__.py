@@ -1,4 +1,5 @@
-"""`python -m sync`: the worker, until it is stopped; `--once`: everything that waits is treated as due, then it ends."""
+"""`python -m sync`: the worker, until it is stopped; `--once`: everything that waits is treated as due, then
+it ends."""
 
 import signal
 import sys

@@ -31,23 +31,28 @@ class Health:
         self._config = config
         self._registry = CollectorRegistry()
         self._mails = Counter(
-            "blindcopy_worker_mails", "Mails that the worker has had in hand, by the state that it left them in.",
-            ["state"], registry=self._registry,
-        )  # fmt: skip
+            "blindcopy_worker_mails",
+            "Mails that the worker has had in hand, by the state that it left them in.",
+            ["state"],
+            registry=self._registry,
+        )
         self._task_changes = Counter(
             "blindcopy_worker_task_changes",
             "Changes of tasks that were taken in or sent.",
             registry=self._registry,
         )
         self._cycles = Histogram(
-            "blindcopy_worker_cycle_seconds", "How long a cycle over the waiting mails took.", buckets=_CYCLE_SECONDS,
+            "blindcopy_worker_cycle_seconds",
+            "How long a cycle over the waiting mails took.",
+            buckets=_CYCLE_SECONDS,
             registry=self._registry,
-        )  # fmt: skip
+        )
         self._seen_at = time.monotonic()
         Gauge(
-            "blindcopy_worker_silent_seconds", "How long ago the worker last said that it is alive.",
+            "blindcopy_worker_silent_seconds",
+            "How long ago the worker last said that it is alive.",
             registry=self._registry,
-        ).set_function(self._silent_seconds)  # fmt: skip
+        ).set_function(self._silent_seconds)
         self._watch = Watch(lambda: look_at_installation(database))
 
     def mail_settled(self, state: State) -> None:

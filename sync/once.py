@@ -1,11 +1,12 @@
-"""One way to write new records to Salesforce, so that each is there once whatever happens: note what is about to be
-written, call, and judge each answer. Mails and tasks go through here alike.
+"""One way to write new records to Salesforce, so that each is there once whatever happens: note what is about
+to be written, call, and judge each answer. Mails and tasks go through here alike.
 
-Every record takes these steps. (1) In one transaction it is noted as begun, with the moment from which it may be repeated;
-whoever else has claimed it meanwhile keeps it. (2) The call goes out. Where it certainly wrote nothing, the note is taken
-back. (3) Each answer is judged. A process that dies between (1) and (3) leaves a noted record: it is looked for before it
-is repeated, and not repeated before its write would show (`core.salesforce.late_commits`), unless the organisation itself
-refuses a second one by its unique field `Blindcopy_Key__c`."""
+Every record takes these steps. (1) In one transaction it is noted as begun, with the moment from which it may
+be repeated; whoever else has claimed it meanwhile keeps it. (2) The call goes out. Where it certainly wrote
+nothing, the note is taken back. (3) Each answer is judged. A process that dies between (1) and (3) leaves a
+noted record: it is looked for before it is repeated, and not repeated before its write would show
+(`core.salesforce.late_commits`), unless the organisation itself refuses a second one by its unique field
+`Blindcopy_Key__c`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -92,8 +93,8 @@ def _is_of_our_key(found: Trouble) -> bool:
 
 
 def _noted(database: Database, note: Callable[[Session, datetime], list[T]]) -> list[T]:
-    """Note it within the last ten seconds. If more time has passed (say, the machine was suspended), another worker may have
-    taken the records over, so the note is made again."""
+    """Note it within the last ten seconds. If more time has passed (say, the machine was suspended), another
+    worker may have taken the records over, so the note is made again."""
     for _ in range(_MOST_NOTES):
         noted_at = datetime.now(UTC)
         with database.writing() as session:

@@ -1,5 +1,5 @@
-"""One person's Salesforce, open: the client, whose it is, what its clock says, what may still be spent, and what a trouble
-means for the person and the organisation. Mails and tasks work through the same session."""
+"""One person's Salesforce, open: the client, whose it is, what its clock says, what may still be spent, and
+what a trouble means for the person and the organisation. Mails and tasks work through the same session."""
 
 import threading
 import time
@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 
 def people_ready_to_sync(session: Session) -> dict[int, tuple[Account, Connection]]:
-    """Everybody whose work can be done now, by id: the connection holds, and the organisation is not asked to wait."""
+    """Everybody whose work can be done now, by id: the connection holds, and the organisation is not asked to
+    wait."""
     paused = api_usage.paused(session)
     return {
         account.id: (account, connection)
@@ -112,7 +113,8 @@ class SalesforceSession:
         return datetime.now(UTC) + self.offset
 
     def has_calls_left(self) -> bool:
-        """Whether work may go on. Where calls were scarce when last seen, one call, the cheapest, tells whether they still are.
+        """Whether work may go on. Where calls were scarce when last seen, one call, the cheapest, tells
+        whether they still are.
 
         Raises Unavailable, Refused."""
         with self.database.reading() as session:
@@ -124,7 +126,8 @@ class SalesforceSession:
             return api_usage.note_usage(session, self.organisation_id, self.client.usage, self._api_reserve)
 
     def note_usage(self) -> None:
-        """What the last answer told of the organisation's calls, where that is news. Raises DatabaseUnavailable."""
+        """What the last answer told of the organisation's calls, where that is news. Raises
+        DatabaseUnavailable."""
         usage = self.client.usage
         if usage is None:
             return
@@ -140,8 +143,9 @@ class SalesforceSession:
 
 
 def note_trouble(database: Database, connection: Connection, trouble: Trouble) -> None:
-    """What a trouble means beyond the batch or cycle that met it: a user without API access is noted as such, and a limit, be
-    it met by a single record, makes all work for the organisation wait. Raises DatabaseUnavailable."""
+    """What a trouble means beyond the batch or cycle that met it: a user without API access is noted as such,
+    and a limit, be it met by a single record, makes all work for the organisation wait. Raises
+    DatabaseUnavailable."""
     if trouble.kind is Kind.NO_API:
         with database.writing() as session:
             connection_store.lost_api(session, connection.person_id, trouble)

@@ -54,8 +54,8 @@ class Worker:
         self._tidied_at = self._tasks_tidied_at = float("-inf")
 
     def once(self) -> bool:
-        """One cycle in which everything is due, what relays that are gone have left in their journals too; whether nothing is
-        left to be retried."""
+        """One cycle in which everything is due, what relays that are gone have left in their journals too;
+        whether nothing is left to be retried."""
         self._beat()
         self._bury()
         self._orphans.load()

@@ -127,4 +127,7 @@ def _fields(entry: Entry, log: MailLog) -> dict[str, object]:
 
 
 def _line(row: Row, person: str) -> str:
-    return f"{row.id}  {rfc3339(row.time)}  {row.state}  {row.reason}  {person}  {row.recipient_count} rcpt  {row.upstream or '-'}"
+    return (
+        f"{row.id}  {rfc3339(row.time)}  {row.state}  {row.reason}  {person}  {row.recipient_count} "
+        f"rcpt  {row.upstream or '-'}"
+    )

@@ -43,10 +43,13 @@ def list_(as_json: bool) -> None:
         if as_json:
             json_line(
                 {
-                    "email": account.email, "name": account.name, "admin": account.is_admin,
-                    "active": account.is_active, "created": account.created_at,
+                    "email": account.email,
+                    "name": account.name,
+                    "admin": account.is_admin,
+                    "active": account.is_active,
+                    "created": account.created_at,
                 }
-            )  # fmt: skip
+            )
         else:
             marks = ["admin"] * account.is_admin + ["disabled"] * (not account.is_active)
             click.echo("  ".join([account.email, account.name, *marks]).rstrip())
@@ -124,13 +127,17 @@ def app_passwords(email: str, revoke: int | None, as_json: bool) -> None:
     "--salesforce-username", metavar="NAME", help="Instead of these: the user whom the team's key speaks for."
 )
 def connect(
-    email: str, instance_url: str | None, salesforce_user: str | None, refresh_token_stdin: bool,
+    email: str,
+    instance_url: str | None,
+    salesforce_user: str | None,
+    refresh_token_stdin: bool,
     salesforce_username: str | None,
-) -> None:  # fmt: skip
+) -> None:
     by_token = bool(instance_url and salesforce_user and refresh_token_stdin)
     if by_token == bool(salesforce_username):
         raise click.UsageError(
-            "Name --instance-url, --salesforce-user and --refresh-token-stdin together, or --salesforce-username"
+            "Name --instance-url, --salesforce-user and --refresh-token-stdin together, or "
+            "--salesforce-username"
         )
     with connections() as found:
         with found.database.reading() as session:

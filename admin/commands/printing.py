@@ -1,4 +1,5 @@
-"""How commands print: JSON Lines with times in UTC, or `name value` lines; and where they find the database."""
+"""How commands print: JSON Lines with times in UTC, or `name value` lines; and where they find the
+database."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ def connections() -> "Iterator[Connections]":
         if app is None:
             raise ConfigurationError(
                 [
-                    "BLINDCOPY_SALESFORCE_CLIENT_ID: is not set; set it to the consumer key of the External Client App"
+                    (
+                        "BLINDCOPY_SALESFORCE_CLIENT_ID: is not set; set it to the consumer key of the "
+                        "External Client App"
+                    )
                 ]
             )
         yield Connections(opened, app)

@@ -60,9 +60,12 @@ def add(email: str, subject: str, due: str, priority: str, comments: str) -> Non
         person_id = person_by_email(session, email).id
         choices = _choices(session, person_id)
         values = Values(
-            checked_subject(subject), checked_due(due), choices.open_status(), checked_priority(priority, choices),
+            checked_subject(subject),
+            checked_due(due),
+            choices.open_status(),
+            checked_priority(priority, choices),
             checked_comments(comments),
-        )  # fmt: skip
+        )
         is_wanted = settings_store.syncs_tasks_of(session, person_id)
         made = task_store.add(session, person_id, values, is_wanted=is_wanted)
     click.echo(str(made))
@@ -181,10 +184,16 @@ def _fields(one: Task) -> dict[str, object]:
     """A line of `task list --json`."""
     values = one.values
     return {
-        "id": one.id, "salesforce_id": one.salesforce_id, "subject": values.subject,
-        "due": None if values.due is None else values.due.isoformat(), "status": values.status.name,
-        "open": values.status.is_open, "priority": values.priority, "comments": values.comments, "state": one.state,
-    }  # fmt: skip
+        "id": one.id,
+        "salesforce_id": one.salesforce_id,
+        "subject": values.subject,
+        "due": None if values.due is None else values.due.isoformat(),
+        "status": values.status.name,
+        "open": values.status.is_open,
+        "priority": values.priority,
+        "comments": values.comments,
+        "state": one.state,
+    }
 
 
 def _line(one: Task) -> str:

@@ -1,4 +1,5 @@
-"""The tab "Email to Salesforce (BCC)": the copy switched on and off, and the address looked up or typed in."""
+"""The tab "Email to Salesforce (BCC)": the copy switched on and off, and the address looked up or typed
+in."""
 
 from flask import Blueprint, flash, redirect, url_for
 from flask_babel import gettext as _

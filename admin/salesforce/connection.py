@@ -1,5 +1,5 @@
-"""Settings → Salesforce → Connections & Customizations: a person signs in to Salesforce once, or ends that; an admin
-sees who is connected as whom, and links people by the team's key."""
+"""Settings → Salesforce → Connections & Customizations: a person signs in to Salesforce once, or ends that;
+an admin sees who is connected as whom, and links people by the team's key."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -83,7 +83,8 @@ def connect() -> str | Response:
         form.my_domain.errors = [*form.my_domain.errors, str(error)]
         return _render(form=form)
     _remember(challenge, login_url)
-    # a page of its own, as a form's answer may not lead on to another site, and who knows where a sign-in leads
+    # a page of its own, as a form's answer may not lead on to another site, and who knows where a sign-in
+    # leads
     return render_template("leave.html", page=page, host=login_url.removeprefix("https://"))
 
 
@@ -138,9 +139,12 @@ def disconnect() -> Response:
             flash(_("Disconnected: Salesforce has been told, and nothing of yours was deleted."), "success")
         else:
             flash(
-                _("Disconnected here, but Salesforce could not be told. End the session there: your picture → Settings → Advanced User Details → OAuth Connected Apps."),
+                _(
+                    "Disconnected here, but Salesforce could not be told. End the session there: your "
+                    "picture → Settings → Advanced User Details → OAuth Connected Apps."
+                ),
                 "warning",
-            )  # fmt: skip
+            )
     return redirect(url_for("connection.connection"))
 
 

@@ -1,6 +1,7 @@
 """Settings → Salesforce → Sync Settings: how a person's mail is logged, and which senders are that person.
 
-The same page lies behind "Admin Settings" and "My Account"; an admin sees the organisation's policy on it too."""
+The same page lies behind "Admin Settings" and "My Account"; an admin sees the organisation's policy on it
+too."""
 
 from flask import Blueprint, redirect, render_template, url_for
 from werkzeug.wrappers import Response

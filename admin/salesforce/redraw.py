@@ -1,4 +1,5 @@
-"""How a tab has the whole page drawn again, with what was typed and what is wrong with it, without knowing the page."""
+"""How a tab has the whole page drawn again, with what was typed and what is wrong with it, without knowing
+the page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ _KEY = "blindcopy-salesforce-page"
 
 @dataclass(frozen=True)
 class Filled:
-    """The forms that are shown as they were filled in; the others show what is stored. `tab`: `bcc` or `api`."""
+    """The forms that are shown as they were filled in; the others show what is stored. `tab`: `bcc` or
+    `api`."""
 
     tab: str = "bcc"
     bcc: BccForm | None = None

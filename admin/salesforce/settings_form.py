@@ -1,4 +1,5 @@
-"""Forms that are built from the catalogue of settings: a field for each, checked by the setting's own kind."""
+"""Forms that are built from the catalogue of settings: a field for each, checked by the setting's own
+kind."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,5 @@
-"""The card "Sync Tasks/Reminders to Salesforce Tasks", how the sync stands, and what waits for the person's word."""
+"""The card "Sync Tasks/Reminders to Salesforce Tasks", how the sync stands, and what waits for the person's
+word."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def card(settings: Mapping[Setting, InForce], typed_in: Filled) -> Card:
 
 
 def look(person_id: int, *, is_seen: bool = True) -> Look:
-    """How the sync of whoever is signed in stands; `is_seen`: the person looks at the tasks, which quickens the pace."""
+    """How the sync of whoever is signed in stands; `is_seen`: the person looks at the tasks, which quickens
+    the pace."""
     with database().reading() as session:
         policy, preference = settings_store.policy(session), settings_store.preference(session, person_id)
         is_on = syncs_tasks(policy, preference)
@@ -91,11 +93,17 @@ def look(person_id: int, *, is_seen: bool = True) -> Look:
             task_queue.seen(session, person_id, pace)
     ago = None if sync.succeeded_at is None else datetime.now(UTC) - sync.succeeded_at
     return Look(
-        is_on, known.reason, is_first=sync.is_first and sync.plan is None, progress=sync.progress,
-        ago=None if ago is None else str(format_timedelta(max(ago, timedelta(0)), granularity="second", threshold=1.2)),
-        seconds=round(pace.total_seconds()), plan=sync.plan,
+        is_on,
+        known.reason,
+        is_first=sync.is_first and sync.plan is None,
+        progress=sync.progress,
+        ago=None
+        if ago is None
+        else str(format_timedelta(max(ago, timedelta(0)), granularity="second", threshold=1.2)),
+        seconds=round(pace.total_seconds()),
+        plan=sync.plan,
         trouble=None if sync.trouble_code is None else trouble(sync.trouble_code, sync.trouble_detail),
-    )  # fmt: skip
+    )
 
 
 @pages.post("")
@@ -198,33 +206,75 @@ def _pace(session: Session, known: Prerequisites, policy: PolicySettings) -> tim
 
 def _question(plan: Plan) -> str:
     if plan.asks is Asks.FIRST:
-        return str(
-            _("The first sync would bring in %(bring_in)s, pair %(pair)s and delete %(delete)s tasks here.",
-              bring_in=plan.bring_in, pair=plan.pair, delete=plan.delete)
-        ) + " " + str(
-            ngettext("%(num)d change that was made here would be sent.", "%(num)d changes that were made here would be sent.", plan.send)
-            if plan.send else _("Nothing that is here would be sent.")
-        )  # fmt: skip
+        return (
+            str(
+                _(
+                    "The first sync would bring in %(bring_in)s, pair %(pair)s and delete %(delete)s "
+                    "tasks here.",
+                    bring_in=plan.bring_in,
+                    pair=plan.pair,
+                    delete=plan.delete,
+                )
+            )
+            + " "
+            + str(
+                ngettext(
+                    "%(num)d change that was made here would be sent.",
+                    "%(num)d changes that were made here would be sent.",
+                    plan.send,
+                )
+                if plan.send
+                else _("Nothing that is here would be sent.")
+            )
+        )
     if plan.asks is Asks.RESTORED:
-        return str(
-            _("The database was restored from a backup. Compared with Salesforce, the sync would bring in %(bring_in)s, pair %(pair)s and delete %(delete)s tasks here.",
-              bring_in=plan.bring_in, pair=plan.pair, delete=plan.delete)
-        ) + " " + str(
-            ngettext("%(num)d change that was made here before the backup would be sent.", "%(num)d changes that were made here before the backup would be sent.", plan.send)
-            if plan.send else _("Nothing that is here would be sent.")
-        )  # fmt: skip
+        return (
+            str(
+                _(
+                    "The database was restored from a backup. Compared with Salesforce, the sync would "
+                    "bring in %(bring_in)s, pair %(pair)s and delete %(delete)s tasks here.",
+                    bring_in=plan.bring_in,
+                    pair=plan.pair,
+                    delete=plan.delete,
+                )
+            )
+            + " "
+            + str(
+                ngettext(
+                    "%(num)d change that was made here before the backup would be sent.",
+                    "%(num)d changes that were made here before the backup would be sent.",
+                    plan.send,
+                )
+                if plan.send
+                else _("Nothing that is here would be sent.")
+            )
+        )
     if plan.asks is Asks.LOST_THERE:
         return str(
-            _("%(delete)s of your %(of)s synchronised tasks are gone from Salesforce at once. The sync waits: if that is right, have them deleted here too; if not, restore them in Salesforce first.",
-              delete=plan.delete, of=plan.of)
-        )  # fmt: skip
+            _(
+                "%(delete)s of your %(of)s synchronised tasks are gone from Salesforce at once. The sync "
+                "waits: if that is right, have them deleted here too; if not, restore them in Salesforce "
+                "first.",
+                delete=plan.delete,
+                of=plan.of,
+            )
+        )
     if plan.asks is Asks.LOST_HERE:
         return str(
-            _("%(delete)s of your %(of)s synchronised tasks were deleted here at once. The sync waits: if that is right, have them deleted in Salesforce too; if not, restore them from the bin first.",
-              delete=plan.delete, of=plan.of)
-        )  # fmt: skip
+            _(
+                "%(delete)s of your %(of)s synchronised tasks were deleted here at once. The sync waits: "
+                "if that is right, have them deleted in Salesforce too; if not, restore them from the bin "
+                "first.",
+                delete=plan.delete,
+                of=plan.of,
+            )
+        )
     return str(
-        ngettext("%(num)d task is gone from Salesforce since longer than its bin remembers. The sync waits: is it to be deleted here too?",
-                 "%(num)d tasks are gone from Salesforce since longer than its bin remembers. The sync waits: are they to be deleted here too?",
-                 plan.delete)
-    )  # fmt: skip
+        ngettext(
+            "%(num)d task is gone from Salesforce since longer than its bin remembers. The sync waits: is "
+            "it to be deleted here too?",
+            "%(num)d tasks are gone from Salesforce since longer than its bin remembers. The sync waits: "
+            "are they to be deleted here too?",
+            plan.delete,
+        )
+    )

@@ -14,7 +14,8 @@ WORKER = "the worker"
 
 @dataclass(frozen=True)
 class Change:
-    """Who (None: an operator at the command line) changed what of whom (None: the policy), from what to what."""
+    """Who (None: an operator at the command line) changed what of whom (None: the policy), from what to
+    what."""
 
     actor: str | None
     person: str | None
@@ -35,10 +36,14 @@ def note(session: Session, change: Change) -> None:
     """Write the change down in the transaction that makes it."""
     session.add(
         AuditRow(
-            time=datetime.now(UTC), actor=change.actor, person=change.person,
-            what=change.what, before=change.before, after=change.after,
+            time=datetime.now(UTC),
+            actor=change.actor,
+            person=change.person,
+            what=change.what,
+            before=change.before,
+            after=change.after,
         ),
-    )  # fmt: skip
+    )
 
 
 def changes(session: Session, limit: int) -> list[NotedChange]:

@@ -22,8 +22,9 @@ class NoBackup(Refusal):
 
 
 def back_up(database: Database, url: str, path: Path) -> int:
-    """Copy the database to `path`, which must not exist; how many bytes the copy has. It is one moment's database, in one
-    file, for its owner only, and knows that it is a copy. Raises NoBackup, DatabaseUnavailable."""
+    """Copy the database to `path`, which must not exist; how many bytes the copy has. It is one moment's
+    database, in one file, for its owner only, and knows that it is a copy. Raises NoBackup,
+    DatabaseUnavailable."""
     if database.sqlite_file is None:
         raise NoBackup("PostgreSQL makes its own backups: %(command)s", command=_pg_dump(url, path))
     if path.exists():
@@ -78,8 +79,11 @@ def _pg_dump(url: str, path: Path) -> str:
     """The line to type; it asks for the password, or takes it from ~/.pgpass."""
     parts = make_url(url)
     options = [
-        "--format=custom", f"--file={path}", f"--dbname={parts.database}",
-        *([f"--host={parts.host}"] if parts.host else []), *([f"--port={parts.port}"] if parts.port else []),
+        "--format=custom",
+        f"--file={path}",
+        f"--dbname={parts.database}",
+        *([f"--host={parts.host}"] if parts.host else []),
+        *([f"--port={parts.port}"] if parts.port else []),
         *([f"--username={parts.username}"] if parts.username else []),
-    ]  # fmt: skip
+    ]
     return " ".join(["pg_dump", *options])

@@ -16,7 +16,8 @@ def insert(dialect: Dialect, table: Any) -> Any:
 
 
 def there(session: Session, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-    """The row of this key, locked; made with these values where there is none, whoever else makes it just now."""
+    """The row of this key, locked; made with these values where there is none, whoever else makes it just
+    now."""
     session.execute(
         insert(session.get_bind().dialect, table).values(**key, **values).on_conflict_do_nothing()
     )

@@ -1,9 +1,9 @@
 """One database, SQLite or PostgreSQL: short transactions, and every trouble of the connection as one error.
 
-The same code runs on both; what differs stands in this file. Nothing of ours opens the SQLite file beside SQLite:
-closing any descriptor of a file drops all POSIX locks that the process holds on it, those of SQLite's connections too,
-and the next process that closes the database then takes itself for the last one and deletes the WAL under the others
-("How To Corrupt An SQLite Database File", section 2.2)."""
+The same code runs on both; what differs stands in this file. Nothing of ours opens the SQLite file beside
+SQLite: closing any descriptor of a file drops all POSIX locks that the process holds on it, those of SQLite's
+connections too, and the next process that closes the database then takes itself for the last one and deletes
+the WAL under the others ("How To Corrupt An SQLite Database File", section 2.2)."""
 
 import contextlib
 import fcntl
@@ -41,8 +41,10 @@ _SQLITE_SAYS = {
     "file is not a database": "{path} is not an SQLite database; name Blindcopy's own file in DATABASE_URL",
     "malformed": "{path} is damaged; stop every process and restore a backup (README, Backup and restore)",
     "disk is full": "the disk is full; make room where {path} lies",
-    "readonly database": "{path} cannot be written; the file and its directory must belong to the user that runs Blindcopy",
-    "unable to open": "{path} cannot be opened; its directory must exist and belong to the user that runs Blindcopy",
+    "readonly database": "{path} cannot be written; the file and its directory must belong to the user "
+    "that runs Blindcopy",
+    "unable to open": "{path} cannot be opened; its directory must exist and belong to the user that runs "
+    "Blindcopy",
     "disk I/O error": "the disk of {path} does not take what is written to it, or does not give it back",
 }
 """What SQLite says of its file, as a sentence that names the remedy."""
@@ -63,9 +65,9 @@ class Database:
         *,
         uses_state: bool = False,
     ) -> None:
-        """`box` opens and closes what is encrypted; without it those few values cannot be read. `state`: the directory whose
-        marker tells a restored database from the one that was in use; without it nothing is compared. `uses_state`: this
-        process works with what lies there, so it must be this database's."""
+        """`box` opens and closes what is encrypted; without it those few values cannot be read. `state`: the
+        directory whose marker tells a restored database from the one that was in use; without it nothing is
+        compared. `uses_state`: this process works with what lies there, so it must be this database's."""
         self._box = box
         self._engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
         self._writing_engine = self._engine.execution_options(writing=True)
@@ -103,11 +105,11 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the schema up to date, and what is encrypted under the first key; several processes may do so at once.
-        Once done, it costs nothing to do it again.
+        """Bring the schema up to date, and what is encrypted under the first key; several processes may do so
+        at once. Once done, it costs nothing to do it again.
 
-        A database that is older than what the state directory knows of it was restored, and is marked so here, before
-        anything works with it. Raises DatabaseUnavailable, StateDirectoryTaken."""
+        A database that is older than what the state directory knows of it was restored, and is marked so
+        here, before anything works with it. Raises DatabaseUnavailable, StateDirectoryTaken."""
         if self._is_up_to_date:
             return
         with self._troubles_translated():
@@ -117,7 +119,8 @@ class Database:
             if revision != newest_revision():
                 with self._migration_lock(), self._writing_engine.begin() as connection:
                     if connection.dialect.name == "postgresql":
-                        # rewriting a large table takes its time, and so does waiting for a process that does it
+                        # rewriting a large table takes its time, and so does waiting for a process that does
+                        # it
                         connection.execute(text("SET LOCAL statement_timeout = 0"))
                         connection.execute(
                             text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
@@ -214,7 +217,10 @@ def _says_of_a_foreign_revision(revision: str, url: str) -> str:
             f"its schema, revision {revision}, is newer than this code, which knows {newest_revision()}: "
             "update Blindcopy"
         )
-    return f"{url} is another program's database, at its revision {revision}; name one of Blindcopy's own in DATABASE_URL"
+    return (
+        f"{url} is another program's database, at its revision {revision}; name one of Blindcopy's own "
+        f"in DATABASE_URL"
+    )
 
 
 def _short(error: Exception) -> str:
@@ -268,10 +274,11 @@ def _sqlite(url: str) -> Engine:
 
 
 def _make_private_file(path: Path) -> None:
-    """Make the file, empty, where there is none: it holds addresses and subjects, and only its owner may read it.
+    """Make the file, empty, where there is none: it holds addresses and subjects, and only its owner may read
+    it.
 
-    A file that exists is never opened (see the module's docstring); the lock keeps one thread from connecting between
-    another's making the file and closing it."""
+    A file that exists is never opened (see the module's docstring); the lock keeps one thread from connecting
+    between another's making the file and closing it."""
     with _MAKING_THE_FILE:
         if path.exists():
             return
@@ -286,7 +293,8 @@ def _file_identity(path: Path) -> tuple[int, int]:
 
 
 def _must_be_the_same(path: Path, identity: tuple[int, int]) -> None:
-    """Raises OSError. A process that went on with a file that was moved away would write where no other process reads."""
+    """Raises OSError. A process that went on with a file that was moved away would write where no other
+    process reads."""
     try:
         is_same = _file_identity(path) == identity
     except FileNotFoundError as error:
@@ -298,8 +306,8 @@ def _must_be_the_same(path: Path, identity: tuple[int, int]) -> None:
 
 
 def _into_wal(connection: Any) -> None:
-    """Several processes that open a new database at once: who is not first is told at once that it is locked, whatever
-    its time-out (SQLite, "Write-Ahead Logging", section 2.3)."""
+    """Several processes that open a new database at once: who is not first is told at once that it is locked,
+    whatever its time-out (SQLite, "Write-Ahead Logging", section 2.3)."""
     deadline = time.monotonic() + _SECONDS_FOR_A_LOCK
     while True:
         try:

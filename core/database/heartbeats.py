@@ -21,8 +21,9 @@ _NOW = "now"
 
 @dataclass(frozen=True)
 class Condition:
-    """How a process says that it is: what is wrong with its upstream, how many bytes of its journal the database does not have,
-    how many rows it has lost, and what else it has found that is not as it should be."""
+    """How a process says that it is: what is wrong with its upstream, how many bytes of its journal the
+    database does not have, how many rows it has lost, and what else it has found that is not as it should
+    be."""
 
     upstream_trouble: str | None = None
     journal_bytes: int = 0
@@ -73,8 +74,13 @@ def beat(session: Session, sign: Beat) -> None:
     row = session.get(ProcessRow, sign.id)
     if row is None:
         row = ProcessRow(
-            id=sign.id, kind=sign.kind, host=socket.gethostname(), pid=os.getpid(), started_at=sign.started_at, home=_home(),
-        )  # fmt: skip
+            id=sign.id,
+            kind=sign.kind,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=sign.started_at,
+            home=_home(),
+        )
         session.add(row)
     row.beat_at = now
     row.settings_revision = sign.settings_revision
@@ -92,7 +98,8 @@ def farewell(session: Session, process_id: str) -> None:
 
 
 def bury(session: Session) -> None:
-    """Workers that were killed where this process runs are gone at once: what they had claimed waits for no silence."""
+    """Workers that were killed where this process runs are gone at once: what they had claimed waits for no
+    silence."""
     home = _home()
     if home is None:
         return
@@ -104,8 +111,8 @@ def bury(session: Session) -> None:
 
 
 def _home() -> str | None:
-    """What is common to the processes that see each other's numbers: one boot of one machine, one namespace. None where
-    nobody can say."""
+    """What is common to the processes that see each other's numbers: one boot of one machine, one namespace.
+    None where nobody can say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -134,13 +141,21 @@ def processes(session: Session) -> list[Process]:
     )
     found = [
         Process(
-            kind=row.kind, host=row.host, pid=row.pid, started_at=row.started_at, beat_at=row.beat_at,
-            is_alive=row.beat_at >= now - SILENCE, settings_revision=row.settings_revision,
+            kind=row.kind,
+            host=row.host,
+            pid=row.pid,
+            started_at=row.started_at,
+            beat_at=row.beat_at,
+            is_alive=row.beat_at >= now - SILENCE,
+            settings_revision=row.settings_revision,
             listeners=tuple(row.listeners),
             condition=Condition(
-                row.upstream_trouble, row.journal_bytes, row.rows_lost, tuple(from_plain(plain) for plain in row.findings)
+                row.upstream_trouble,
+                row.journal_bytes,
+                row.rows_lost,
+                tuple(from_plain(plain) for plain in row.findings),
             ),
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda process: not process.is_alive)

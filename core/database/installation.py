@@ -1,13 +1,14 @@
 """Which installation a database belongs to, how far it has come, and whether it was restored from a backup.
 
-The database counts a tick with every beat and before every write to Salesforce, and the marker in the state directory
-remembers the highest tick, after the database has it and before the write goes out. A database whose tick is below the
-marker's is older than what was done with it: it was restored. So is a copy that `core backup` made, which carries the
-word itself. What was restored begins a new lineage; every lineage that a database has known is listed in it, so that
-another machine's marker, which still names an older one, is not taken for a second restore.
+The database counts a tick with every beat and before every write to Salesforce, and the marker in the state
+directory remembers the highest tick, after the database has it and before the write goes out. A database
+whose tick is below the marker's is older than what was done with it: it was restored. So is a copy that `core
+backup` made, which carries the word itself. What was restored begins a new lineage; every lineage that a
+database has known is listed in it, so that another machine's marker, which still names an older one, is not
+taken for a second restore.
 
-After a restore Salesforce may have what this database thinks is still to be written: waiting mails are looked up before
-they are written (`restored_at`), and every task sync asks its person first."""
+After a restore Salesforce may have what this database thinks is still to be written: waiting mails are looked
+up before they are written (`restored_at`), and every task sync asks its person first."""
 
 import contextlib
 import threading
@@ -36,8 +37,8 @@ class Installation:
     """This process's view of the installation: the database's row beside the state directory's marker."""
 
     def __init__(self, state: StateDirectory | None, *, is_used: bool) -> None:
-        """`is_used`: this process works with what lies in the state directory, and keeps its marker. Web process and commands
-        only look whether the marker, if it is theirs, knows of a restore."""
+        """`is_used`: this process works with what lies in the state directory, and keeps its marker. Web
+        process and commands only look whether the marker, if it is theirs, knows of a restore."""
         self._state = state
         self._is_used = is_used
         self._lock = threading.Lock()
@@ -46,8 +47,8 @@ class Installation:
 
     @property
     def lineage(self) -> str | None:
-        """Which course of the database this process works with; another one after a restore, be it under this process. None:
-        the database has not been met yet."""
+        """Which course of the database this process works with; another one after a restore, be it under this
+        process. None: the database has not been met yet."""
         known = self._known
         return None if known is None else known.lineage
 
@@ -60,17 +61,17 @@ class Installation:
         return is_older
 
     def note_restore(self, session: Session) -> Marker:
-        """Note in the database that it was restored, unless another process has done so meanwhile; `keep` what is returned once
-        that is committed."""
+        """Note in the database that it was restored, unless another process has done so meanwhile; `keep`
+        what is returned once that is committed."""
         row = _row(session, is_locked=True)
         if self._is_older(row):
             _note_restore(session, row)
         return _marker(row)
 
     def advance(self, session: Session) -> Marker:
-        """One more tick, within the transaction that notes what is about to be done; `keep` what is returned once that is
-        committed. A tick that is not higher than one that was committed before shows that the database was restored under
-        this process."""
+        """One more tick, within the transaction that notes what is about to be done; `keep` what is returned
+        once that is committed. A tick that is not higher than one that was committed before shows that the
+        database was restored under this process."""
         row = _row(session, is_locked=True)
         known = self._known
         row.tick += 1
@@ -81,7 +82,8 @@ class Installation:
         return _marker(row)
 
     def keep(self, marker: Marker) -> None:
-        """What the database has come to, committed: known here, and to the state directory before anything goes to Salesforce.
+        """What the database has come to, committed: known here, and to the state directory before anything
+        goes to Salesforce.
 
         A directory that takes nothing stops no work; whoever looks at its health says so."""
         self._learn(marker)
@@ -126,8 +128,8 @@ class Installation:
     def _marker_of(self, state: StateDirectory, row: InstallationRow) -> Marker | None:
         """The marker, if it is this installation's. Raises StateDirectoryTaken.
 
-        A database that was made anew takes over what another one has left, unless that other one is still at work, or has
-        left mails there that only it can take."""
+        A database that was made anew takes over what another one has left, unless that other one is still at
+        work, or has left mails there that only it can take."""
         if self._is_used:
             with contextlib.suppress(
                 OSError
@@ -143,8 +145,10 @@ class Installation:
             may_hold_mails(path) for path in journals(state.path)
         ):
             problem = (
-                f"BLINDCOPY_STATE_DIR: {state.path} belongs to another installation (another database); name a directory of its "
-                "own, or, if this database takes the other's place for good, stop that one and move its directory away"
+                f"BLINDCOPY_STATE_DIR: {state.path} belongs to another installation (another database); "
+                f"name a directory of its "
+                "own, or, if this database takes the other's place for good, stop that one and move its "
+                "directory away"
             )
             raise StateDirectoryTaken([problem])
         logs.state_directory_taken_over(str(state.path))
@@ -163,7 +167,8 @@ def _marker(row: InstallationRow) -> Marker:
 
 
 def restored_at(session: Session) -> datetime | None:
-    """When this database was last restored from a backup; None: never. What is older may be in Salesforce already."""
+    """When this database was last restored from a backup; None: never. What is older may be in Salesforce
+    already."""
     return session.scalar(select(InstallationRow.restored_at).where(InstallationRow.id == _ONLY))
 
 

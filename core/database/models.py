@@ -166,7 +166,8 @@ class MailRow(Base):
 
 
 class MailTextRow(Base):
-    """The header and the beginning of the body of a mail that may be logged, encrypted; gone when the mail is settled."""
+    """The header and the beginning of the body of a mail that may be logged, encrypted; gone when the mail is
+    settled."""
 
     __tablename__ = "mail_text"
     mail_id: Mapped[str] = mapped_column(ForeignKey("mail.id", ondelete="CASCADE"), primary_key=True)
@@ -174,9 +175,11 @@ class MailTextRow(Base):
 
 
 class MailLogRow(Base):
-    """What the worker did with a mail: what it means to write, what it has written, and what stood in the way.
+    """What the worker did with a mail: what it means to write, what it has written, and what stood in the
+    way.
 
-    `targets` are the records to write, each with what became of it; `not_before`: an uncertain write may still show."""
+    `targets` are the records to write, each with what became of it; `not_before`: an uncertain write may
+    still show."""
 
     __tablename__ = "mail_log"
     mail_id: Mapped[str] = mapped_column(ForeignKey("mail.id", ondelete="CASCADE"), primary_key=True)
@@ -240,8 +243,9 @@ class ProcessRow(Base):
 
 
 class InstallationRow(Base):
-    """One row: which installation this database is, every lineage that it has known (the last is its own), how often it was
-    worked with, and when it was restored; `is_copy`: it is a backup that nobody has worked with yet."""
+    """One row: which installation this database is, every lineage that it has known (the last is its own),
+    how often it was worked with, and when it was restored; `is_copy`: it is a backup that nobody has worked
+    with yet."""
 
     __tablename__ = "installation"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -261,8 +265,8 @@ class JournalRow(Base):
 
 
 class ConnectionRow(Base):
-    """A person's connection to Salesforce. Tokens are encrypted; `generation` grows with every new access token;
-    whoever asks for one has the turn until then."""
+    """A person's connection to Salesforce. Tokens are encrypted; `generation` grows with every new access
+    token; whoever asks for one has the turn until then."""
 
     __tablename__ = "salesforce_connection"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)

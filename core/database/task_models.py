@@ -10,10 +10,10 @@ from core.database.models import Base
 
 
 class TaskRow(Base):
-    """A task. `uid` is its own in all the world; `base`: its values as both sides had them last; `edited_at`: when each field was edited here since;
-    `sent`: what a create was begun with whose end nobody knows, and `not_before`: until when it may still show;
-    `sends` grows with every record that it is to have in Salesforce; `bin_stamp`: what Salesforce says of it from then on is
-    newer than why it is in the bin."""
+    """A task. `uid` is its own in all the world; `base`: its values as both sides had them last; `edited_at`:
+    when each field was edited here since; `sent`: what a create was begun with whose end nobody knows, and
+    `not_before`: until when it may still show; `sends` grows with every record that it is to have in
+    Salesforce; `bin_stamp`: what Salesforce says of it from then on is newer than why it is in the bin."""
 
     __tablename__ = "task"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -86,7 +86,8 @@ class TaskRow(Base):
 
 
 class TaskHistoryRow(Base):
-    """A value that a task had, or that Salesforce had, and that gave way to another; the words are those of `sync.tasks.merge`."""
+    """A value that a task had, or that Salesforce had, and that gave way to another; the words are those of
+    `sync.tasks.merge`."""
 
     __tablename__ = "task_history"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -99,10 +100,11 @@ class TaskHistoryRow(Base):
 
 
 class TaskSyncRow(Base):
-    """One person's task sync: since when, how far it has read, when it is due (for what was changed here)
-    and when Salesforce is to be looked at, who has it in hand, and what stands in its way.
+    """One person's task sync: since when, how far it has read, when it is due (for what was changed here) and
+    when Salesforce is to be looked at, who has it in hand, and what stands in its way.
 
-    `plan` waits for the person's word: what a first sync, or a side that lost much, would do; `confirmed` is what got it."""
+    `plan` waits for the person's word: what a first sync, or a side that lost much, would do; `confirmed` is
+    what got it."""
 
     __tablename__ = "task_sync"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)

@@ -1,7 +1,8 @@
 """What a relay writes down in its journal, as values and as bytes.
 
-An entry is JSON; the text of a mail follows it as it came, so that a quarter of a megabyte is not written in base64.
-Fields that a later release adds are left out where they are not known, and have their defaults where they are missing.
+An entry is JSON; the text of a mail follows it as it came, so that a quarter of a megabyte is not written in
+base64. Fields that a later release adds are left out where they are not known, and have their defaults where
+they are missing.
 
 Pure: values in, bytes out, and back."""
 
@@ -31,7 +32,8 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A mail whose dot is about to be sent; what became of it is not known yet. The row's text is the one that is kept."""
+    """A mail whose dot is about to be sent; what became of it is not known yet. The row's text is the one
+    that is kept."""
 
     row: Row
 
@@ -111,27 +113,53 @@ def is_begun(data: bytes) -> bool:
 def row_to_plain(row: Row) -> dict[str, Any]:
     """All but the text."""
     return {
-        "id": row.id, "time": row.time.isoformat(), "process": row.process, "person": row.person, "sender": row.sender,
-        "recipient_count": row.recipient_count, "recipients": row.recipients, "subject": row.subject, "message_id": row.message_id,
-        "mode": row.mode, "decision": row.decision.value, "reason": row.reason.value, "state": row.state.value,
-        "upstream": row.upstream, "bcc": row.bcc.value, "bcc_reply": row.bcc_reply, "fingerprint": _from_digest(row.fingerprint),
-        "copy_refusal": _from_digest(row.copy_refusal), "due_at": None if row.due_at is None else row.due_at.isoformat(),
-    }  # fmt: skip
+        "id": row.id,
+        "time": row.time.isoformat(),
+        "process": row.process,
+        "person": row.person,
+        "sender": row.sender,
+        "recipient_count": row.recipient_count,
+        "recipients": row.recipients,
+        "subject": row.subject,
+        "message_id": row.message_id,
+        "mode": row.mode,
+        "decision": row.decision.value,
+        "reason": row.reason.value,
+        "state": row.state.value,
+        "upstream": row.upstream,
+        "bcc": row.bcc.value,
+        "bcc_reply": row.bcc_reply,
+        "fingerprint": _from_digest(row.fingerprint),
+        "copy_refusal": _from_digest(row.copy_refusal),
+        "due_at": None if row.due_at is None else row.due_at.isoformat(),
+    }
 
 
 def row_from_plain(plain: Mapping[str, Any], text: bytes | None = None) -> Row:
     """The journals of the first release hold rows in this shape too, with the text among the fields."""
     recipients, due_at = plain["recipients"], plain.get("due_at")
     return Row(
-        id=plain["id"], time=datetime.fromisoformat(plain["time"]), process=plain["process"], person=plain["person"],
-        sender=plain["sender"], recipient_count=plain["recipient_count"],
-        recipients=None if recipients is None else tuple(recipients), subject=plain["subject"],
-        message_id=plain["message_id"], mode=plain["mode"], decision=Decision(plain["decision"]), reason=Reason(plain["reason"]),
-        state=State(plain["state"]), upstream=plain.get("upstream"), bcc=Copy(plain.get("bcc", Copy.NONE)),
-        bcc_reply=plain.get("bcc_reply"), fingerprint=to_digest(plain.get("fingerprint")),
-        copy_refusal=to_digest(plain.get("copy_refusal")), due_at=None if not due_at else datetime.fromisoformat(due_at),
+        id=plain["id"],
+        time=datetime.fromisoformat(plain["time"]),
+        process=plain["process"],
+        person=plain["person"],
+        sender=plain["sender"],
+        recipient_count=plain["recipient_count"],
+        recipients=None if recipients is None else tuple(recipients),
+        subject=plain["subject"],
+        message_id=plain["message_id"],
+        mode=plain["mode"],
+        decision=Decision(plain["decision"]),
+        reason=Reason(plain["reason"]),
+        state=State(plain["state"]),
+        upstream=plain.get("upstream"),
+        bcc=Copy(plain.get("bcc", Copy.NONE)),
+        bcc_reply=plain.get("bcc_reply"),
+        fingerprint=to_digest(plain.get("fingerprint")),
+        copy_refusal=to_digest(plain.get("copy_refusal")),
+        due_at=None if not due_at else datetime.fromisoformat(due_at),
         text=text,
-    )  # fmt: skip
+    )
 
 
 def to_digest(text: str | None) -> bytes | None:

@@ -1,21 +1,22 @@
 """A journal: the file in which a relay keeps every mail until the database has it.
 
-It is allocated at its full size when it is made, so that a disk that fills up later takes nothing from it, and it is
-locked for as long as its relay lives: whoever can lock a journal knows that its relay is gone.
+It is allocated at its full size when it is made, so that a disk that fills up later takes nothing from it,
+and it is locked for as long as its relay lives: whoever can lock a journal knows that its relay is gone.
 
-    page 0       MAGIC, the journal's id, its size (8), CRC-32
-    half 0, 1    each: a page with a salt, the number of the last entry before it (8), CRC-32; then entries without gaps
-    an entry     mark (8 bytes, made of the salt), number (8), length (4), CRC-32 of these two and the text (4), text
-                 (encrypted)
+page 0     MAGIC, the journal's id, its size (8), CRC-32
+half 0, 1  each: a page with a salt, the number of the last entry before it (8), CRC-32; then entries
+an entry   mark (8 bytes, made of the salt), number (8), length (4), CRC-32 of these two and the text (4),
+           text (encrypted)
 
-Entries go to one half until it is full, then to the other, if all that stands there is in the database by then; that half
-gets a new salt, so that what it held before is not taken for entries any more. Numbers rise for ever, also over a power cut that
-took the last entries, or a disk that was set back: whoever opens a journal counts on from the time in nanoseconds. An entry that may
-be needed until another one has been loaded is *held* under a name (a mail's id); what is still held when its half is
-wanted is copied to the other half first.
+Entries go to one half until it is full, then to the other, if all that stands there is in the database by
+then; that half gets a new salt, so that what it held before is not taken for entries any more. Numbers rise
+for ever, also over a power cut that took the last entries, or a disk that was set back: whoever opens a
+journal counts on from the time in nanoseconds. An entry that may be needed until another one has been loaded
+is *held* under a name (a mail's id); what is still held when its half is wanted is copied to the other half
+first.
 
-A power cut leaves a torn last entry, which its CRC tells; the same in the middle, with whole entries behind it, or a file
-that is too short, is damage, and what is whole is read all the same."""
+A power cut leaves a torn last entry, which its CRC tells; the same in the middle, with whole entries behind
+it, or a file that is too short, is damage, and what is whole is read all the same."""
 
 import bisect
 import contextlib
@@ -76,8 +77,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """An entry to be written. `hold`: the name that it is held under until it is `done` with; `reserve`: how many bytes must
-    stay free for what follows it, so that whatever was begun can be ended; `ends`: the name whose reserve it may use."""
+    """An entry to be written. `hold`: the name that it is held under until it is `done` with; `reserve`: how
+    many bytes must stay free for what follows it, so that whatever was begun can be ended; `ends`: the name
+    whose reserve it may use."""
 
     data: bytes
     hold: str | None = None
@@ -173,7 +175,8 @@ class Journal:
 
     @classmethod
     def opened(cls, path: Path, box: Box) -> "Journal":
-        """A journal whose owner is gone, with everything that it holds. Raises InUse, NotAJournal, OSError."""
+        """A journal whose owner is gone, with everything that it holds. Raises InUse, NotAJournal,
+        OSError."""
         descriptor = os.open(path, os.O_RDWR)
         journal = cls(path, descriptor, box)
         try:
@@ -199,7 +202,8 @@ class Journal:
         self.close()
 
     def clear(self) -> None:
-        """Forget what it holds, all of which is in the database: so it is found empty when it is opened next. Raises OSError."""
+        """Forget what it holds, all of which is in the database: so it is found empty when it is opened next.
+        Raises OSError."""
         with self._lock:
             for half in list(self._halves):
                 self._begin_half(half)
@@ -219,7 +223,8 @@ class Journal:
     # -- writing
 
     def append(self, entries: Sequence[Append]) -> list[Exception | None]:
-        """Write these, in one go as far as may be; for each None, or why it was not written: JournalFull, OSError.
+        """Write these, in one go as far as may be; for each None, or why it was not written: JournalFull,
+        OSError.
 
         What is written survives the end of this process at once, and a power cut once `sync` has returned."""
         with self._lock:
@@ -288,8 +293,8 @@ class Journal:
         return (not half.numbers or half.last <= self._loaded) and not is_held
 
     def _carry_over(self, active: _Half) -> None:
-        """Copy what is still held in the other half, once that half is loaded and this one is half full, so that a few slow
-        mails never keep the other half from being used again."""
+        """Copy what is still held in the other half, once that half is loaded and this one is half full, so
+        that a few slow mails never keep the other half from being used again."""
         other = self._halves[1 - self._active]
         is_time = active.used - active.begins > (active.ends - active.begins) // 2
         if not (is_time and other.numbers and other.last <= self._loaded):
@@ -319,7 +324,8 @@ class Journal:
         return place
 
     def _begin_half(self, half: _Half) -> None:
-        """A new salt, on the disk before any entry under it is: what stood there before is no entry any more."""
+        """A new salt, on the disk before any entry under it is: what stood there before is no entry any
+        more."""
         salt = os.urandom(_SALT)
         head = salt + self._last.to_bytes(8)
         _write_all(self._descriptor, head + zlib.crc32(head).to_bytes(4), half.begins)
@@ -335,8 +341,8 @@ class Journal:
 
     @property
     def has_more(self) -> bool:
-        """Whether an entry stands in it that is not loaded. (A database that was restored may know of fewer entries than were
-        ever written; those that it lacks may be gone from here.)"""
+        """Whether an entry stands in it that is not loaded. (A database that was restored may know of fewer
+        entries than were ever written; those that it lacks may be gone from here.)"""
         with self._lock:
             return any(half.numbers and half.last > self._loaded for half in self._halves)
 
@@ -361,8 +367,9 @@ class Journal:
         return self._last
 
     def after(self, number: int, most: int = sys.maxsize) -> Iterator[Record]:
-        """Up to `most` entries with a higher number than this, in their order, as far as they are written now. One that cannot be
-        read back, or that no key opens, is left out, and the journal is then damaged."""
+        """Up to `most` entries with a higher number than this, in their order, as far as they are written
+        now. One that cannot be read back, or that no key opens, is left out, and the journal is then
+        damaged."""
         places: list[Place] = []
         with self._lock:
             for index, half in sorted(enumerate(self._halves), key=lambda pair: pair[1].base):
@@ -451,7 +458,8 @@ class Journal:
         self._must_open()
 
     def _find_entries(self, content: mmap.mmap, half: _Half) -> None:
-        """All whole entries of a half, from mark to mark; one that is not whole, with a whole one behind it, is damage."""
+        """All whole entries of a half, from mark to mark; one that is not whole, with a whole one behind it,
+        is damage."""
         head = content[half.begins : half.begins + _SALT + 8]
         half.used = half.begins + _PAGE
         if zlib.crc32(head) != int.from_bytes(content[half.begins + _SALT + 8 : half.begins + _SALT + 12]):
@@ -482,7 +490,8 @@ class Journal:
                     self._whole(Place(index, half.offsets[at], half.lengths[at]))
         except Undecryptable as error:
             raise NotAJournal(
-                f"{self.path} was written with a key that BLINDCOPY_SECRET_KEY does not hold; add that key, and it is loaded"
+                f"{self.path} was written with a key that BLINDCOPY_SECRET_KEY does not hold; add that "
+                f"key, and it is loaded"
             ) from error
 
 

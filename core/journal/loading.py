@@ -1,9 +1,9 @@
 """From the journals into the database: the one way by which a mail's row gets there.
 
-A relay loads its own journal all the time; a journal whose relay is gone is loaded by whichever process of the machine
-finds it first. Each batch is one transaction together with the number of its last entry, so what is read twice, after a
-crash or by another process, is not written twice, counts included. A mail that was begun by a relay that is gone, and
-never ended, becomes `unknown`: its dot may have been sent."""
+A relay loads its own journal all the time; a journal whose relay is gone is loaded by whichever process of
+the machine finds it first. Each batch is one transaction together with the number of its last entry, so what
+is read twice, after a crash or by another process, is not written twice, counts included. A mail that was
+begun by a relay that is gone, and never ended, becomes `unknown`: its dot may have been sent."""
 
 import base64
 import contextlib
@@ -61,8 +61,8 @@ class Loader:
         on_lost: OnLost,
         in_hand: Callable[[], Sequence[Journal]] | None = None,
     ) -> None:
-        """`in_hand`: all journals of this process, where that has more than this one: a mail's beginning may stand in the one that
-        was in use before."""
+        """`in_hand`: all journals of this process, where that has more than this one: a mail's beginning may
+        stand in the one that was in use before."""
         self._database = database
         self._journal = journal
         self._on_lost = on_lost
@@ -83,7 +83,8 @@ class Loader:
         return is_prepared and not self._abandoned and not self._journal.has_more
 
     def load(self) -> int:
-        """One batch; how many entries it had, those of mails that have only begun too. Raises DatabaseUnavailable."""
+        """One batch; how many entries it had, those of mails that have only begun too. Raises
+        DatabaseUnavailable."""
         if not self._is_prepared or self._lineage != self._database.installation.lineage:
             self._prepare()
         if self._abandoned:
@@ -101,7 +102,8 @@ class Loader:
                 break
         if last == self._journal.loaded:
             return 0
-        self._journal.sync()  # the database must never be ahead of the journal: a power cut could take what it has seen
+        # the database must never be ahead of the journal: a power cut could take what it has seen
+        self._journal.sync()
         try:
             self._write(entries, last)
         except DatabaseUnavailable:
@@ -113,8 +115,9 @@ class Loader:
         return read
 
     def show_slow(self) -> None:
-        """Mails that are still under way at the second look in a row get their row now, as `pending`: an upstream may take
-        minutes for its verdict, and the activity page shows them meanwhile. Raises DatabaseUnavailable."""
+        """Mails that are still under way at the second look in a row get their row now, as `pending`: an
+        upstream may take minutes for its verdict, and the activity page shows them meanwhile. Raises
+        DatabaseUnavailable."""
         held = set(self._journal.names_held()) - set(self._abandoned)
         slow = (held & self._under_way) - self._shown
         self._under_way, self._shown = held, self._shown & held
@@ -126,8 +129,8 @@ class Loader:
             self._shown.add(name)
 
     def load_directly(self, row: Row) -> None:
-        """The end of a mail that could not be written to the journal, though its beginning stands there. Raises
-        DatabaseUnavailable."""
+        """The end of a mail that could not be written to the journal, though its beginning stands there.
+        Raises DatabaseUnavailable."""
         self._write_one_by_one([Ended(self._with_text(row))], [0], None)
         self._release([row.id])
 
@@ -141,14 +144,16 @@ class Loader:
                 return
 
     def _prepare(self) -> None:
-        """Find out how far the database is, and which mails were begun by a process that is gone and never ended."""
+        """Find out how far the database is, and which mails were begun by a process that is gone and never
+        ended."""
         lineage = self._database.installation.lineage
         with self._database.reading() as session:
             loaded = loaded_up_to(session, self._journal.id)
         begun: dict[str, int] = {}
         ended: set[str] = set()
         is_over: set[str] = set()
-        """Ended, and the end is in the database. Its beginning may stand behind that, where it was carried over."""
+        """Ended, and the end is in the database. Its beginning may stand behind that, where it was carried
+        over."""
         for record in self._journal.after(0):
             if record.number > self._found_up_to:
                 break
@@ -285,14 +290,15 @@ class Orphans:
 
 
 def load_left_behind(database: Database, config: Config) -> None:
-    """For web process and commands, which show what happened: load the journals of relays that are gone, if the state
-    directory is this installation's. Raises DatabaseUnavailable."""
+    """For web process and commands, which show what happened: load the journals of relays that are gone, if
+    the state directory is this installation's. Raises DatabaseUnavailable."""
     if config.secret_keys and database.installation.is_state_ours():
         Orphans(database, config.state_dir, Box(config.secret_keys), logs.row_lost).load()
 
 
 def finish(journal: Journal) -> None:
-    """Let go of a journal that is loaded: found empty by the relay that takes it next, or put aside where it was damaged."""
+    """Let go of a journal that is loaded: found empty by the relay that takes it next, or put aside where it
+    was damaged."""
     if journal.is_torn:
         logs.journal_torn(journal.path.name)
     if journal.is_damaged:

@@ -1,7 +1,8 @@
-"""The logbook's rows as a journal's loader writes them: all of a batch in one statement, which is made once for each number.
+"""The logbook's rows as a journal's loader writes them: all of a batch in one statement, which is made once
+for each number.
 
-Put together anew for every batch by SQLAlchemy a batch took 2.5 ms of the interpreter's time, handed to the driver 0.2 ms
-(measured). Writing is idempotent and only moves forward."""
+Put together anew for every batch by SQLAlchemy a batch took 2.5 ms of the interpreter's time, handed to the
+driver 0.2 ms (measured). Writing is idempotent and only moves forward."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,8 @@ class _Statements:
 def write(session: Session, rows: Sequence[Row]) -> None:
     """Insert rows, or move rows that are there forward: an open state gives way, a final one stays.
 
-    Of several rows of one id in one call the last counts. Texts are kept, or erased, in the same transaction."""
+    Of several rows of one id in one call the last counts. Texts are kept, or erased, in the same
+    transaction."""
     last = {row.id: row for row in rows}
     if not last:
         return
@@ -62,8 +64,8 @@ def write(session: Session, rows: Sequence[Row]) -> None:
 
 
 def _keep(session: Session, texts: Mapping[str, bytes]) -> None:
-    """Of mails that may still be logged, whatever state a worker has brought them to by now; a text that is there already is
-    the same."""
+    """Of mails that may still be logged, whatever state a worker has brought them to by now; a text that is
+    there already is the same."""
     box = sealed.box(session)
     states = [state.value for state in KEEPS_TEXT]
     kept = set(session.scalars(select(MailRow.id).where(MailRow.id.in_(texts), MailRow.state.in_(states))))

@@ -1,7 +1,7 @@
 """The worker's side of the logbook: which mails are due, whose they are for the moment, and how they end.
 
-A claim is a lease: it holds while its worker beats. Settling needs the claim's number, so who was thought dead and
-comes back settles nothing."""
+A claim is a lease: it holds while its worker beats. Settling needs the claim's number, so who was thought
+dead and comes back settles nothing."""
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
@@ -78,8 +78,8 @@ def let_go(session: Session, worker: str) -> None:
 def claim(
     session: Session, worker: str, *, most: int, only: Collection[int], due_by: datetime | None = None
 ) -> dict[int, list[Job]]:
-    """Take up to `most` mails of these persons that are due, the longest waiting first, yet of nobody so many that the
-    others get none."""
+    """Take up to `most` mails of these persons that are due, the longest waiting first, yet of nobody so many
+    that the others get none."""
     now = database_now(session)
     found: dict[int, list[Job]] = {}
     for _ in range(_PORTIONS):
@@ -87,13 +87,18 @@ def claim(
         query = (
             select(MailRow)
             .where(
-                MailRow.due_at <= (due_by or now), MailRow.person_id.in_(only), MailRow.person_id.not_in(full),
-                or_(MailRow.claimed_by.is_(None), and_(MailRow.claimed_by != worker, MailRow.claimed_by.not_in(alive(now)))),
+                MailRow.due_at <= (due_by or now),
+                MailRow.person_id.in_(only),
+                MailRow.person_id.not_in(full),
+                or_(
+                    MailRow.claimed_by.is_(None),
+                    and_(MailRow.claimed_by != worker, MailRow.claimed_by.not_in(alive(now))),
+                ),
             )
             .order_by(MailRow.due_at)
             .limit(most // _PORTIONS)
             .with_for_update(skip_locked=True)
-        )  # fmt: skip
+        )
         rows = session.scalars(query).all()
         logs_of = _logs(session, [row.id for row in rows])
         for row in rows:
@@ -134,8 +139,8 @@ def as_they_are(session: Session, jobs: Sequence[Job]) -> list[Job]:
 
 
 def settle(session: Session, ends: Sequence[End]) -> None:
-    """How the jobs end; what was claimed by another meanwhile is left alone. A text goes with the last state that
-    could need it."""
+    """How the jobs end; what was claimed by another meanwhile is left alone. A text goes with the last state
+    that could need it."""
     ours = _still_ours(session, [end.job for end in ends])
     for end in ends:
         if end.job.row.id not in ours:
@@ -167,8 +172,8 @@ def is_anything_waiting(session: Session) -> bool:
 
 
 def oldest_waiting(session: Session) -> datetime | None:
-    """When the mail was accepted that has been waiting for the worker the longest; None: none waits. An old one that somebody has
-    just asked to be logged again does not count."""
+    """When the mail was accepted that has been waiting for the worker the longest; None: none waits. An old
+    one that somebody has just asked to be logged again does not count."""
     is_new = and_(MailRow.attempts == 0, MailRow.due_at > database_now(session) - _JUST_ASKED_FOR)
     oldest = session.scalar(
         select(func.min(MailRow.id)).where(MailRow.state == State.WAITING.value, not_(is_new))
@@ -205,7 +210,8 @@ def log_again(session: Session, mail_id: str) -> None:
     row = entry(session, mail_id).row
     if not can_log_again(row):
         raise NothingToLogBy(
-            "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged again; send it once more",
+            "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged "
+            "again; send it once more",
             state=row.state,
         )
     known = log_of(session, mail_id)
@@ -243,7 +249,8 @@ def _lock(session: Session, mail_id: str) -> None:
 
 
 def each(database: Database, ids: Sequence[str], what: Callable[[Session, str], None]) -> int:
-    """Do something with each mail, a few at a time; those that are in another state by now are left alone. How many."""
+    """Do something with each mail, a few at a time; those that are in another state by now are left alone.
+    How many."""
     done = 0
     for batch in batches(ids, _A_FEW):
         with database.writing() as session:
@@ -304,7 +311,8 @@ def stop_ignoring(session: Session, person_id: int, pattern: str) -> None:
 
 
 def tidy(session: Session, retention: timedelta, unmatched: timedelta) -> None:
-    """What is kept long enough goes: old rows, what unmatched mails wait for, and texts that nobody needs any more."""
+    """What is kept long enough goes: old rows, what unmatched mails wait for, and texts that nobody needs any
+    more."""
     now = database_now(session)
     oldest = first_id(now - retention)
     old = select(MailRow.id).where(MailRow.id < oldest).limit(_AT_ONCE)

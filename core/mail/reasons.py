@@ -1,4 +1,5 @@
-"""Why a mail was logged as it was, or not at all: one row for each reason, with what may be kept of such a mail.
+"""Why a mail was logged as it was, or not at all: one row for each reason, with what may be kept of such a
+mail.
 
 Pure: values only."""
 
@@ -7,11 +8,12 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """The first that applies wins, in this order. A reason that does not say otherwise keeps nothing of the mail but time,
-    sender, number of recipients, the reason and the verdict's code."""
+    """The first that applies wins, in this order. A reason that does not say otherwise keeps nothing of the
+    mail but time, sender, number of recipients, the reason and the verdict's code."""
 
     keeps_content: bool
-    """Whether recipients, subject, Message-ID, the upstream's words and, for the API, the text may be kept."""
+    """Whether recipients, subject, Message-ID, the upstream's words and, for the API, the text may be
+    kept."""
 
     def __new__(cls, code: str, keeps_content: bool = False) -> Self:  # noqa: FBT001, FBT002  enum rows are positional
         member = str.__new__(cls, code)

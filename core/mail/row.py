@@ -96,4 +96,5 @@ class Row:
     due_at: datetime | None = None
     """When the worker is to see to it."""
     text: bytes | None = field(default=None, repr=False)
-    """The header and the beginning of the body as they came, dot-stuffed, of a mail that may be logged through the API."""
+    """The header and the beginning of the body as they came, dot-stuffed, of a mail that may be logged
+    through the API."""

@@ -1,4 +1,5 @@
-"""The logbook: one row per mail of a known person; how it is read, and the rarer things that are noted in it."""
+"""The logbook: one row per mail of a known person; how it is read, and the rarer things that are noted in
+it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -116,9 +117,12 @@ def count_unknown(session: Session, senders: Iterable[UnknownSender]) -> None:
     """Count mails from addresses that are nobody's."""
     for sender in sorted(senders, key=lambda one: one.key):
         statement = insert(session.get_bind().dialect, UnknownSenderRow).values(
-            key=fit(sender.key, ADDRESS_LENGTH), address=fit(sender.address, ADDRESS_LENGTH), mails=1,
-            first_seen=sender.time, last_seen=sender.time,
-        )  # fmt: skip
+            key=fit(sender.key, ADDRESS_LENGTH),
+            address=fit(sender.address, ADDRESS_LENGTH),
+            mails=1,
+            first_seen=sender.time,
+            last_seen=sender.time,
+        )
         session.execute(
             statement.on_conflict_do_update(
                 index_elements=["key"],
@@ -201,11 +205,23 @@ def _conditions(which: Filter) -> Sequence[ColumnElement[bool]]:
 def row_of(mail: MailRow) -> Row:
     """For the modules of this package."""
     return Row(
-        id=mail.id, time=mail.time, process=mail.process, person=mail.person_id, sender=mail.sender,
+        id=mail.id,
+        time=mail.time,
+        process=mail.process,
+        person=mail.person_id,
+        sender=mail.sender,
         recipient_count=mail.recipient_count,
         recipients=None if mail.recipients is None else tuple(mail.recipients),
-        subject=mail.subject, message_id=mail.message_id, mode=mail.mode,
-        decision=Decision(mail.decision), reason=Reason(mail.reason), state=State(mail.state),
-        upstream=mail.upstream, bcc=Copy(mail.bcc), bcc_reply=mail.bcc_reply,
-        fingerprint=mail.fingerprint, copy_refusal=mail.copy_refusal, due_at=mail.due_at,
-    )  # fmt: skip
+        subject=mail.subject,
+        message_id=mail.message_id,
+        mode=mail.mode,
+        decision=Decision(mail.decision),
+        reason=Reason(mail.reason),
+        state=State(mail.state),
+        upstream=mail.upstream,
+        bcc=Copy(mail.bcc),
+        bcc_reply=mail.bcc_reply,
+        fingerprint=mail.fingerprint,
+        copy_refusal=mail.copy_refusal,
+        due_at=mail.due_at,
+    )

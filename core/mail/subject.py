@@ -1,4 +1,5 @@
-"""A subject as people read it, and the subject of a logged task by a template (Activity Detail Customization).
+"""A subject as people read it, and the subject of a logged task by a template (Activity Detail
+Customization).
 
 Pure: header bytes, templates and texts in, text out."""
 
@@ -58,8 +59,9 @@ def checked_template(text: str) -> str:
         if found.group(1).lower() not in _TOKENS:
             raise TemplateError(
                 "“%(token)s” is not a dynamic field; there are: %(tokens)s",
-                token=found.group(), tokens=", ".join(f"{{{{{one}}}}}" for one in _TOKENS),
-            )  # fmt: skip
+                token=found.group(),
+                tokens=", ".join(f"{{{{{one}}}}}" for one in _TOKENS),
+            )
     if "{{" in _TOKEN.sub("", template) or "}}" in _TOKEN.sub("", template):
         raise TemplateError(
             "A dynamic field is written in two pairs of braces, like %(example)s",

@@ -61,7 +61,8 @@ class Target:
 
 @dataclass(frozen=True)
 class ChosenRecord:
-    """A record that the mail belongs to by the person's rules; `kind`: `contact`, `lead`, `opportunity` or `account`."""
+    """A record that the mail belongs to by the person's rules; `kind`: `contact`, `lead`, `opportunity` or
+    `account`."""
 
     kind: str
     id: str
@@ -78,8 +79,8 @@ class FailedTry:
 
 @dataclass(frozen=True)
 class Trace:
-    """How it came to what happened, for the activity page; nothing in it steers the worker but where addresses stand, which
-    no text can tell once it is erased."""
+    """How it came to what happened, for the activity page; nothing in it steers the worker but where
+    addresses stand, which no text can tell once it is erased."""
 
     places: Mapping[str, Where] | None = None
     """The addresses that were looked up; None: none yet."""
@@ -91,14 +92,16 @@ class Trace:
     chosen: tuple[ChosenRecord, ...] = ()
     open_deals: int = 0
     record_places: Mapping[str, Where] = field(default_factory=dict)
-    """Where the address of each chosen record stands, by its id; and of each address without a record, by itself."""
+    """Where the address of each chosen record stands, by its id; and of each address without a record, by
+    itself."""
     result: MatchResult | None = None
     tries: tuple[FailedTry, ...] = ()
 
 
 @dataclass(frozen=True)
 class MailLog:
-    """How far a mail has come. `targets` None: not decided yet. `not_before`: when an uncertain write may be repeated.
+    """How far a mail has come. `targets` None: not decided yet. `not_before`: when an uncertain write may be
+    repeated.
 
     `needs_match`: what is not written yet is decided anew. `picked`: the records that a person chose.
     `was_rematched`: a record was gone when it was to be written on; that is looked up anew once."""

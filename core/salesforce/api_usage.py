@@ -1,4 +1,5 @@
-"""Salesforce organisations: how many of their daily calls are used, and until when all work for them waits."""
+"""Salesforce organisations: how many of their daily calls are used, and until when all work for them
+waits."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,9 +36,13 @@ def organisation(session: Session, organisation_id: str) -> Organisation | None:
     if row is None:
         return None
     return Organisation(
-        row.id, Usage(row.calls_used, row.calls_total), row.is_scarce, row.paused_until, row.pause_code,
+        row.id,
+        Usage(row.calls_used, row.calls_total),
+        row.is_scarce,
+        row.paused_until,
+        row.pause_code,
         row.seen_at,
-    )  # fmt: skip
+    )
 
 
 def paused(session: Session) -> frozenset[str]:
@@ -47,7 +52,8 @@ def paused(session: Session) -> frozenset[str]:
 
 
 def is_news(known: Organisation, usage: Usage, reserve: int, now: datetime) -> bool:
-    """Whether it is worth a row that so many calls are used: it changes what may be done, or nobody has looked for a while."""
+    """Whether it is worth a row that so many calls are used: it changes what may be done, or nobody has
+    looked for a while."""
     is_scarce = usage.total > 0 and (usage.total - usage.used) * 100 <= usage.total * reserve
     is_over = known.paused_until is not None and known.paused_until <= now
     return (
@@ -60,7 +66,8 @@ def is_news(known: Organisation, usage: Usage, reserve: int, now: datetime) -> b
 
 
 def note_usage(session: Session, organisation_id: str, usage: Usage | None, reserve: int) -> bool:
-    """What the last answer told; whether work may go on. `reserve`: the share that is never touched, in per cent."""
+    """What the last answer told; whether work may go on. `reserve`: the share that is never touched, in per
+    cent."""
     row = _row(session, organisation_id)
     if usage is not None:
         row.calls_used, row.calls_total, row.seen_at = usage.used, usage.total, database_now(session)

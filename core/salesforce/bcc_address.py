@@ -29,7 +29,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """An address, and the senders that Salesforce takes mail from: addresses and domains; empty: from everybody."""
+    """An address, and the senders that Salesforce takes mail from: addresses and domains; empty: from
+    everybody."""
 
     outcome: Outcome
     address: str | None = field(default=None, repr=False)
@@ -42,14 +43,16 @@ def look_up(client: Client, user_id: str) -> Found:
         mine = client.query(
             "SELECT LocalPart, EmailDomainName, AuthorizedSenders FROM EmailServicesAddress "
             "WHERE Function.FunctionName = {} AND RunAsUserId = {} AND IsActive = true ORDER BY Id",
-            _FUNCTION, user_id,
-        )  # fmt: skip
+            _FUNCTION,
+            user_id,
+        )
         for row in mine:
             address = _address(f"{row['LocalPart']}@{row['EmailDomainName']}")
             if address is not None:
                 return Found(Outcome.FOUND, address, _senders(row["AuthorizedSenders"]))
         anybody = client.query(
-            "SELECT Id FROM EmailServicesAddress WHERE Function.FunctionName = {} AND IsActive = true LIMIT 1",
+            "SELECT Id FROM EmailServicesAddress WHERE Function.FunctionName = {} AND IsActive = true "
+            "LIMIT 1",
             _FUNCTION,
         )
     except Refused as refused:
@@ -60,16 +63,19 @@ def look_up(client: Client, user_id: str) -> Found:
 
 
 def senders_that_salesforce_lacks(addresses: tuple[str, ...], senders: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of these addresses Salesforce would drop mail from; an empty list of senders lets everybody in."""
+    """Which of these addresses Salesforce would drop mail from; an empty list of senders lets everybody
+    in."""
     known = {entry.removeprefix("@") for entry in senders}
     return tuple(
-        one for one in addresses
+        one
+        for one in addresses
         if senders and address_key(one) not in known and domain_of(address_key(one)) not in known
-    )  # fmt: skip
+    )
 
 
 def senders_to_propose(addresses: tuple[str, ...], senders: tuple[str, ...]) -> tuple[str, ...]:
-    """The senders that Salesforce takes and that are none of these addresses; domains are nobody's address."""
+    """The senders that Salesforce takes and that are none of these addresses; domains are nobody's
+    address."""
     known = {address_key(one) for one in addresses}
     return tuple(one for one in senders if domain_of(one) and not one.startswith("@") and one not in known)
 

@@ -1,4 +1,5 @@
-"""A person's Email to Salesforce address, looked up in Salesforce and kept: by the page at once, else by the worker."""
+"""A person's Email to Salesforce address, looked up in Salesforce and kept: by the page at once, else by the
+worker."""
 
 from core.people.store import Account
 from core.salesforce import bcc_address_queue

@@ -1,4 +1,5 @@
-"""What was found when a person's Email to Salesforce address was looked up, and whose is to be looked up next."""
+"""What was found when a person's Email to Salesforce address was looked up, and whose is to be looked up
+next."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,8 +48,8 @@ def ask(session: Session, person_id: int) -> None:
 def keep(
     session: Session, account: Account, found: Found, *, user_id: str, takes_over: bool, actor: str | None
 ) -> None:
-    """What was found of this Salesforce user; the address is taken where there is none, where the one in use was found
-    for another user, or where `takes_over` says so."""
+    """What was found of this Salesforce user; the address is taken where there is none, where the one in use
+    was found for another user, or where `takes_over` says so."""
     row = _row(session, account.id)
     known = settings_store.preference(session, account.id).get(Setting.BCC_ADDRESS)
     was_anothers = row.user_id is not None and row.user_id != user_id
@@ -70,8 +71,8 @@ def tried(session: Session, person_id: int) -> None:
 
 
 def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Connection]]:
-    """Whose address is to be looked up now: those who are copied and connected, and lack one, or were last looked at
-    long ago; `everybody`: without regard to when."""
+    """Whose address is to be looked up now: those who are copied and connected, and lack one, or were last
+    looked at long ago; `everybody`: without regard to when."""
     now = database_now(session)
     policy = settings_store.policy(session)
     found = []

@@ -1,7 +1,8 @@
 """Asking and writing in Salesforce, as one person, over simple-salesforce: the only module that knows it.
 
-It has no time-outs, retries nothing and refreshes nothing here (facts: simple-salesforce 4, 5, 6): all that is set once,
-in the session's adapter. Its exceptions carry the whole query in their text and go no further than this module."""
+It has no time-outs, retries nothing and refreshes nothing here (facts: simple-salesforce 4, 5, 6): all that
+is set once, in the session's adapter. Its exceptions carry the whole query in their text and go no further
+than this module."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -119,7 +120,8 @@ class Client:
         return found
 
     def pages(self, soql: str, *values: object) -> Iterator[list[Record]]:
-        """The records of a query, deleted and archived ones too, page by page as they are asked for, up to 2,000 at a time."""
+        """The records of a query, deleted and archived ones too, page by page as they are asked for, up to
+        2,000 at a time."""
         asked, columns = format_soql(soql, *values) if values else soql, _columns(soql)
         more: str | None = None
         while True:
@@ -231,7 +233,8 @@ def _translating(call: Callable[[Salesforce], Any], salesforce: Salesforce) -> A
 
 
 def _is_without_connection(error: requests.ConnectionError) -> bool:
-    """Whether not even a connection could be made: a name that does not resolve, a port that is closed, nobody who answers."""
+    """Whether not even a connection could be made: a name that does not resolve, a port that is closed,
+    nobody who answers."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
@@ -249,7 +252,8 @@ def _translated(error: SalesforceError) -> Unavailable | Refused:
 
 
 def _written(answers: Any, number: int) -> list[Written]:
-    """A batch is answered with 200 whatever became of its records; an answer that does not tell of each tells nothing."""
+    """A batch is answered with 200 whatever became of its records; an answer that does not tell of each tells
+    nothing."""
     if not isinstance(answers, list) or len(answers) != number:
         raise Unavailable("the answer does not tell of each record")
     return [_one_written(one) for one in answers]
@@ -291,7 +295,8 @@ def _whole(record: Record, columns: frozenset[str]) -> Record:
 
 
 def _checked(text: str, pattern: re.Pattern[str]) -> str:
-    """What stands in an address is an id or a name and nothing else: `//evil.example` would have our token."""
+    """What stands in an address is an id or a name and nothing else: `//evil.example` would have our
+    token."""
     if not isinstance(text, str) or not pattern.fullmatch(text):
         raise ValueError(f"{text!r} is neither an id nor a name of Salesforce")
     return text

@@ -1,7 +1,7 @@
 """Persons' connections to Salesforce: the tokens, encrypted, and whose turn it is to renew them.
 
-A renewal is a turn that one process of all takes: it lasts until a new generation of tokens is stored, or until the
-lease that comes with it is over, as that of a process that was killed."""
+A renewal is a turn that one process of all takes: it lasts until a new generation of tokens is stored, or
+until the lease that comes with it is over, as that of a process that was killed."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -181,8 +181,9 @@ def take_turn(session: Session, person_id: int, generation: int, asker: str) -> 
 
 
 def renewed(session: Session, person_id: int, generation: int, tokens: Tokens) -> Connection | None:
-    """Store what was issued in place of that generation, before anybody uses it; None where the connection was ended, or
-    made or renewed anew, meanwhile. A turn that is over does not matter: these tokens are the only good ones."""
+    """Store what was issued in place of that generation, before anybody uses it; None where the connection
+    was ended, or made or renewed anew, meanwhile. A turn that is over does not matter: these tokens are the
+    only good ones."""
     row = session.get(ConnectionRow, person_id, with_for_update=True, populate_existing=True)
     if row is None or row.generation != generation or row.standing != Standing.CONNECTED:
         return None
@@ -214,7 +215,8 @@ def give_turn_back(session: Session, person_id: int, asker: str, found: Trouble 
 
 
 def broken(session: Session, person_id: int, generation: int, found: Trouble) -> None:
-    """Salesforce refuses to renew these tokens: they are forgotten, and the person's Salesforce work waits."""
+    """Salesforce refuses to renew these tokens: they are forgotten, and the person's Salesforce work
+    waits."""
     row = session.get(ConnectionRow, person_id, with_for_update=True, populate_existing=True)
     if row is None or row.generation != generation or row.standing != Standing.CONNECTED:
         return
@@ -257,10 +259,16 @@ def has_api(one: Connection | None) -> bool:
 def _row(session: Session, account: Account, who: Identity, *, way: Way, login_url: str) -> ConnectionRow:
     now = database_now(session)
     values = {
-        "standing": Standing.CONNECTED.value, "way": way.value, "login_url": login_url, "instance_url": "",
-        "organisation_id": who.organisation_id, "user_id": who.user_id, "username": who.username, "generation": 0,
+        "standing": Standing.CONNECTED.value,
+        "way": way.value,
+        "login_url": login_url,
+        "instance_url": "",
+        "organisation_id": who.organisation_id,
+        "user_id": who.user_id,
+        "username": who.username,
+        "generation": 0,
         "connected_at": now,
-    }  # fmt: skip
+    }
     row: ConnectionRow = there(session, ConnectionRow, {"person_id": account.id}, values)
     row.standing, row.instance_url = Standing.CONNECTED.value, ""
     row.way, row.login_url, row.connected_at = way.value, login_url, now
@@ -283,9 +291,11 @@ def _refuse_somebody_elses(session: Session, account: Account, who: Identity) ->
     )
     if other is not None:
         raise SomebodyElses(
-            "The Salesforce user %(username)s is connected to %(person)s already; each person signs in as themselves",
-            username=who.username, person=other,
-        )  # fmt: skip
+            "The Salesforce user %(username)s is connected to %(person)s already; each person signs in as "
+            "themselves",
+            username=who.username,
+            person=other,
+        )
 
 
 def _connection(session: Session, row: ConnectionRow) -> Connection:
@@ -295,12 +305,21 @@ def _connection(session: Session, row: ConnectionRow) -> Connection:
     found = None if row.trouble_code is None else trouble(row.trouble_code, row.trouble_detail or "")
     access_token, refresh_token = opened(row.access_token), opened(row.refresh_token)
     return Connection(
-        person_id=row.person_id, standing=Standing(row.standing), way=Way(row.way), login_url=row.login_url,
-        instance_url=row.instance_url, identity=Identity(row.organisation_id, row.user_id, row.username),
-        generation=row.generation, connected_at=row.connected_at, last_used_at=row.last_used_at, trouble=found,
-        access_token=access_token, refresh_token=refresh_token,
-        is_unreadable=(access_token is None) != (row.access_token is None) or (refresh_token is None) != (row.refresh_token is None),
-    )  # fmt: skip
+        person_id=row.person_id,
+        standing=Standing(row.standing),
+        way=Way(row.way),
+        login_url=row.login_url,
+        instance_url=row.instance_url,
+        identity=Identity(row.organisation_id, row.user_id, row.username),
+        generation=row.generation,
+        connected_at=row.connected_at,
+        last_used_at=row.last_used_at,
+        trouble=found,
+        access_token=access_token,
+        refresh_token=refresh_token,
+        is_unreadable=(access_token is None) != (row.access_token is None)
+        or (refresh_token is None) != (row.refresh_token is None),
+    )
 
 
 def _change(actor: str | None, account: Account, before: str | None, after: str | None) -> Change:

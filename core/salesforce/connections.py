@@ -1,8 +1,8 @@
 """People's Salesforce: connected, opened, renewed by one process at a time, and ended.
 
-What is stored comes first: an access token is used by nobody before the refresh token that came with it is in the
-database. A process that is killed between Salesforce's answer and that moment has lost a rotated token; who is next
-tries the old one, which an org may still take, and a connection by key needs none."""
+What is stored comes first: an access token is used by nobody before the refresh token that came with it is in
+the database. A process that is killed between Salesforce's answer and that moment has lost a rotated token;
+who is next tries the old one, which an org may still take, and a connection by key needs none."""
 
 import time
 import uuid
@@ -58,7 +58,8 @@ class Connections:
     def by_code(
         self, account: Account, code: str, challenge: Challenge, *, login_url: str, actor: str | None
     ) -> Identity:
-        """Connect with what the person brought back from Salesforce's page. Raises NotConnected, SomebodyElses."""
+        """Connect with what the person brought back from Salesforce's page. Raises NotConnected,
+        SomebodyElses."""
         return self._connect(
             account,
             lambda login: login.by_code(code, challenge),
@@ -70,21 +71,30 @@ class Connections:
     def by_refresh_token(
         self, account: Account, refresh_token: str, *, instance_url: str, user_id: str, actor: str | None
     ) -> Identity:
-        """Connect with a token that was issued before, if it is that user's. Raises NotConnected, SomebodyElses."""
+        """Connect with a token that was issued before, if it is that user's. Raises NotConnected,
+        SomebodyElses."""
         own = self._checked(instance_url)
         return self._connect(
-            account, lambda login: _with_what_was_given(login.by_refresh_token(refresh_token), refresh_token, own),
-            way=Way.SIGN_IN, login_url=self._login_url_of(own), actor=actor, user_id=user_id,
-        )  # fmt: skip
+            account,
+            lambda login: _with_what_was_given(login.by_refresh_token(refresh_token), refresh_token, own),
+            way=Way.SIGN_IN,
+            login_url=self._login_url_of(own),
+            actor=actor,
+            user_id=user_id,
+        )
 
     def by_key(self, account: Account, username: str, *, actor: str | None) -> Identity:
         """Connect as the Salesforce user of this name, whom the team's key may speak for.
 
         Raises NotConnected, SomebodyElses."""
         return self._connect(
-            account, lambda login: login.by_assertion(username, self._key()),
-            way=Way.KEY, login_url=self._app.login_url, actor=actor, username=username,
-        )  # fmt: skip
+            account,
+            lambda login: login.by_assertion(username, self._key()),
+            way=Way.KEY,
+            login_url=self._app.login_url,
+            actor=actor,
+            username=username,
+        )
 
     def client(self, connection: Connection) -> Client:
         """The person's Salesforce, which renews its session by itself. Raises Refused, Unavailable."""
@@ -163,14 +173,21 @@ class Connections:
             raise NotConnected(trouble("not_salesforce", str(error))) from error
 
     def _login_url_of(self, own: str) -> str:
-        """Where a token of this instance is renewed: at the configured page, or, where that is Salesforce's general one,
-        at the org's own, which takes the tokens of sandboxes too."""
+        """Where a token of this instance is renewed: at the configured page, or, where that is Salesforce's
+        general one, at the org's own, which takes the tokens of sandboxes too."""
         return own if self._app.login_url == SALESFORCE_LOGIN else self._app.login_url
 
     def _connect(
-        self, account: Account, ask: Callable[[Login], Issued], *, way: Way, login_url: str, actor: str | None,
-        user_id: str | None = None, username: str | None = None,
-    ) -> Identity:  # fmt: skip
+        self,
+        account: Account,
+        ask: Callable[[Login], Issued],
+        *,
+        way: Way,
+        login_url: str,
+        actor: str | None,
+        user_id: str | None = None,
+        username: str | None = None,
+    ) -> Identity:
         try:
             login = Login(self._app, login_url)
             issued = ask(login)
@@ -185,8 +202,16 @@ class Connections:
             replaced = connection_store.connection(session, account.id)
         try:
             who = _who_is(login, issued)
-            self._keep(account, issued, who, way=way, login_url=login_url, actor=actor,
-                       user_id=user_id, username=username)  # fmt: skip
+            self._keep(
+                account,
+                issued,
+                who,
+                way=way,
+                login_url=login_url,
+                actor=actor,
+                user_id=user_id,
+                username=username,
+            )
         except (Refusal, DatabaseUnavailable):
             if is_ours:
                 _revoked(self._app, login_url, issued.refresh_token or issued.access_token)
@@ -196,9 +221,17 @@ class Connections:
         return who
 
     def _keep(  # noqa: PLR0913
-        self, account: Account, issued: Issued, who: Identity, *, way: Way, login_url: str,
-        actor: str | None, user_id: str | None, username: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        account: Account,
+        issued: Issued,
+        who: Identity,
+        *,
+        way: Way,
+        login_url: str,
+        actor: str | None,
+        user_id: str | None,
+        username: str | None,
+    ) -> None:
         """Raises NotConnected, SomebodyElses, DatabaseUnavailable."""
         if user_id is not None and id_key(who.user_id) != id_key(user_id):
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))
@@ -237,7 +270,8 @@ class _Hand:
         return None if held.access_token is None else Opening(held.instance_url, held.access_token)
 
     def renew(self) -> Opening:
-        """What comes after that which is in hand: another process's renewal, or our own. Raises Refused, Unavailable."""
+        """What comes after that which is in hand: another process's renewal, or our own. Raises Refused,
+        Unavailable."""
         deadline = time.monotonic() + _SECONDS_TO_WAIT_FOR_ANOTHER
         while True:
             with self._database.writing() as session:
@@ -259,7 +293,8 @@ class _Hand:
                 return opening
 
     def _renewed(self, connection: Connection) -> Connection:
-        """What cannot be had by this token is dead; what cannot be had by the team's key can be again tomorrow."""
+        """What cannot be had by this token is dead; what cannot be had by the team's key can be again
+        tomorrow."""
         try:
             issued = self._connections.issued_anew(connection)
         except Refused as refused:

@@ -4,8 +4,9 @@ Pure: texts only."""
 
 
 def id_key(record_id: str) -> str:
-    """What tells one record from another: the first 15 characters. An id of 18 carries a check sum in the other three, and
-    answers, links and what people type hold either (SOAP developer guide, "ID field type")."""
+    """What tells one record from another: the first 15 characters. An id of 18 carries a check sum in the
+    other three, and answers, links and what people type hold either (SOAP developer guide, "ID field
+    type")."""
     return record_id[:15]
 
 

@@ -1,11 +1,13 @@
 """How long a write may stay unseen.
 
-Pure: constants only. They are read as `late_commits.…`, so that a test org that shows everything at once can shorten them."""
+Pure: constants only. They are read as `late_commits.…`, so that a test org that shows everything at once can
+shorten them."""
 
 from datetime import timedelta
 
 LATE_COMMIT = timedelta(minutes=11)
-"""A call may take ten minutes, and what it writes shows only then (limits quick reference, "API Request Limits")."""
+"""A call may take ten minutes, and what it writes shows only then (limits quick reference, "API Request
+Limits")."""
 UNTIL_A_WRITE_SHOWS = LATE_COMMIT + timedelta(minutes=3)
-"""From noting a write to the moment from which it may be repeated: before the call goes out its session may have to be
-renewed, which takes up to three minutes with all its time-outs."""
+"""From noting a write to the moment from which it may be repeated: before the call goes out its session may
+have to be renewed, which takes up to three minutes with all its time-outs."""

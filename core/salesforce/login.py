@@ -1,4 +1,5 @@
-"""Signing in to Salesforce by OAuth: the web server flow with PKCE, refreshing, the JWT bearer flow, revoking.
+"""Signing in to Salesforce by OAuth: the web server flow with PKCE, refreshing, the JWT bearer flow,
+revoking.
 
 Secrets go to the configured login host and to Salesforce's own hosts, and nowhere else (allow-list below).
 RFC 6749, RFC 7636, RFC 7523; what Salesforce adds is in its help under "OAuth Authorization Flows"."""
@@ -44,7 +45,8 @@ class Unavailable(Exception):
 
 
 class NeverSent(Unavailable):
-    """The same, and what was to be said did not leave us: no connection could be made, or no session be had."""
+    """The same, and what was to be said did not leave us: no connection could be made, or no session be
+    had."""
 
 
 class Refused(Exception):
@@ -136,7 +138,8 @@ def _read(answer: requests.Response, parts: list[bytes], deadline: float) -> Non
 
 
 def clock_offset(answer: requests.Response) -> timedelta | None:
-    """How far the other side's clock is ahead of ours, by the Date header (whole seconds); None where it says none."""
+    """How far the other side's clock is ahead of ours, by the Date header (whole seconds); None where it says
+    none."""
     try:
         return parsedate_to_datetime(answer.headers["Date"]) - datetime.now(UTC)
     except (KeyError, ValueError, TypeError):
@@ -144,8 +147,8 @@ def clock_offset(answer: requests.Response) -> timedelta | None:
 
 
 def session(app: SalesforceApp) -> requests.Session:
-    """A session that trusts what we are told to trust, and nothing of the environment: its proxies' and .netrc's
-    settings would replace our token."""
+    """A session that trusts what we are told to trust, and nothing of the environment: its proxies' and
+    .netrc's settings would replace our token."""
     made = requests.Session()
     made.trust_env = False
     made.max_redirects = 0
@@ -177,19 +180,22 @@ class Login:
     def by_code(self, code: str, challenge: Challenge) -> Issued:
         """Tokens for the code that the person came back with."""
         fields = {
-            "grant_type": "authorization_code", "code": code, "redirect_uri": self._app.callback_url,
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._app.callback_url,
             "code_verifier": challenge.verifier,
-        }  # fmt: skip
+        }
         return self._issued(fields | self._secret())
 
     def by_refresh_token(self, refresh_token: str) -> Issued:
-        """A new session. A new refresh token must be stored before the access token is used: the old one is dead."""
+        """A new session. A new refresh token must be stored before the access token is used: the old one is
+        dead."""
         fields = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         return self._issued(fields | self._secret(), is_renewal=True)
 
     def by_assertion(self, username: str, private_key_pem: bytes) -> Issued:
-        """A session of a person who needs no click, as the admin has let everybody in. Raises ValueError for a key
-        that is none."""
+        """A session of a person who needs no click, as the admin has let everybody in. Raises ValueError for
+        a key that is none."""
         now = int(time.time())
         claims = {
             "iss": self._app.client_id,
@@ -223,8 +229,10 @@ class Login:
             found = self._userinfo(self._base, issued)
         try:
             return Identity(
-                str(found["user_id"]), str(found["organization_id"]), str(found["preferred_username"]),
-            )  # fmt: skip
+                str(found["user_id"]),
+                str(found["organization_id"]),
+                str(found["preferred_username"]),
+            )
         except KeyError as error:
             raise Unavailable("the answer names nobody") from error
 
@@ -237,7 +245,8 @@ class Login:
         return {"client_secret": self._app.client_secret} if self._app.client_secret else {}
 
     def _audience(self) -> str:
-        """JWT's `aud` is the login host, a sandbox's for sandboxes, never the My Domain (help: JWT bearer flow)."""
+        """JWT's `aud` is the login host, a sandbox's for sandboxes, never the My Domain (help: JWT bearer
+        flow)."""
         host = urlsplit(self._base).hostname or ""
         if not host.endswith(_SALESFORCE_DOMAINS):
             return self._base
@@ -267,9 +276,13 @@ def _asked(app: SalesforceApp, method: str, url: str, **more: Any) -> dict[str, 
     try:
         with session(app) as made:
             answer = made.request(
-                method, url, timeout=(SECONDS_TO_CONNECT, SECONDS_TO_ANSWER), allow_redirects=False, stream=True,
+                method,
+                url,
+                timeout=(SECONDS_TO_CONNECT, SECONDS_TO_ANSWER),
+                allow_redirects=False,
+                stream=True,
                 **more,
-            )  # fmt: skip
+            )
             read_in_time(answer)
     except requests.RequestException as error:
         raise Unavailable(type(error).__name__) from error

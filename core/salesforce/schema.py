@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 KEY_FIELD = "Blindcopy_Key__c"
-"""The unique external-id field that an organisation may give to a record type, so that nothing is written to it twice."""
+"""The unique external-id field that an organisation may give to a record type, so that nothing is written to
+it twice."""
 TASK_STATUSES = (
     "SELECT ApiName, MasterLabel, IsClosed, IsDefault, SortOrder FROM TaskStatus ORDER BY SortOrder"
 )

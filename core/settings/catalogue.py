@@ -1,5 +1,5 @@
-"""The settings: one row for each, with its name, default, kind, label, help and where it stands. Pages, commands, the
-table in the documentation and what is noted of a change are built from these rows.
+"""The settings: one row for each, with its name, default, kind, label, help and where it stands. Pages,
+commands, the table in the documentation and what is noted of a change are built from these rows.
 
 Pure: names and texts in, texts and values out."""
 
@@ -107,7 +107,8 @@ class Section(StrEnum):
 
 
 class Level(StrEnum):
-    """Who may choose it: each person (the policy gives the default, and may lock it), or the organisation alone."""
+    """Who may choose it: each person (the policy gives the default, and may lock it), or the organisation
+    alone."""
 
     PERSON = "person"
     POLICY = "policy"
@@ -341,7 +342,8 @@ class Setting(StrEnum):
             Section.API,
             N_("Subject of tasks"),
             N_(
-                "Dynamic fields: {{activity_type}}, {{activity_subject}}. One line, 255 characters; e-mails keep their own subject."
+                "Dynamic fields: {{activity_type}}, {{activity_subject}}. One line, 255 characters; "
+                "e-mails keep their own subject."
             ),
         ),
     )
@@ -365,7 +367,8 @@ class Setting(StrEnum):
             Section.MAIL,
             N_("Own domains"),
             N_(
-                "Mail to these domains only is internal and never logged; a gateway takes mail from them. Comma-separated; .example.com means it and everything below."
+                "Mail to these domains only is internal and never logged; a gateway takes mail from them. "
+                "Comma-separated; .example.com means it and everything below."
             ),
         ),
     )
@@ -431,7 +434,8 @@ class Setting(StrEnum):
             Section.LIMITS,
             N_("Per cent of the organisation's daily API calls that are never used"),
             N_(
-                "Other programs need calls too. When only these are left, all work for the organisation waits."
+                "Other programs need calls too. When only these are left, all work for the organisation "
+                "waits."
             ),
         ),
     )

@@ -1,4 +1,5 @@
-"""Which value of a setting applies: the policy's where it is locked, else the person's own, else the policy's default.
+"""Which value of a setting applies: the policy's where it is locked, else the person's own, else the policy's
+default.
 
 Values are kept as the text that an operator types; here they become what the rest of the house works with.
 
@@ -81,10 +82,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """What applies to everybody's mail; each field is the setting of its name, and defaults stand in the catalogue.
+    """What applies to everybody's mail; each field is the setting of its name, and defaults stand in the
+    catalogue.
 
-    `own_domains` are those that an admin has named: they decide who may send by a gateway. As long as none is named,
-    `derived_domains`, those of the persons' sign-in addresses, decide what is internal, and nothing else."""
+    `own_domains` are those that an admin has named: they decide who may send by a gateway. As long as none is
+    named, `derived_domains`, those of the persons' sign-in addresses, decide what is internal, and nothing
+    else."""
 
     own_domains: tuple[str, ...]
     never_log: tuple[str, ...]

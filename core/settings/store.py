@@ -95,8 +95,8 @@ def follow_task_sync(session: Session, person_id: int | None = None) -> None:
 
 
 def syncs_tasks_of(session: Session, person_id: int) -> bool:
-    """Whether what this person adds is to be in Salesforce too; before the first connection there is nothing to be in sync
-    with, and what is here by then is not sent unasked."""
+    """Whether what this person adds is to be in Salesforce too; before the first connection there is nothing
+    to be in sync with, and what is here by then is not sent unasked."""
     from core.tasks import queue as task_queue  # noqa: PLC0415  tables that a relay, which only reads settings, does without
 
     if not syncs_tasks(policy(session), preference(session, person_id)):
@@ -107,7 +107,8 @@ def syncs_tasks_of(session: Session, person_id: int) -> bool:
 
 
 def policy_for_mail(session: Session) -> PolicySettings:
-    """What applies to everybody's mail, with the domains that count as internal while the policy names none."""
+    """What applies to everybody's mail, with the domains that count as internal while the policy names
+    none."""
     named = policy_settings(policy(session))
     if named.own_domains:
         return named
@@ -116,7 +117,8 @@ def policy_for_mail(session: Session) -> PolicySettings:
 
 
 def logging_of_all(session: Session) -> list[tuple[Account, Logging, bool]]:
-    """Every active person, how that person's mail is logged, and whether an Email to Salesforce address is stored.
+    """Every active person, how that person's mail is logged, and whether an Email to Salesforce address is
+    stored.
 
     Addresses are not decrypted."""
     in_policy = policy(session)
@@ -161,13 +163,17 @@ def people(session: Session) -> People:
         policy=policy_for_mail(session),
         persons=tuple(
             Person(
-                id=row.id, email=row.email, addresses=frozenset(addresses[row.id]),
-                app_passwords=tuple(passwords[row.id]), settings=person_settings(in_policy, chosen.get(row.id, {})),
-                is_connected=row.id in scarce, calls_are_scarce=bool(scarce.get(row.id)),
+                id=row.id,
+                email=row.email,
+                addresses=frozenset(addresses[row.id]),
+                app_passwords=tuple(passwords[row.id]),
+                settings=person_settings(in_policy, chosen.get(row.id, {})),
+                is_connected=row.id in scarce,
+                calls_are_scarce=bool(scarce.get(row.id)),
             )
             for row in active_rows(session)
         ),
-    )  # fmt: skip
+    )
 
 
 def _change_policy(

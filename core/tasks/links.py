@@ -1,4 +1,5 @@
-"""The worker's side of the tasks: which are linked to what in Salesforce, which wait, and what becomes of them.
+"""The worker's side of the tasks: which are linked to what in Salesforce, which wait, and what becomes of
+them.
 
 Everything here is done within one transaction of the worker that holds the person's claim."""
 
@@ -35,7 +36,8 @@ def key_of(uid: str, sends: int) -> str:
 def of_records(
     session: Session, organisation_id: str, ids: Collection[str], *, is_locked: bool
 ) -> dict[str, Ours]:
-    """The linked tasks of these records, whosever they are, by the first fifteen characters of the record's id."""
+    """The linked tasks of these records, whosever they are, by the first fifteen characters of the record's
+    id."""
     found = {}
     for some in batches(sorted(ids), _AT_ONCE):
         query = select(TaskRow).where(
@@ -63,11 +65,13 @@ def unsettled(session: Session, person_id: int, organisation_id: str) -> list[Ou
     query = (
         select(TaskRow)
         .where(
-            TaskRow.person_id == person_id, _may_be_in(organisation_id), TaskRow.salesforce_id.is_(None),
+            TaskRow.person_id == person_id,
+            _may_be_in(organisation_id),
+            TaskRow.salesforce_id.is_(None),
             TaskRow.not_before.is_not(None),
         )
         .order_by(TaskRow.id)
-    )  # fmt: skip
+    )
     return [_ours(row) for row in session.scalars(query)]
 
 
@@ -76,68 +80,82 @@ def waiting(session: Session, person_id: int, organisation_id: str, *, after: in
     query = (
         select(TaskRow)
         .where(
-            TaskRow.person_id == person_id, TaskRow.is_waiting, TaskRow.id > after,
+            TaskRow.person_id == person_id,
+            TaskRow.is_waiting,
+            TaskRow.id > after,
             _may_be_in(organisation_id),
         )
         .order_by(TaskRow.id)
         .limit(most)
-    )  # fmt: skip
+    )
     return [_ours(row) for row in session.scalars(query)]
 
 
 def waiting_number(session: Session, person_id: int, organisation_id: str) -> int:
     """How many wait to be written, changed or deleted in Salesforce."""
     query = select(func.count()).where(
-        TaskRow.person_id == person_id, TaskRow.is_waiting,
+        TaskRow.person_id == person_id,
+        TaskRow.is_waiting,
         _may_be_in(organisation_id),
-    )  # fmt: skip
+    )
     return session.scalar(query) or 0
 
 
 def deletions_due(session: Session, person_id: int, organisation_id: str) -> int:
     """How many were deleted here and wait to be deleted there."""
     query = select(func.count()).where(
-        TaskRow.person_id == person_id, TaskRow.is_waiting, _may_be_in(organisation_id),
-        TaskRow.salesforce_id.is_not(None), TaskRow.bin_reason == Binned.HERE.value,
-    )  # fmt: skip
+        TaskRow.person_id == person_id,
+        TaskRow.is_waiting,
+        _may_be_in(organisation_id),
+        TaskRow.salesforce_id.is_not(None),
+        TaskRow.bin_reason == Binned.HERE.value,
+    )
     return session.scalar(query) or 0
 
 
 def linked(session: Session, person_id: int, organisation_id: str) -> int:
     """How many of the person's tasks are linked and not in the bin."""
     query = select(func.count()).where(
-        TaskRow.person_id == person_id, TaskRow.organisation_id == organisation_id,
-        TaskRow.salesforce_id.is_not(None), TaskRow.binned_at.is_(None),
-    )  # fmt: skip
+        TaskRow.person_id == person_id,
+        TaskRow.organisation_id == organisation_id,
+        TaskRow.salesforce_id.is_not(None),
+        TaskRow.binned_at.is_(None),
+    )
     return session.scalar(query) or 0
 
 
 def linked_after(
     session: Session, person_id: int, organisation_id: str, *, after: int, most: int, with_reassigned: bool
 ) -> list[Ours]:
-    """The linked tasks in the order of their ids, from one on; `with_reassigned`: those too that are in the bin because they
-    were somebody else's when last seen."""
+    """The linked tasks in the order of their ids, from one on; `with_reassigned`: those too that are in the
+    bin because they were somebody else's when last seen."""
     is_meant: ColumnElement[bool] = TaskRow.binned_at.is_(None)
     if with_reassigned:
         is_meant = or_(is_meant, TaskRow.bin_reason == Binned.REASSIGNED.value)
     query = (
         select(TaskRow)
         .where(
-            TaskRow.person_id == person_id, TaskRow.organisation_id == organisation_id, TaskRow.id > after,
-            TaskRow.salesforce_id.is_not(None), is_meant,
+            TaskRow.person_id == person_id,
+            TaskRow.organisation_id == organisation_id,
+            TaskRow.id > after,
+            TaskRow.salesforce_id.is_not(None),
+            is_meant,
         )
         .order_by(TaskRow.id)
         .limit(most)
-    )  # fmt: skip
+    )
     return [_ours(row) for row in session.scalars(query)]
 
 
 def unlinked_open(session: Session, person_id: int) -> list[Ours]:
     """The person's open tasks that have no record."""
     query = select(TaskRow).where(
-        TaskRow.person_id == person_id, TaskRow.salesforce_id.is_(None), TaskRow.is_open, TaskRow.binned_at.is_(None),
+        TaskRow.person_id == person_id,
+        TaskRow.salesforce_id.is_(None),
+        TaskRow.is_open,
+        TaskRow.binned_at.is_(None),
         TaskRow.not_before.is_(None),
-    )  # fmt: skip
+    )
     return [_ours(row) for row in session.scalars(query)]
 
 
@@ -147,15 +165,28 @@ def bring_in(
     organisation_id: str,
     brought: Iterable[tuple[str, Values, Related, datetime]],
 ) -> int:
-    """New tasks here: record id, values, whom they are about, when they were made. How many were not here yet."""
+    """New tasks here: record id, values, whom they are about, when they were made. How many were not here
+    yet."""
     rows = [
         {
-            "person_id": person_id, "uid": str(uuid.uuid4()), "organisation_id": organisation_id, "salesforce_id": record_id, **_columns(values),
-            **_related(related), "base": to_json(values), "edited_at": {}, "version": 1, "is_wanted": True, "is_waiting": False,
-            "sends": 0, "is_by_bytes": False, "is_gone": False, "created_at": made_at,
+            "person_id": person_id,
+            "uid": str(uuid.uuid4()),
+            "organisation_id": organisation_id,
+            "salesforce_id": record_id,
+            **_columns(values),
+            **_related(related),
+            "base": to_json(values),
+            "edited_at": {},
+            "version": 1,
+            "is_wanted": True,
+            "is_waiting": False,
+            "sends": 0,
+            "is_by_bytes": False,
+            "is_gone": False,
+            "created_at": made_at,
         }
         for record_id, values, related, made_at in brought
-    ]  # fmt: skip
+    ]
     if not rows:
         return 0
     session.execute(insert(session.get_bind().dialect, TaskRow).on_conflict_do_nothing(), rows)
@@ -170,8 +201,15 @@ def link(session: Session, ours: Ours, organisation_id: str, record_id: str) -> 
 
 
 def take(
-    session: Session, ours: Ours, *, values: Values, base: Values, related: Related, person_id: int, limits: Limits,
-) -> None:  # fmt: skip
+    session: Session,
+    ours: Ours,
+    *,
+    values: Values,
+    base: Values,
+    related: Related,
+    person_id: int,
+    limits: Limits,
+) -> None:
     """The values that the task has from now on, and those that Salesforce has."""
     row = _row(session, ours)
     if values != ours.values:
@@ -225,8 +263,8 @@ def intend(
 ) -> bool:
     """Note what is about to be created; False where it is not to be any more.
 
-    Where the organisation knows our key and takes one only, what the first try was begun with stays noted: if that made the
-    record, it has those values; if this one does, what it has is here."""
+    Where the organisation knows our key and takes one only, what the first try was begun with stays noted: if
+    that made the record, it has those values; if this one does, what it has is here."""
     row = _row(session, ours)
     if row.salesforce_id is not None or row.binned_at is not None or not row.is_wanted:
         return False
@@ -237,7 +275,8 @@ def intend(
 
 
 def never_sent(session: Session, ours: Ours, sent: Values | None, not_before: datetime | None) -> None:
-    """The create was refused: nothing was written by it. What an earlier one may have written stays to be seen."""
+    """The create was refused: nothing was written by it. What an earlier one may have written stays to be
+    seen."""
     row = _row(session, ours)
     row.sent, row.not_before = None if sent is None else {**to_json(sent), _KEYED: ours.is_keyed}, not_before
     if sent is None and row.salesforce_id is None:
@@ -320,7 +359,8 @@ def ours_again(session: Session, ours: Sequence[Ours]) -> list[Ours]:
 
 
 def _may_be_in(organisation_id: str) -> ColumnElement[bool]:
-    """Not another organisation's. Said so, it is by what waits that SQLite finds the few rows, not by what is linked."""
+    """Not another organisation's. Said so, it is by what waits that SQLite finds the few rows, not by what is
+    linked."""
     return or_(TaskRow.organisation_id.is_(None), TaskRow.organisation_id == organisation_id)
 
 
@@ -340,14 +380,29 @@ def _held(session: Session) -> set[int]:
 
 def _ours(row: TaskRow) -> Ours:
     return Ours(
-        id=row.id, person_id=row.person_id, version=row.version, values=values_of(row), salesforce_id=row.salesforce_id,
+        id=row.id,
+        person_id=row.person_id,
+        version=row.version,
+        values=values_of(row),
+        salesforce_id=row.salesforce_id,
         base=None if row.base is None else from_json(row.base),
         edited_at={Field(name): datetime.fromisoformat(time) for name, time in row.edited_at.items()},
-        related=Related(row.who_id, row.what_id, row.who_name, row.what_name), is_wanted=row.is_wanted, is_waiting=row.is_waiting,
-        is_by_bytes=row.is_by_bytes, key=key_of(row.uid, row.sends), sent=None if row.sent is None else from_json(row.sent),
-        is_keyed=bool((row.sent or {}).get(_KEYED)), not_before=row.not_before, sent_since=_since(row), binned_at=row.binned_at, binned=row.bin_reason, bin_stamp=row.bin_stamp, is_gone=row.is_gone,
-        has_trouble=row.trouble_code is not None, is_unreadable=row.trouble_code == UNREADABLE,
-    )  # fmt: skip
+        related=Related(row.who_id, row.what_id, row.who_name, row.what_name),
+        is_wanted=row.is_wanted,
+        is_waiting=row.is_waiting,
+        is_by_bytes=row.is_by_bytes,
+        key=key_of(row.uid, row.sends),
+        sent=None if row.sent is None else from_json(row.sent),
+        is_keyed=bool((row.sent or {}).get(_KEYED)),
+        not_before=row.not_before,
+        sent_since=_since(row),
+        binned_at=row.binned_at,
+        binned=row.bin_reason,
+        bin_stamp=row.bin_stamp,
+        is_gone=row.is_gone,
+        has_trouble=row.trouble_code is not None,
+        is_unreadable=row.trouble_code == UNREADABLE,
+    )
 
 
 def _since(row: TaskRow) -> datetime | None:
@@ -356,8 +411,9 @@ def _since(row: TaskRow) -> datetime | None:
 
 
 def doubt_after_a_restore(session: Session, shows_by: datetime) -> None:
-    """The database was restored from a backup: what waits to be created in Salesforce may have been created since the backup.
-    It is looked for like a create whose answer was lost; by its key where the organisation has the field."""
+    """The database was restored from a backup: what waits to be created in Salesforce may have been created
+    since the backup. It is looked for like a create whose answer was lost; by its key where the organisation
+    has the field."""
     query = select(TaskRow).where(TaskRow.is_waiting, TaskRow.is_wanted, TaskRow.salesforce_id.is_(None))
     for row in session.scalars(query):
         known = row.sent or {
@@ -370,13 +426,20 @@ def doubt_after_a_restore(session: Session, shows_by: datetime) -> None:
 
 def _columns(values: Values) -> dict[str, Any]:
     return {
-        "subject": values.subject, "due": values.due, "status": fit(values.status.name, 255), "is_open": values.status.is_open,
-        "priority": fit(values.priority, 255), "comments": values.comments, "reminder": values.reminder,
-    }  # fmt: skip
+        "subject": values.subject,
+        "due": values.due,
+        "status": fit(values.status.name, 255),
+        "is_open": values.status.is_open,
+        "priority": fit(values.priority, 255),
+        "comments": values.comments,
+        "reminder": values.reminder,
+    }
 
 
 def _related(related: Related) -> Mapping[str, str | None]:
     return {
-        "who_id": related.who_id, "who_name": fit(related.who_name, _LONGEST_NAME), "what_id": related.what_id,
+        "who_id": related.who_id,
+        "who_name": fit(related.who_name, _LONGEST_NAME),
+        "what_id": related.what_id,
         "what_name": fit(related.what_name, _LONGEST_NAME),
-    }  # fmt: skip
+    }

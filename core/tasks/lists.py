@@ -36,8 +36,8 @@ def listed(
     known: Choices,
     page: tuple[int, int] | None = None,
 ) -> list[Task]:
-    """One of the lists, by due date, then by the organisation's order of priorities; `now` in the person's zone; `page`: from
-    which one on, and how many."""
+    """One of the lists, by due date, then by the organisation's order of priorities; `now` in the person's
+    zone; `page`: from which one on, and how many."""
     query = select(TaskRow).where(TaskRow.person_id == person_id, _condition(which, now))
     if which is Which.BIN:
         query = query.order_by(TaskRow.binned_at.desc(), TaskRow.id.desc())
@@ -63,12 +63,15 @@ def due_reminders(session: Session, person_id: int) -> list[Task]:
     query = (
         select(TaskRow)
         .where(
-            TaskRow.person_id == person_id, TaskRow.reminder.is_not(None), TaskRow.reminder <= database_now(session),
-            TaskRow.is_open, TaskRow.binned_at.is_(None),
+            TaskRow.person_id == person_id,
+            TaskRow.reminder.is_not(None),
+            TaskRow.reminder <= database_now(session),
+            TaskRow.is_open,
+            TaskRow.binned_at.is_(None),
         )
         .order_by(TaskRow.reminder)
         .limit(_SHOWN_REMINDERS)
-    )  # fmt: skip
+    )
     return [task_of(row) for row in session.scalars(query)]
 
 

@@ -15,23 +15,39 @@ def choices(session: Session, organisation_id: str | None) -> Choices:
     plain = row.choices
     return Choices(
         tuple(
-            KnownStatus(one["name"], one["label"], is_open=one["is_open"], is_default=one["is_default"], order=one["order"])
+            KnownStatus(
+                one["name"],
+                one["label"],
+                is_open=one["is_open"],
+                is_default=one["is_default"],
+                order=one["order"],
+            )
             for one in plain["statuses"]
         ),
-        tuple(plain["priorities"]), Limits(plain["subject"], plain["comments"]), has_key=plain["has_key"],
-    )  # fmt: skip
+        tuple(plain["priorities"]),
+        Limits(plain["subject"], plain["comments"]),
+        has_key=plain["has_key"],
+    )
 
 
 def keep(session: Session, organisation_id: str, known: Choices) -> None:
     """As the organisation has just told."""
     plain = {
         "statuses": [
-            {"name": one.name, "label": one.label, "is_open": one.is_open, "is_default": one.is_default, "order": one.order}
+            {
+                "name": one.name,
+                "label": one.label,
+                "is_open": one.is_open,
+                "is_default": one.is_default,
+                "order": one.order,
+            }
             for one in known.statuses
         ],
-        "priorities": list(known.priorities), "subject": known.limits.subject, "comments": known.limits.comments,
+        "priorities": list(known.priorities),
+        "subject": known.limits.subject,
+        "comments": known.limits.comments,
         "has_key": known.has_key,
-    }  # fmt: skip
+    }
     row = there(session, TaskChoicesRow, {"organisation_id": organisation_id}, {"choices": plain})
     if row.choices != plain:
         row.choices = plain

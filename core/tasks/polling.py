@@ -19,8 +19,8 @@ _MOST_OF_IT = 0.5
 
 @dataclass(frozen=True)
 class Budget:
-    """The calls that an organisation has in a day (0: not known yet), the per cent of them that are for looking, by how
-    many persons they are shared, and how many known links this person has to be verified."""
+    """The calls that an organisation has in a day (0: not known yet), the per cent of them that are for
+    looking, by how many persons they are shared, and how many known links this person has to be verified."""
 
     calls: int
     share: int
@@ -39,8 +39,8 @@ class Budget:
 
 
 def seconds_between_looks(interval: int, idle: timedelta, budget: Budget) -> float:
-    """The pace in force: the fastest while the person is active, half as fast for every further ten minutes of idleness
-    down to ten minutes, and never more than the budget allows."""
+    """The pace in force: the fastest while the person is active, half as fast for every further ten minutes
+    of idleness down to ten minutes, and never more than the budget allows."""
     doublings = min(int(idle / ACTIVE), 20) if idle > timedelta(0) else 0
     by_idleness = max(float(interval), min(SLOWEST, interval * 2.0**doublings))
     return max(by_idleness, least_seconds(budget))
@@ -56,7 +56,8 @@ def least_seconds(budget: Budget) -> float:
 
 
 def seconds_of_a_round(budget: Budget) -> float:
-    """Within how long every known link is verified once: in half an hour, unless the budget is too small for that."""
+    """Within how long every known link is verified once: in half an hour, unless the budget is too small for
+    that."""
     if budget.calls <= 0 or budget.a_day <= 0:
         return _SECONDS_OF_A_ROUND
     least = budget.calls_of_a_round * _SECONDS_OF_A_DAY / (budget.a_day * _MOST_OF_IT)

@@ -1,6 +1,8 @@
-"""Each person's task sync: switched on and off, due, in one worker's hands at a time, and what waits for the person's word.
+"""Each person's task sync: switched on and off, due, in one worker's hands at a time, and what waits for the
+person's word.
 
-As with mails a claim is a lease that holds while its worker beats; who was thought dead and comes back writes nothing."""
+As with mails a claim is a lease that holds while its worker beats; who was thought dead and comes back writes
+nothing."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -49,7 +51,8 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What waits for a word: how many tasks would come in, be paired and be deleted; `of`: how many there are."""
+    """What waits for a word: how many tasks would come in, be paired and be deleted; `of`: how many there
+    are."""
 
     asks: Asks
     bring_in: int = 0
@@ -104,8 +107,8 @@ def task_sync(session: Session, person_id: int) -> TaskSync | None:
 
 
 def switch(session: Session, person_id: int, *, is_on: bool) -> None:
-    """On: what there is of tasks is looked at as at first, from now on; off: both directions stop at once, and nothing is
-    deleted."""
+    """On: what there is of tasks is looked at as at first, from now on; off: both directions stop at once,
+    and nothing is deleted."""
     known = session.get(TaskSyncRow, person_id)
     if (known is None and not is_on) or (known is not None and known.is_on == is_on):
         return  # nobody waits for a look
@@ -148,8 +151,8 @@ def seen(session: Session, person_id: int, pace: timedelta) -> None:
 
 
 def sync_now(session: Session, person_id: int) -> None:
-    """As the person asks: whatever the pace, and whatever went wrong before; the next known links are verified too, as a query
-    for the person's tasks does not tell which went to somebody else."""
+    """As the person asks: whatever the pace, and whatever went wrong before; the next known links are
+    verified too, as a query for the person's tasks does not tell which went to somebody else."""
     now = database_now(session)
     session.execute(
         update(TaskSyncRow)
@@ -176,17 +179,24 @@ def reconsider(session: Session, person_id: int) -> None:
 
 
 def ask_after_a_restore(session: Session) -> None:
-    """The database is older than what Salesforce has: each sync is looked at as at first, and asks its person before anything
-    is done."""
+    """The database is older than what Salesforce has: each sync is looked at as at first, and asks its person
+    before anything is done."""
     now = database_now(session)
     session.execute(
         update(TaskSyncRow)
         .where(TaskSyncRow.is_on)
         .values(
-            is_restored=True, is_first=True, plan=None, confirmed=None, due_at=now, look_at=now, attempts=0,
-            claim=TaskSyncRow.claim + 1, claimed_by=None,
+            is_restored=True,
+            is_first=True,
+            plan=None,
+            confirmed=None,
+            due_at=now,
+            look_at=now,
+            attempts=0,
+            claim=TaskSyncRow.claim + 1,
+            claimed_by=None,
         )
-    )  # fmt: skip
+    )
 
 
 def claim(
@@ -197,19 +207,25 @@ def claim(
     everything: bool = False,
     most: int | None = None,
 ) -> list[TaskSync]:
-    """Take those of these persons that are due, or all of them; what another live worker has is left to it, and what waits
-    for a word to the person."""
+    """Take those of these persons that are due, or all of them; what another live worker has is left to it,
+    and what waits for a word to the person."""
     now = database_now(session)
     query = (
         select(TaskSyncRow)
         .where(
-            TaskSyncRow.is_on, TaskSyncRow.plan.is_(None), TaskSyncRow.person_id.in_(among), *(() if everything else (TaskSyncRow.due_at <= now,)),
-            or_(TaskSyncRow.claimed_by.is_(None), and_(TaskSyncRow.claimed_by != worker, TaskSyncRow.claimed_by.not_in(alive(now)))),
+            TaskSyncRow.is_on,
+            TaskSyncRow.plan.is_(None),
+            TaskSyncRow.person_id.in_(among),
+            *(() if everything else (TaskSyncRow.due_at <= now,)),
+            or_(
+                TaskSyncRow.claimed_by.is_(None),
+                and_(TaskSyncRow.claimed_by != worker, TaskSyncRow.claimed_by.not_in(alive(now))),
+            ),
         )
         .order_by(TaskSyncRow.due_at)
         .limit(most)
         .with_for_update(skip_locked=True)
-    )  # fmt: skip
+    )
     taken = []
     for row in session.scalars(query):
         row.claimed_by, row.claim = worker, row.claim + 1
@@ -267,8 +283,8 @@ def hold(session: Session, held: TaskSync) -> TaskSyncRow:
 
 
 def release(session: Session, held: TaskSync, values: Mapping[str, Any]) -> None:
-    """Let go of the claim, with what has become of it; nothing where it is another's by now. Something that was changed here
-    since the claim keeps it due."""
+    """Let go of the claim, with what has become of it; nothing where it is another's by now. Something that
+    was changed here since the claim keeps it due."""
     due_at = values.get("due_at", held.due_at)
     row = session.get(TaskSyncRow, held.person_id, with_for_update=True, populate_existing=True)
     if row is None or row.claim != held.claim or row.claimed_by is None:
@@ -300,16 +316,19 @@ def asking_for_a_word(session: Session) -> int:
 
 
 def by_user(session: Session, organisation_id: str) -> dict[str, int]:
-    """The persons whose tasks are synchronised with this organisation, by the first fifteen characters of their user's id."""
+    """The persons whose tasks are synchronised with this organisation, by the first fifteen characters of
+    their user's id."""
     query = (
         select(ConnectionRow.user_id, ConnectionRow.person_id)
         .join(TaskSyncRow, TaskSyncRow.person_id == ConnectionRow.person_id)
         .join(PersonRow, PersonRow.id == ConnectionRow.person_id)
         .where(
-            TaskSyncRow.is_on, PersonRow.is_active, ConnectionRow.standing == "connected",
+            TaskSyncRow.is_on,
+            PersonRow.is_active,
+            ConnectionRow.standing == "connected",
             ConnectionRow.organisation_id == organisation_id,
         )
-    )  # fmt: skip
+    )
     return {id_key(user_id): person_id for user_id, person_id in session.execute(query)}
 
 
@@ -326,12 +345,30 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 def _task_sync(row: TaskSyncRow) -> TaskSync:
     return TaskSync(
-        person_id=row.person_id, is_on=row.is_on, enabled_at=row.enabled_at, is_first=row.is_first, since=row.since,
-        due_at=row.due_at, look_at=row.look_at, claim=row.claim, attempts=row.attempts, succeeded_at=row.succeeded_at, changed_at=row.changed_at,
-        seen_at=row.seen_at, verified_id=row.verified_id, verify_at=row.verify_at, links=row.links, progress=row.progress, is_restored=row.is_restored, plan=_plan(row.plan),
-        confirmed=_plan(row.confirmed), trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
-        organisation_id=row.organisation_id, user_id=row.user_id,
-    )  # fmt: skip
+        person_id=row.person_id,
+        is_on=row.is_on,
+        enabled_at=row.enabled_at,
+        is_first=row.is_first,
+        since=row.since,
+        due_at=row.due_at,
+        look_at=row.look_at,
+        claim=row.claim,
+        attempts=row.attempts,
+        succeeded_at=row.succeeded_at,
+        changed_at=row.changed_at,
+        seen_at=row.seen_at,
+        verified_id=row.verified_id,
+        verify_at=row.verify_at,
+        links=row.links,
+        progress=row.progress,
+        is_restored=row.is_restored,
+        plan=_plan(row.plan),
+        confirmed=_plan(row.confirmed),
+        trouble_code=row.trouble_code,
+        trouble_detail=row.trouble_detail or "",
+        organisation_id=row.organisation_id,
+        user_id=row.user_id,
+    )
 
 
 def _plan(plain: dict[str, Any] | None) -> Plan | None:
@@ -340,6 +377,14 @@ def _plan(plain: dict[str, Any] | None) -> Plan | None:
 
 def _new(now: datetime) -> dict[str, Any]:
     return {
-        "is_on": True, "enabled_at": now, "is_first": True, "due_at": now, "look_at": now, "claim": 0, "attempts": 0, "verified_id": 0,
-        "links": 0, "progress": 0,
-    }  # fmt: skip
+        "is_on": True,
+        "enabled_at": now,
+        "is_first": True,
+        "due_at": now,
+        "look_at": now,
+        "claim": 0,
+        "attempts": 0,
+        "verified_id": 0,
+        "links": 0,
+        "progress": 0,
+    }

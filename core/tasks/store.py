@@ -1,6 +1,8 @@
-"""Tasks as their person works with them: added, edited, completed, deleted, restored; and how each stands to Salesforce.
+"""Tasks as their person works with them: added, edited, completed, deleted, restored; and how each stands to
+Salesforce.
 
-Every value that gives way to another goes to the task's history; what is deleted lies in the bin for 15 days."""
+Every value that gives way to another goes to the task's history; what is deleted lies in the bin for 15
+days."""
 
 import uuid
 from collections.abc import Mapping
@@ -102,13 +104,22 @@ def task_of(row: TaskRow) -> Task:
     """The row as a value."""
     values = values_of(row)
     return Task(
-        id=row.id, person_id=row.person_id, salesforce_id=row.salesforce_id, values=values, state=_state(row),
-        version=row.version, is_wanted=row.is_wanted, is_cut=row.base is not None and _is_cut(row, values),
-        binned_at=row.binned_at, binned=None if row.bin_reason is None else Binned(row.bin_reason),
-        trouble_code=row.trouble_code, trouble_detail=row.trouble_detail or "",
+        id=row.id,
+        person_id=row.person_id,
+        salesforce_id=row.salesforce_id,
+        values=values,
+        state=_state(row),
+        version=row.version,
+        is_wanted=row.is_wanted,
+        is_cut=row.base is not None and _is_cut(row, values),
+        binned_at=row.binned_at,
+        binned=None if row.bin_reason is None else Binned(row.bin_reason),
+        trouble_code=row.trouble_code,
+        trouble_detail=row.trouble_detail or "",
         who=None if row.who_id is None else (row.who_id, row.who_name or row.who_id),
-        what=None if row.what_id is None else (row.what_id, row.what_name or row.what_id), created_at=row.created_at,
-    )  # fmt: skip
+        what=None if row.what_id is None else (row.what_id, row.what_name or row.what_id),
+        created_at=row.created_at,
+    )
 
 
 def values_of(row: TaskRow) -> Values:
@@ -137,9 +148,14 @@ def lose(session: Session, row: TaskRow, field: Field, value: Any, *, side: str,
     """A value goes to the history."""
     session.add(
         TaskHistoryRow(
-            task_id=row.id, time=database_now(session), field=field.value, value=to_text(field, value), side=side, why=why
+            task_id=row.id,
+            time=database_now(session),
+            field=field.value,
+            value=to_text(field, value),
+            side=side,
+            why=why,
         )
-    )  # fmt: skip
+    )
 
 
 def add(
@@ -147,9 +163,17 @@ def add(
 ) -> int:
     """A new task, about these records; `is_wanted`: it is to be in Salesforce too. Its id."""
     row = TaskRow(
-        person_id=person_id, uid=str(uuid.uuid4()), edited_at={}, version=1, is_wanted=is_wanted, is_waiting=is_wanted, sends=0, is_by_bytes=False,
-        is_gone=False, created_at=database_now(session),
-    )  # fmt: skip
+        person_id=person_id,
+        uid=str(uuid.uuid4()),
+        edited_at={},
+        version=1,
+        is_wanted=is_wanted,
+        is_waiting=is_wanted,
+        sends=0,
+        is_by_bytes=False,
+        is_gone=False,
+        created_at=database_now(session),
+    )
     put(row, values)
     if related is not None:
         row.who_id, row.who_name, row.what_id, row.what_name = (
@@ -221,7 +245,8 @@ def bin_it(session: Session, row: TaskRow, why: Binned, stamp: datetime | None =
 
 
 def restore(session: Session, person_id: int, task_id: int, *, is_wanted: bool) -> None:
-    """Out of the bin: as it was where Salesforce has it still, else as a new task. Raises NotThere, NotInTheBin."""
+    """Out of the bin: as it was where Salesforce has it still, else as a new task. Raises NotThere,
+    NotInTheBin."""
     row = _locked(session, person_id, task_id, in_bin=True)
     if row.binned_at is None:
         raise NotInTheBin("This task is not in the bin")
@@ -237,8 +262,11 @@ def restore(session: Session, person_id: int, task_id: int, *, is_wanted: bool) 
 def restore_undone(session: Session, person_id: int) -> int:
     """Take back every deletion that Salesforce does not know of yet. How many."""
     query = select(TaskRow.id).where(
-        TaskRow.person_id == person_id, TaskRow.is_waiting, TaskRow.bin_reason == Binned.HERE.value, TaskRow.is_gone.is_(False)
-    )  # fmt: skip
+        TaskRow.person_id == person_id,
+        TaskRow.is_waiting,
+        TaskRow.bin_reason == Binned.HERE.value,
+        TaskRow.is_gone.is_(False),
+    )
     ids = list(session.scalars(query))
     for task_id in ids:
         restore(session, person_id, task_id, is_wanted=True)
@@ -288,8 +316,9 @@ def history(session: Session, task_id: int) -> list[HistoryEntry]:
     """What gave way, the latest first."""
     query = select(TaskHistoryRow).where(TaskHistoryRow.task_id == task_id).order_by(TaskHistoryRow.id.desc())
     return [
-        HistoryEntry(row.id, row.time, Field(row.field), row.value, row.side, row.why) for row in session.scalars(query)
-    ]  # fmt: skip
+        HistoryEntry(row.id, row.time, Field(row.field), row.value, row.side, row.why)
+        for row in session.scalars(query)
+    ]
 
 
 def tidy(session: Session) -> None:
@@ -308,7 +337,8 @@ def note_trouble(row: TaskRow, code: str, detail: str) -> None:
 def _locked(
     session: Session, person_id: int, task_id: int, *, in_bin: bool = False, is_locked: bool = True
 ) -> TaskRow:
-    """Raises NotThere, InTheBin. The sync's row is locked first, as the worker does it, so that neither waits for the other."""
+    """Raises NotThere, InTheBin. The sync's row is locked first, as the worker does it, so that neither waits
+    for the other."""
     if is_locked:
         session.get(TaskSyncRow, person_id, with_for_update=True)
     row = session.get(TaskRow, task_id, with_for_update=is_locked or None, populate_existing=is_locked)
@@ -328,7 +358,8 @@ def _touched(session: Session, row: TaskRow, *, is_waiting: bool | None = None) 
 
 
 def _is_to_be_told(session: Session, row: TaskRow) -> bool:
-    """Whether Salesforce is to know of it: not of what is linked to an organisation that the person is in no more."""
+    """Whether Salesforce is to know of it: not of what is linked to an organisation that the person is in no
+    more."""
     if row.salesforce_id is None:
         return row.is_wanted
     return not _is_of_another_organisation(session, row)

@@ -94,8 +94,9 @@ class Related:
 
 @dataclass(frozen=True)
 class Ours:
-    """A task as the worker has it in hand. `base`: the values as both sides had them last; `edited_at`: when each field was
-    edited here since; `sent`: what a create was begun with whose end nobody knows, which may show until `not_before`."""
+    """A task as the worker has it in hand. `base`: the values as both sides had them last; `edited_at`: when
+    each field was edited here since; `sent`: what a create was begun with whose end nobody knows, which may
+    show until `not_before`."""
 
     id: int
     person_id: int
@@ -114,7 +115,8 @@ class Ours:
     """Whether that create carried the key."""
     not_before: datetime | None = None
     sent_since: datetime | None = None
-    """After a restore: from when on the record may have been made; else it was begun shortly before `not_before`."""
+    """After a restore: from when on the record may have been made; else it was begun shortly before
+    `not_before`."""
     binned_at: datetime | None = None
     binned: str | None = None
     bin_stamp: datetime | None = None
@@ -147,7 +149,8 @@ class KnownStatus:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much Salesforce holds, in characters. `is_by_bytes`: it turned out to count bytes (KB 000382141)."""
+    """How much Salesforce holds, in characters. `is_by_bytes`: it turned out to count bytes (KB
+    000382141)."""
 
     subject: int = 255
     comments: int = 32_000
@@ -208,7 +211,8 @@ def fitted(values: Values, limits: Limits) -> Values:
 
 
 def lacking(values: Values, base: Values, limits: Limits) -> tuple[Field, ...]:
-    """The fields in which Salesforce, which has `base`, lacks what it could hold; what it has whole is not cut."""
+    """The fields in which Salesforce, which has `base`, lacks what it could hold; what it has whole is not
+    cut."""
     return tuple(name for name in fitted(values, limits).differing(base) if values.of(name) != base.of(name))
 
 
@@ -220,15 +224,24 @@ def checked_subject(text: str) -> str:
     if not any(one.isprintable() and not one.isspace() for one in subject):
         raise TaskError("A task needs a subject")
     if len(subject) > LONGEST_SUBJECT:
-        raise TaskError("The subject has %(length)s characters; the most are %(most)s", length=len(subject), most=LONGEST_SUBJECT)  # fmt: skip
+        raise TaskError(
+            "The subject has %(length)s characters; the most are %(most)s",
+            length=len(subject),
+            most=LONGEST_SUBJECT,
+        )
     return subject
 
 
 def checked_comments(text: str) -> str:
-    """Lines end as everywhere but in forms, and nothing but blanks stands behind the last. Raises TaskError."""
+    """Lines end as everywhere but in forms, and nothing but blanks stands behind the last. Raises
+    TaskError."""
     comments = clean(one_newline(text)).rstrip()
     if len(comments) > LONGEST_COMMENTS:
-        raise TaskError("The comments have %(length)s characters; the most are %(most)s", length=len(comments), most=LONGEST_COMMENTS)  # fmt: skip
+        raise TaskError(
+            "The comments have %(length)s characters; the most are %(most)s",
+            length=len(comments),
+            most=LONGEST_COMMENTS,
+        )
     return comments
 
 
@@ -244,7 +257,8 @@ def checked_due(text: str) -> date | None:
 
 
 def checked_priority(text: str, choices: Choices, current: str | None = None) -> str:
-    """One of the priorities, however it is capitalised, or what the task has; "" is the usual one. Raises TaskError."""
+    """One of the priorities, however it is capitalised, or what the task has; "" is the usual one. Raises
+    TaskError."""
     value = text.strip()
     if not value:
         return choices.usual_priority
@@ -277,19 +291,26 @@ def today_and_tomorrow(now: datetime) -> tuple[date, date]:
 def to_json(values: Values) -> dict[str, Any]:
     """For the database."""
     return {
-        "subject": values.subject, "due": None if values.due is None else values.due.isoformat(),
-        "status": values.status.name, "open": values.status.is_open, "priority": values.priority,
-        "comments": values.comments, "reminder": None if values.reminder is None else values.reminder.isoformat(),
-    }  # fmt: skip
+        "subject": values.subject,
+        "due": None if values.due is None else values.due.isoformat(),
+        "status": values.status.name,
+        "open": values.status.is_open,
+        "priority": values.priority,
+        "comments": values.comments,
+        "reminder": None if values.reminder is None else values.reminder.isoformat(),
+    }
 
 
 def from_json(plain: Mapping[str, Any]) -> Values:
     """What `to_json` gave."""
     return Values(
-        subject=plain["subject"], due=None if plain["due"] is None else date.fromisoformat(plain["due"]),
-        status=Status(plain["status"], plain["open"]), priority=plain["priority"], comments=plain["comments"],
+        subject=plain["subject"],
+        due=None if plain["due"] is None else date.fromisoformat(plain["due"]),
+        status=Status(plain["status"], plain["open"]),
+        priority=plain["priority"],
+        comments=plain["comments"],
         reminder=None if plain["reminder"] is None else datetime.fromisoformat(plain["reminder"]),
-    )  # fmt: skip
+    )
 
 
 def to_text(name: Field, value: Any) -> str | None:
@@ -308,7 +329,8 @@ def from_text(name: Field, text: str | None, choices: Choices) -> Any:
 
 
 def _cut(text: str, most: int, *, by_bytes: bool) -> str:
-    """What ends in a blank after the cut is cut there too: Salesforce would do so, and it would look like a change."""
+    """What ends in a blank after the cut is cut there too: Salesforce would do so, and it would look like a
+    change."""
     if by_bytes:
         room = int(most * _BYTES_OF_A_CHARACTER)
         raw = text.encode()

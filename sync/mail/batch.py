@@ -1,6 +1,7 @@
-"""One sender's mails, logged in Salesforce together: receipts looked for, uncertain writes looked for, the rest matched and
-written. The way of one mail: `Mails` (queue) claims it, `log_mails` here takes it through, `match` looks its recipients up
-and lets the rules choose, `write` writes its records, and `Outcomes` settles it."""
+"""One sender's mails, logged in Salesforce together: receipts looked for, uncertain writes looked for, the
+rest matched and written. The way of one mail: `Mails` (queue) claims it, `log_mails` here takes it through,
+`match` looks its recipients up and lets the rules choose, `write` writes its records, and `Outcomes` settles
+it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,7 +36,8 @@ class MailLogger:
         self._learnt = Learnt()
 
     def log_mails(self, sender: Sender, jobs: Sequence[Job]) -> None:
-        """Take these claimed mails of one sender as far as they come now, and settle them. Raises DatabaseUnavailable."""
+        """Take these claimed mails of one sender as far as they come now, and settle them. Raises
+        DatabaseUnavailable."""
         outcomes = Outcomes(
             self._connections.database, [WaitingMail(job, job.log) for job in jobs], self._count
         )
@@ -90,7 +92,8 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
 
 
 def _is_unwanted_by_now(sender: Sender, mail: WaitingMail) -> bool:
-    """Whether one of its addresses came to the never-log list, or to those the sender ignores, while it waited."""
+    """Whether one of its addresses came to the never-log list, or to those the sender ignores, while it
+    waited."""
     unwanted = (*sender.policy.internal_domains, *sender.policy.never_log, *sender.ignored)
     is_undecided = bool(mail.log.missing) and not mail.log.uncertain
     return is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ())
@@ -113,8 +116,8 @@ def _finish(session: MailSession, outcomes: Outcomes, mail: WaitingMail) -> None
 
 
 def _stop_for(trouble: Trouble, outcomes: Outcomes) -> None:
-    """A call was not answered, or refused as a whole. What is left is tried again when the session, the limit, the person or
-    time has mended it; what no time mends has failed."""
+    """A call was not answered, or refused as a whole. What is left is tried again when the session, the
+    limit, the person or time has mended it; what no time mends has failed."""
     for mail in outcomes.open:
         if mail.log.targets and not mail.log.missing and not mail.needs_match:
             outcomes.end(mail, State.LOGGED)
@@ -128,8 +131,9 @@ def _stop_for(trouble: Trouble, outcomes: Outcomes) -> None:
 
 
 def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
-    """Blind copies that were sent: after `receipt-after`, three times and twelve times that, Salesforce is asked whether it
-    has them. That receipts cannot be had concerns the copies alone, and they are not looked for for ever.
+    """Blind copies that were sent: after `receipt-after`, three times and twelve times that, Salesforce is
+    asked whether it has them. That receipts cannot be had concerns the copies alone, and they are not looked
+    for for ever.
 
     Raises DatabaseUnavailable."""
     if not mails:

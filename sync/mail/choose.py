@@ -80,20 +80,28 @@ class Choice:
         return not (self.contacts or self.leads or self.related)
 
     def without(self, ids: Collection[str]) -> "Choice":
-        """The same without these records, on which the mail stands already; the first fifteen characters say which."""
+        """The same without these records, on which the mail stands already; the first fifteen characters say
+        which."""
         ids = {id_key(one) for one in ids}
         return Choice(
-            tuple(one for one in self.contacts if id_key(one.id) not in ids), tuple(one for one in self.leads if id_key(one.id) not in ids),
-            tuple(one for one in self.related if id_key(one.id) not in ids), self.open_deals,
-        )  # fmt: skip
+            tuple(one for one in self.contacts if id_key(one.id) not in ids),
+            tuple(one for one in self.leads if id_key(one.id) not in ids),
+            tuple(one for one in self.related if id_key(one.id) not in ids),
+            self.open_deals,
+        )
 
 
 def people_to_look_for(
-    recipients: Iterable[str], to: Collection[str], cc: Collection[str], *,
-    internal: tuple[str, ...], ignored: Collection[str], with_blind_copied: bool,
-) -> Recipients:  # fmt: skip
-    """Who of the envelope's recipients is looked up: nobody of our own house, on the never-log list or ignored, and those
-    who stand in no header only where that is wanted."""
+    recipients: Iterable[str],
+    to: Collection[str],
+    cc: Collection[str],
+    *,
+    internal: tuple[str, ...],
+    ignored: Collection[str],
+    with_blind_copied: bool,
+) -> Recipients:
+    """Who of the envelope's recipients is looked up: nobody of our own house, on the never-log list or
+    ignored, and those who stand in no header only where that is wanted."""
     looked_up: dict[str, Where] = {}
     inside, left_out, blind = [], [], []
     for key in dict.fromkeys(address_key(recipient) for recipient in recipients):

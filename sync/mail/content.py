@@ -45,13 +45,15 @@ _BLOCKS = frozenset(
 _SILENT = frozenset({"script", "style", "head", "title"})
 _SPACES = re.compile(r"\s+")
 _TAG = re.compile(r"<!--.*?(?:-->|\Z)|<\s*(/?[A-Za-z][A-Za-z0-9]*)?[^>]*(?:>|\Z)", re.DOTALL)
-"""A comment or a tag; one that does not end goes to the end of the page, so that nothing is looked at twice."""
+"""A comment or a tag; one that does not end goes to the end of the page, so that nothing is looked at
+twice."""
 _ADDRESS = re.compile(r"[^\s<>,;:\"()@\[\]]+@[^\s<>,;:\"()@]+")
 
 
 @dataclass(frozen=True)
 class Content:
-    """`to`, `cc`: keys of the addresses in the header; `name`: the author's; `text`, `html`: None where there is none."""
+    """`to`, `cc`: keys of the addresses in the header; `name`: the author's; `text`, `html`: None where there
+    is none."""
 
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
@@ -72,9 +74,13 @@ def read_content(raw: bytes) -> Content:
         return Content()
     text = plain if plain is not None or html is None else readable(html[:_MOST_OF_A_PAGE])
     return Content(
-        to=_keys(mail, "to"), cc=_keys(mail, "cc"), name=_name(mail), text=None if text is None else text[:_MOST_OF_A_TEXT],
-        html=html if html is None or len(html) <= _MOST_OF_A_PAGE else None, is_encrypted=is_encrypted,
-    )  # fmt: skip
+        to=_keys(mail, "to"),
+        cc=_keys(mail, "cc"),
+        name=_name(mail),
+        text=None if text is None else text[:_MOST_OF_A_TEXT],
+        html=html if html is None or len(html) <= _MOST_OF_A_PAGE else None,
+        is_encrypted=is_encrypted,
+    )
 
 
 def readable(html: str) -> str:

@@ -1,7 +1,8 @@
 """A mail and the records that it is logged on -> the targets to write, and the fields of each.
 
-A task stands on one lead or on contacts, never on both, and on one other record; with a lead on none (object reference,
-Task; facts: TaskRelation). The same shape is kept for e-mail messages, whose own task follows these rules.
+A task stands on one lead or on contacts, never on both, and on one other record; with a lead on none (object
+reference, Task; facts: TaskRelation). The same shape is kept for e-mail messages, whose own task follows
+these rules.
 
 Pure: values in, values out."""
 
@@ -29,7 +30,8 @@ _NOT_KEPT = "(not kept)"
 
 @dataclass(frozen=True)
 class Features:
-    """What an organisation has, and what of it the user may write: field -> how many characters it takes (0: no text)."""
+    """What an organisation has, and what of it the user may write: field -> how many characters it takes (0:
+    no text)."""
 
     has_email_messages: bool
     task_fields: Mapping[str, int]
@@ -86,19 +88,26 @@ def targets(choice: Choice, kind: str, *, shares_activities: bool) -> tuple[Targ
 
 
 def fields(
-    row: Row, content: Content, target: Target, rules: Rules, features: Features, author: Author,
+    row: Row,
+    content: Content,
+    target: Target,
+    rules: Rules,
+    features: Features,
+    author: Author,
     places: Mapping[str, Where],
-) -> dict[str, Any]:  # fmt: skip
-    """The fields of one record; `places`: where the address of each id, and of each address without one, stands."""
+) -> dict[str, Any]:
+    """The fields of one record; `places`: where the address of each id, and of each address without one,
+    stands."""
     make = _email_message if target.kind == EMAIL_MESSAGE else _task
     made = make(row, content, target, rules, features, author, places)
     known = features.email_fields if target.kind == EMAIL_MESSAGE else features.task_fields
     if features.has_key(target.kind):
         made[KEY_FIELD] = target.key(row.id)
     return {
-        name: _cut(value, known[name], target.cuts) for name, value in made.items()
+        name: _cut(value, known[name], target.cuts)
+        for name, value in made.items()
         if name in known and value is not None
-    }  # fmt: skip
+    }
 
 
 def identifier(row: Row) -> str:
@@ -116,8 +125,14 @@ def last_line(row: Row) -> str:
 
 
 def _task(
-    row: Row, content: Content, target: Target, rules: Rules, features: Features, author: Author, places: Mapping[str, Where]
-) -> dict[str, Any]:  # fmt: skip
+    row: Row,
+    content: Content,
+    target: Target,
+    rules: Rules,
+    features: Features,
+    author: Author,
+    places: Mapping[str, Where],
+) -> dict[str, Any]:
     subject = "" if rules.keep is Keep.ENVELOPE else clean(row.subject or "")
     line = last_line(row)
     room = int(features.task_fields.get("Description", 0) * _MARGIN) >> target.cuts
@@ -138,8 +153,14 @@ def _task(
 
 
 def _email_message(
-    row: Row, content: Content, target: Target, rules: Rules, features: Features, author: Author, places: Mapping[str, Where]
-) -> dict[str, Any]:  # fmt: skip
+    row: Row,
+    content: Content,
+    target: Target,
+    rules: Rules,
+    features: Features,
+    author: Author,
+    places: Mapping[str, Where],
+) -> dict[str, Any]:
     def ids(where: Where) -> list[str] | None:
         return [one for one in target.who if places.get(one, Where.TO) is where] or None
 

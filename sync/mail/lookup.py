@@ -86,7 +86,10 @@ def _asked(
     asked = [one for one in addresses if one not in fresh]
     for some in in_batches(asked, MOST_ADDRESSES):
         found: dict[str, list[PersonRecord]] = {one: [] for one in some}
-        soql = f"SELECT Id, Name, Email, CreatedDate, LastActivityDate, {more} FROM {sobject} WHERE Email IN {{}}"  # noqa: S608  our own words
+        soql = (
+            f"SELECT Id, Name, Email, CreatedDate, LastActivityDate, {more} FROM {sobject} "
+            "WHERE Email IN {}"
+        )
         for row in _seen(client, soql, some):
             address = address_key(str(row["Email"] or ""))
             if address in found:
@@ -136,31 +139,38 @@ def _with_converted(
     for address, found in leads.items():
         became = tuple(
             PersonRecord(one.id, one.name, one.address, one.created, None, one.account or None)
-            for one in found if one.account is not None and one.id
-        )  # fmt: skip
+            for one in found
+            if one.account is not None and one.id
+        )
         if became and not result.get(address):
             result[address] = became
     return result
 
 
 def _deals(client: Client, contacts: Sequence[str]) -> tuple[Deal, ...]:
-    """Open opportunities by contact role, the primary ones first (object reference, OpportunityContactRole)."""
+    """Open opportunities by contact role, the primary ones first (object reference,
+    OpportunityContactRole)."""
     found = []
     for some in in_batches(list(dict.fromkeys(contacts)), 400):
         found += _seen(
             client,
-            "SELECT OpportunityId, ContactId, IsPrimary, Opportunity.Name, Opportunity.AccountId, Opportunity.LastModifiedDate "
+            "SELECT OpportunityId, ContactId, IsPrimary, Opportunity.Name, Opportunity.AccountId, "
+            "Opportunity.LastModifiedDate "
             "FROM OpportunityContactRole WHERE ContactId IN {} AND Opportunity.IsClosed = false",
             some,
         )
     found.sort(key=lambda row: not row["IsPrimary"])
     return tuple(
         Deal(
-            row["OpportunityId"], row["Opportunity"]["Name"] or "", row["ContactId"], row["Opportunity"]["AccountId"],
+            row["OpportunityId"],
+            row["Opportunity"]["Name"] or "",
+            row["ContactId"],
+            row["Opportunity"]["AccountId"],
             _time(row["Opportunity"]["LastModifiedDate"]),
         )
-        for row in found if row["Opportunity"] is not None
-    )  # fmt: skip
+        for row in found
+        if row["Opportunity"] is not None
+    )
 
 
 def in_batches(values: Sequence[str], most: int) -> Iterator[list[str]]:

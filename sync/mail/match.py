@@ -1,4 +1,5 @@
-"""Which records each mail is logged on: recipients are looked up in Salesforce, and the sender's rules choose among them."""
+"""Which records each mail is logged on: recipients are looked up in Salesforce, and the sender's rules choose
+among them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,8 @@ _LAST_LOOK_FOR_A_MATCH = timedelta(hours=6)
 
 
 def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
-    """Give each mail its targets, or its outcome where there are none; all their recipients are looked up together.
+    """Give each mail its targets, or its outcome where there are none; all their recipients are looked up
+    together.
 
     Raises Unavailable, Refused."""
     asked: list[tuple[WaitingMail, Recipients]] = []
@@ -122,7 +124,8 @@ def _next_look(session: MailSession, mail: WaitingMail) -> datetime | None:
 
 
 def _picked(ids: Sequence[str]) -> Choice:
-    """The records that a person chose: contacts, leads, and other records, told by the ids' first three characters."""
+    """The records that a person chose: contacts, leads, and other records, told by the ids' first three
+    characters."""
 
     def record(record_id: str) -> PersonRecord:
         return PersonRecord(record_id, "", "", datetime.now(UTC))

@@ -1,4 +1,5 @@
-"""The mails that wait for the worker: claimed, given to several threads, and deleted when they were kept long enough."""
+"""The mails that wait for the worker: claimed, given to several threads, and deleted when they were kept long
+enough."""
 
 import threading
 from collections.abc import Callable
@@ -48,7 +49,8 @@ class Mails:
             return not mail_queue.is_anything_waiting(session)
 
     def _let_go(self) -> None:
-        """What this worker claimed in an earlier cycle and could not settle, because the database was away just then."""
+        """What this worker claimed in an earlier cycle and could not settle, because the database was away
+        just then."""
         with self._database.writing() as session:
             mail_queue.let_go(session, self._worker)
 

@@ -17,8 +17,8 @@ _PREFIXES = ("", "Email: ")
 
 
 def confirmed(client: Client, user_id: str, rows: Sequence[Row]) -> frozenset[str]:
-    """The ids of those that are there: by message identifier, or as exactly one e-mail task of that owner with that
-    subject since then. Raises Unavailable, Refused."""
+    """The ids of those that are there: by message identifier, or as exactly one e-mail task of that owner
+    with that subject since then. Raises Unavailable, Refused."""
     there: set[str] = set()
     for some in in_batches([identifier(row) for row in rows], _AT_ONCE):
         there |= _identifiers(client, some)
@@ -42,9 +42,11 @@ def _identifiers(client: Client, identifiers: list[str]) -> set[str]:
 def _by_subject(client: Client, user_id: str, rows: Sequence[Row]) -> set[str]:
     since = min(row.time for row in rows) - _BEFORE
     tasks = client.query(
-        "SELECT Subject, CreatedDate FROM Task WHERE OwnerId = {} AND TaskSubtype = 'Email' AND CreatedDate >= {}",
-        user_id, since,
-    )  # fmt: skip
+        "SELECT Subject, CreatedDate FROM Task WHERE OwnerId = {} AND TaskSubtype = 'Email' AND "
+        "CreatedDate >= {}",
+        user_id,
+        since,
+    )
     found = set()
     for row in rows:
         names = {(prefix + (row.subject or ""))[:LONGEST_TASK_SUBJECT].strip() for prefix in _PREFIXES}

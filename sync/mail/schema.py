@@ -1,4 +1,5 @@
-"""What an organisation has for logged mails, asked once in a while for all of its users, and no more than is needed."""
+"""What an organisation has for logged mails, asked once in a while for all of its users, and no more than is
+needed."""
 
 from collections.abc import Mapping
 from dataclasses import replace

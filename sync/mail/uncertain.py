@@ -20,7 +20,8 @@ _LONGEST = timedelta(minutes=20)
 
 @dataclass(frozen=True)
 class Sought:
-    """A record that may be there. `not_before`: until when its write may still show; it was begun well before."""
+    """A record that may be there. `not_before`: until when its write may still show; it was begun well
+    before."""
 
     row: Row
     target: Target
@@ -49,7 +50,8 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
     there: list[Record] = []
     for some in in_batches([identifier(one.row) for one in sought], _AT_ONCE):
         there += client.query(
-            "SELECT Id, MessageIdentifier, MessageDate, RelatedToId FROM EmailMessage WHERE MessageIdentifier IN {}",
+            "SELECT Id, MessageIdentifier, MessageDate, RelatedToId FROM EmailMessage WHERE "
+            "MessageIdentifier IN {}",
             some,
         )
     if not there:
@@ -57,7 +59,8 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
     people: dict[str, set[str]] = {}
     for some in in_batches([str(one["Id"]) for one in there], 400):
         for relation in client.query(
-            "SELECT EmailMessageId, RelationId, RelationType FROM EmailMessageRelation WHERE EmailMessageId IN {}",
+            "SELECT EmailMessageId, RelationId, RelationType FROM EmailMessageRelation WHERE "
+            "EmailMessageId IN {}",
             some,
         ):
             if relation["RelationId"] is not None and relation["RelationType"] != "FromAddress":
@@ -86,8 +89,9 @@ def _tasks(client: Client, user_id: str, sought: Sequence[Sought]) -> dict[tuple
     since = min(one.begun for one in sought) - _BEFORE
     there = client.query(
         "SELECT Id, WhoId, WhatId, Description FROM Task WHERE OwnerId = {} AND CreatedDate >= {}",
-        user_id, since,
-    )  # fmt: skip
+        user_id,
+        since,
+    )
     by_line: dict[str, list[Record]] = {}
     for one in there:
         lines = str(one["Description"] or "").rstrip().rsplit("\n", 1)

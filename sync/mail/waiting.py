@@ -25,9 +25,9 @@ _MOST_TRIES_TOLD = 10
 
 @dataclass(frozen=True)
 class Sender:
-    """Whose mails they are, and by which rules they are logged. `ignored`: patterns of addresses that this person does not
-    want to be asked about; `restored_at`: when the database was restored from a backup, so that Salesforce may have more of
-    older mails than we know."""
+    """Whose mails they are, and by which rules they are logged. `ignored`: patterns of addresses that this
+    person does not want to be asked about; `restored_at`: when the database was restored from a backup, so
+    that Salesforce may have more of older mails than we know."""
 
     account: Account
     connection: Connection
@@ -49,7 +49,8 @@ class Learnt:
 
 @dataclass
 class WaitingMail:
-    """A claimed mail as it is worked on. `log` is what the database will know of it; `trouble` the first that it met."""
+    """A claimed mail as it is worked on. `log` is what the database will know of it; `trouble` the first that
+    it met."""
 
     job: Job
     log: MailLog
@@ -109,7 +110,8 @@ class MailSession:
         )
 
     def has_key(self, target: Target) -> bool:
-        """Whether the organisation itself refuses a second record of this target. Raises Unavailable, Refused."""
+        """Whether the organisation itself refuses a second record of this target. Raises Unavailable,
+        Refused."""
         return self.features(needs_task=target.kind == TASK).has_key(target.kind)
 
     def ask_for_features_again(self) -> None:

@@ -48,8 +48,8 @@ class _Record:
 
 
 def doubt_after_a_restore(session: MailSession, mails: Sequence[WaitingMail]) -> None:
-    """The database was restored from a backup: what it thinks is missing of an older mail may have been written since the
-    backup, and is looked for like a write whose answer was lost."""
+    """The database was restored from a backup: what it thinks is missing of an older mail may have been
+    written since the backup, and is looked for like a write whose answer was lost."""
     restored_at = session.sender.restored_at
     for mail in mails:
         if restored_at is None or mail.job.row.time >= restored_at:
@@ -61,10 +61,11 @@ def doubt_after_a_restore(session: MailSession, mails: Sequence[WaitingMail]) ->
 
 
 def look_for_uncertain(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
-    """Writes that were begun and whose end is not known: what is found is written; what is not found is written once it
-    would have shown by now, and waits until then.
+    """Writes that were begun and whose end is not known: what is found is written; what is not found is
+    written once it would have shown by now, and waits until then.
 
-    Where the organisation itself refuses a second record, it need not be looked for. Raises Unavailable, Refused."""
+    Where the organisation itself refuses a second record, it need not be looked for. Raises Unavailable,
+    Refused."""
     uncertain = [
         (mail, target)
         for mail in mails
@@ -94,7 +95,8 @@ def look_for_uncertain(session: MailSession, outcomes: Outcomes, mails: Sequence
 
 
 def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
-    """What is missing, as many records of one kind in a call as may be. Raises Unavailable, Refused, DatabaseUnavailable."""
+    """What is missing, as many records of one kind in a call as may be. Raises Unavailable, Refused,
+    DatabaseUnavailable."""
     wanted = [(mail, target) for mail in mails for target in mail.log.missing]
     wanted.sort(key=lambda pair: pair[1].kind)
     batch: list[_Record] = []
@@ -162,7 +164,8 @@ def _take_in(session: MailSession, record: _Record, answer: Judged) -> None:
         record.put(replace(untried, is_asked_anew=True))
         session.ask_for_features_again()
     elif code in _STALE and not mail.log.was_rematched:
-        # a record is gone since it was found: the recipients are looked up once more, for what is not written yet
+        # a record is gone since it was found: the recipients are looked up once more, for what is not written
+        # yet
         record.put(untried)
         session.directory.forget(mail.log.trace.places or {})
         mail.log = replace(mail.log, was_rematched=True, picked=(), needs_match=True)

@@ -1,4 +1,5 @@
-"""One cycle of one person's tasks: what changed there is taken in, what changed here is sent, and what is known is verified.
+"""One cycle of one person's tasks: what changed there is taken in, what changed here is sent, and what is
+known is verified.
 
 The watermark moves only when all of it is done; whatever breaks off is read again."""
 
@@ -96,7 +97,8 @@ class Cycle:
         return outcome
 
     def _look_for_lost(self, polled_at: datetime) -> None:
-        """Creates that would have shown by now and have not: somebody may have given what they made to somebody else."""
+        """Creates that would have shown by now and have not: somebody may have given what they made to
+        somebody else."""
         sync, row = self._sync, self._sync.row
         with sync.salesforce.database.reading() as session:
             unsettled = task_links.unsettled(session, row.person_id, sync.organisation_id)
@@ -107,7 +109,8 @@ class Cycle:
                 self._pull.take_in(page)
 
     def _is_look_due(self) -> bool:
-        """Whether Salesforce is asked what has changed; what was changed here does not wait for that, unless it hangs on it."""
+        """Whether Salesforce is asked what has changed; what was changed here does not wait for that, unless
+        it hangs on it."""
         sync, row = self._sync, self._sync.row
         if sync.everything or row.is_first or row.confirmed is not None or row.is_look_due:
             return True
@@ -123,8 +126,8 @@ class Cycle:
         return min(row.since, now_there - late_commits.LATE_COMMIT)
 
     def _verify(self) -> dict[str, Any]:
-        """Known links, read by their ids: so many that all have had their turn within a round; all of them when everything is
-        to be looked at, or the sync was off. What is to be noted of it."""
+        """Known links, read by their ids: so many that all have had their turn within a round; all of them
+        when everything is to be looked at, or the sync was off. What is to be noted of it."""
         sync, row = self._sync, self._sync.row
         now = datetime.now(UTC)
         is_whole = sync.everything or row.is_first

@@ -44,7 +44,8 @@ class HeldSync:
 
     @property
     def bring_in_since(self) -> datetime:
-        """A task that is not here comes in if it was changed at that moment or later, by Salesforce's clock."""
+        """A task that is not here comes in if it was changed at that moment or later, by Salesforce's
+        clock."""
         since = self.enabled_at + self.salesforce.offset - timedelta(hours=self.policy.first_sync_hours)
         return since.replace(microsecond=0)  # records tell less of their times than we keep of ours
 

@@ -1,6 +1,7 @@
 """Three versions of a task -> one: what was on both sides last, what is here, and what is in Salesforce.
 
-What changed is what differs from the base, never what has a later date; dates decide only between two changes.
+What changed is what differs from the base, never what has a later date; dates decide only between two
+changes.
 
 Pure: values in, values out."""
 
@@ -54,9 +55,11 @@ class Times:
 
 
 def merge(base: Values | None, ours: Values, theirs: Values, times: Times, limits: Limits) -> Merged:
-    """The version that both sides are to have. Without a base Salesforce's values win: nobody knows who changed what.
+    """The version that both sides are to have. Without a base Salesforce's values win: nobody knows who
+    changed what.
 
-    `ours` may be longer than Salesforce holds: as far as it holds it, it is the same, and what is here stays whole."""
+    `ours` may be longer than Salesforce holds: as far as it holds it, it is the same, and what is here stays
+    whole."""
     held = fitted(ours, limits)
     won: dict[Field, Any] = {}
     lost: list[Lost] = []

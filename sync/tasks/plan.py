@@ -36,8 +36,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Take:
-    """What a linked task is from now on, here; its base is what Salesforce has. `person_id`: whose it is now; `is_back`: it
-    comes out of the bin; `is_found`: it is what a create made whose end nobody knew."""
+    """What a linked task is from now on, here; its base is what Salesforce has. `person_id`: whose it is now;
+    `is_back`: it comes out of the bin; `is_found`: it is what a create made whose end nobody knew."""
 
     ours: Ours
     remote: Remote
@@ -49,7 +49,8 @@ class Take:
 
 @dataclass(frozen=True)
 class Remove:
-    """Into the bin here: deleted there (`salesforce`), gone without a trace (`gone`), or somebody else's now (`reassigned`)."""
+    """Into the bin here: deleted there (`salesforce`), gone without a trace (`gone`), or somebody else's now
+    (`reassigned`)."""
 
     ours: Ours
     why: str
@@ -73,8 +74,9 @@ Action = BringIn | Pair | Take | Remove | Complain
 
 @dataclass(frozen=True)
 class View:
-    """By what the changes are looked at: whose they are, since when an unknown task must have been changed to come in, how far
-    Salesforce's clock is ahead, which tasks are logs of mails, how much Salesforce holds, and whether its records carry our key."""
+    """By what the changes are looked at: whose they are, since when an unknown task must have been changed to
+    come in, how far Salesforce's clock is ahead, which tasks are logs of mails, how much Salesforce holds,
+    and whether its records carry our key."""
 
     person_id: int
     user_id: str
@@ -102,8 +104,8 @@ def plan(
 ) -> list[Action]:
     """What is to be done here about these records of Salesforce; nothing about those that are as they were.
 
-    `known`: the linked tasks by the first fifteen characters of the record's id; `unsettled`: those whose create nobody knows
-    the end of."""
+    `known`: the linked tasks by the first fifteen characters of the record's id; `unsettled`: those whose
+    create nobody knows the end of."""
     left = list(unsettled)
     actions: list[Action] = []
     for remote in remotes:
@@ -135,14 +137,16 @@ def pairs(
 ) -> list[Pair]:
     """Which open tasks are the same: exactly one on each side has that subject and due date.
 
-    `there`: how many open tasks of each such kind the person has in Salesforce, those that do not come in too."""
+    `there`: how many open tasks of each such kind the person has in Salesforce, those that do not come in
+    too."""
     ours_by: dict[tuple[str, date | None], list[Ours]] = defaultdict(list)
     for one in here:
         ours_by[kind_of(one.values)].append(one)
     return [
-        Pair(ours_by[kind_of(remote.values)][0], remote) for remote in brought
+        Pair(ours_by[kind_of(remote.values)][0], remote)
+        for remote in brought
         if len(ours_by[kind_of(remote.values)]) == 1 and there.get(kind_of(remote.values)) == 1
-    ]  # fmt: skip
+    ]
 
 
 def kind_of(values: Values) -> tuple[str, date | None]:
@@ -173,8 +177,8 @@ def _of_linked(ours: Ours, remote: Remote, view: View) -> list[Action]:
 
 
 def _of_binned(ours: Ours, remote: Remote, person_id: int, view: View) -> list[Action]:
-    """In the bin here, and alive there: it was undeleted, shows again, or is somebody's again whose tasks are ours to keep;
-    unless what we read is older than why it is in the bin."""
+    """In the bin here, and alive there: it was undeleted, shows again, or is somebody's again whose tasks are
+    ours to keep; unless what we read is older than why it is in the bin."""
     is_older = ours.bin_stamp is not None and remote.stamp <= ours.bin_stamp
     if is_older and ours.binned not in {"reassigned", "gone"}:
         return []
@@ -213,8 +217,9 @@ def _is_known(taken: Take) -> bool:
 
 def _is_renamed(ours: Ours, remote: Remote) -> bool:
     told = [
-        (remote.related.who_name, ours.related.who_name), (remote.related.what_name, ours.related.what_name)
-    ]  # fmt: skip
+        (remote.related.who_name, ours.related.who_name),
+        (remote.related.what_name, ours.related.what_name),
+    ]
     return any(there is not None and there != here for there, here in told)
 
 

@@ -1,4 +1,5 @@
-"""Salesforce -> here: what has changed is taken in, page by page; what would go is gathered, and believed or asked about."""
+"""Salesforce -> here: what has changed is taken in, page by page; what would go is gathered, and believed or
+asked about."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ class Pull:
                 task_queue.changed(session, person_id)
 
     def pair_up(self) -> None:
-        """What came in at first and may be the same as what is here: linked where there is no doubt, else brought in.
+        """What came in at first and may be the same as what is here: linked where there is no doubt, else
+        brought in.
 
         Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
         if not self._doubles:
@@ -151,9 +153,15 @@ class Pull:
             elif isinstance(action, Complain):
                 task_links.complain(session, action.ours, task_links.UNREADABLE, "", is_final=True)
         task_links.bring_in(
-            session, sync.row.person_id, sync.organisation_id,
-            [(one.remote.id, one.remote.values, one.remote.related, one.remote.created_at) for one in actions if isinstance(one, BringIn)],
-        )  # fmt: skip
+            session,
+            sync.row.person_id,
+            sync.organisation_id,
+            [
+                (one.remote.id, one.remote.values, one.remote.related, one.remote.created_at)
+                for one in actions
+                if isinstance(one, BringIn)
+            ],
+        )
 
     def _take(self, session: Session, action: Take) -> None:
         ours, remote = action.ours, action.remote
@@ -163,9 +171,14 @@ class Pull:
             task_links.link(session, ours, self._sync.organisation_id, remote.id)
         self._remember(session, ours, action.merged, "overwritten")
         task_links.take(
-            session, ours, values=action.merged.values, base=remote.values, related=remote.related, person_id=action.person_id,
+            session,
+            ours,
+            values=action.merged.values,
+            base=remote.values,
+            related=remote.related,
+            person_id=action.person_id,
             limits=self._sync.limits(is_by_bytes=ours.is_by_bytes),
-        )  # fmt: skip
+        )
 
     def _pair(self, session: Session, action: Pair) -> None:
         task_links.link(session, action.ours, self._sync.organisation_id, action.remote.id)
@@ -174,9 +187,14 @@ class Pull:
                 session, action.ours, name, action.ours.values.of(name), side="here", why="paired"
             )
         task_links.take(
-            session, action.ours, values=action.remote.values, base=action.remote.values, related=action.remote.related,
-            person_id=self._sync.row.person_id, limits=self._sync.limits(is_by_bytes=False),
-        )  # fmt: skip
+            session,
+            action.ours,
+            values=action.remote.values,
+            base=action.remote.values,
+            related=action.remote.related,
+            person_id=self._sync.row.person_id,
+            limits=self._sync.limits(is_by_bytes=False),
+        )
 
     def _remove(self, session: Session, ours: Ours, removal: Remove) -> None:
         """What Salesforce had of it at last is kept beside what was here."""
@@ -195,8 +213,13 @@ class Pull:
     def _remember(self, session: Session, ours: Ours, merged: Merged, why: str) -> None:
         for lost in merged.lost:
             task_links.remember(
-                session, ours, lost.field, lost.value, side=lost.side.value, why="conflict" if lost.is_conflict else why
-            )  # fmt: skip
+                session,
+                ours,
+                lost.field,
+                lost.value,
+                side=lost.side.value,
+                why="conflict" if lost.is_conflict else why,
+            )
 
     def _kinds_here(self) -> dict[tuple[str, date | None], int]:
         with self._sync.salesforce.database.reading() as session:

@@ -1,7 +1,8 @@
 """Here -> Salesforce: what was edited, made and deleted here, in batches.
 
-Before a batch of updates the records are read again, and what has moved meanwhile is merged first; an intention is noted
-before each create, so that one whose end nobody knows is looked for before it is repeated."""
+Before a batch of updates the records are read again, and what has moved meanwhile is merged first; an
+intention is noted before each create, so that one whose end nobody knows is looked for before it is
+repeated."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ _STALE = timedelta(seconds=3)
 _MOST_HALVES = 40
 """In one cycle; it takes eight to find one record of a batch."""
 _OF_A_RECORD = frozenset({"JSON_PARSER_ERROR"})
-"""Why a call is refused as a whole, though it is one record's fault; others may be, where other calls go through."""
+"""Why a call is refused as a whole, though it is one record's fault; others may be, where other calls go
+through."""
 _OF_THE_CALL = frozenset({"INVALID_FIELD", "INVALID_TYPE", "NOT_FOUND", "UNSUPPORTED_API_VERSION"})
 """And what no record can be blamed for."""
 _IS_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
@@ -65,7 +67,8 @@ class Push:
         self._halves = _MOST_HALVES
 
     def push(self, polled_at: datetime) -> None:
-        """Everything that waits. `polled_at`: what was created well before that moment has been seen by now, if it is there.
+        """Everything that waits. `polled_at`: what was created well before that moment has been seen by now,
+        if it is there.
 
         Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
         after = 0
@@ -146,7 +149,7 @@ class Push:
         limits = self._sync.limits(is_by_bytes=False)  # the values are cut already
         records = [
             {"Id": one.ours.salesforce_id, **written(one.values, one.fields, limits)} for one in updates
-        ]  # fmt: skip
+        ]
         try:
             answers = self._sync.client.update("Task", records)
         except Refused as refused:
@@ -268,8 +271,9 @@ class Push:
     def _by_halves(
         self, write: Callable[[Sequence[Any]], None], some: Sequence[Any], first: Ours, refused: Refused
     ) -> None:
-        """A call was refused as a whole. If one record may have done it, it is found by halves, each noted and written like
-        any batch, and the others go on without it. Raises what it is given where the record is not to blame."""
+        """A call was refused as a whole. If one record may have done it, it is found by halves, each noted
+        and written like any batch, and the others go on without it. Raises what it is given where the record
+        is not to blame."""
         trouble = refused.trouble
         if trouble.kind is not Kind.PERMANENT or trouble.code in _OF_THE_CALL:
             raise refused
@@ -293,14 +297,18 @@ class Push:
 
     def _record(self, ours: Ours, sent: Values) -> dict[str, Any]:
         made = {
-            name: value for name, value in written(sent, tuple(Field), self._sync.limits(is_by_bytes=False)).items()
+            name: value
+            for name, value in written(sent, tuple(Field), self._sync.limits(is_by_bytes=False)).items()
             if value is not None
-        }  # fmt: skip
+        }
         key = {KEY_FIELD: ours.key} if self._sync.choices.has_key else {}
         about = {"WhoId": ours.related.who_id, "WhatId": ours.related.what_id}
         return {
-            **made, **{name: one for name, one in about.items() if one is not None}, "OwnerId": self._sync.salesforce.user_id, **key,
-        }  # fmt: skip
+            **made,
+            **{name: one for name, one in about.items() if one is not None},
+            "OwnerId": self._sync.salesforce.user_id,
+            **key,
+        }
 
     def _delete_ours(self, tasks: Sequence[Ours]) -> None:
         """What is somebody else's by now is not deleted: that is asked first."""
@@ -342,7 +350,8 @@ class Push:
         return trouble is None or trouble.code in _IS_GONE or trouble.kind in FOR_GOOD
 
     def _refused(self, session: Session, ours: Ours, trouble: Trouble | None) -> None:
-        """One record was not taken: what can be mended is, what time mends waits, the rest is said on the task."""
+        """One record was not taken: what can be mended is, what time mends waits, the rest is said on the
+        task."""
         code = "" if trouble is None else trouble.code
         if code in _IS_GONE and ours.salesforce_id is not None:
             self.is_waiting = True
@@ -350,7 +359,8 @@ class Push:
             task_links.cut_by_bytes(session, ours)
             self.is_waiting = True
         elif code in _NOT_IN_PICKLIST and not self._has_asked_anew and not ours.has_trouble:
-            # a status that was renamed, or a field that is gone: what the organisation has is asked anew before the next try
+            # a status that was renamed, or a field that is gone: what the organisation has is asked anew
+            # before the next try
             self._sync.known_choices.forget(self._sync.organisation_id)
             self._has_asked_anew = True
             self._comes_again(session, ours, trouble)

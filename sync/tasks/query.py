@@ -26,20 +26,23 @@ class TaskQuery:
         self._plain_columns = columns(has_key=has_key, with_names=False)
 
     def changes(self, since: datetime) -> Iterator[list[Remote | Nonsense]]:
-        """The person's tasks that anything has changed since then, deleted and archived ones too, page by page."""
+        """The person's tasks that anything has changed since then, deleted and archived ones too, page by
+        page."""
         for page in self._client.pages(
-            f"SELECT {', '.join(self._columns)} FROM Task WHERE OwnerId = {{}} AND SystemModstamp >= {{}} "  # noqa: S608  names of ours
-            "ORDER BY SystemModstamp, Id",
-            self._user_id, since,
-        ):  # fmt: skip
+            f"SELECT {', '.join(self._columns)} FROM Task WHERE OwnerId = {{}} "
+            "AND SystemModstamp >= {} ORDER BY SystemModstamp, Id",
+            self._user_id,
+            since,
+        ):
             yield read_all(page)
 
     def made_by_the_person(self, since: datetime) -> Iterator[list[Remote | Nonsense]]:
         """What the person's user has made since then, whosever it is by now."""
         for page in self._client.pages(
-            f"SELECT {', '.join(self._columns)} FROM Task WHERE CreatedById = {{}} AND CreatedDate >= {{}}",  # noqa: S608
-            self._user_id, since,
-        ):  # fmt: skip
+            f"SELECT {', '.join(self._columns)} FROM Task WHERE CreatedById = {{}} AND CreatedDate >= {{}}",
+            self._user_id,
+            since,
+        ):
             yield read_all(page)
 
     def known(self, ids: Sequence[str]) -> tuple[list[Remote | Nonsense], list[str]]:
@@ -55,12 +58,14 @@ class TaskQuery:
         return found, missing
 
     def traces(self, ids: Sequence[str]) -> list[Remote | Nonsense]:
-        """What a query shows of records that cannot be read by their ids: those that lie in the bin, or are archived."""
+        """What a query shows of records that cannot be read by their ids: those that lie in the bin, or are
+        archived."""
         found: list[Remote | Nonsense] = []
         for some in batches(ids, _IDS_OF_A_QUERY):
             for page in self._client.pages(
-                f"SELECT {', '.join(self._columns)} FROM Task WHERE Id IN {{}}", some  # noqa: S608
-            ):  # fmt: skip
+                f"SELECT {', '.join(self._columns)} FROM Task WHERE Id IN {{}}",
+                some,
+            ):
                 found += read_all(page)
         return found
 
@@ -69,9 +74,11 @@ class TaskQuery:
     ) -> list[Remote | Nonsense]:
         """The same, with the names of whom they are about asked for where that is new."""
         new = [
-            one.id for one in remotes
-            if isinstance(one, Remote) and not one.related.is_about_the_same(known.get(id_key(one.id), Related()))
-        ]  # fmt: skip
+            one.id
+            for one in remotes
+            if isinstance(one, Remote)
+            and not one.related.is_about_the_same(known.get(id_key(one.id), Related()))
+        ]
         names: dict[str, Related] = {}
         for some in batches(new, _IDS_OF_A_QUERY):
             for page in self._client.pages(
@@ -91,9 +98,11 @@ class TaskQuery:
         found: list[Remote] = []
         for some in _by_length(sorted(set(subjects))):
             for page in self._client.pages(
-                f"SELECT {', '.join(self._columns)} FROM Task WHERE OwnerId = {{}} AND IsClosed = FALSE AND Subject IN {{}}",  # noqa: S608
-                self._user_id, some,
-            ):  # fmt: skip
+                f"SELECT {', '.join(self._columns)} FROM Task WHERE OwnerId = {{}} "
+                "AND IsClosed = FALSE AND Subject IN {}",
+                self._user_id,
+                some,
+            ):
                 found += [
                     one
                     for one in read_all(page)

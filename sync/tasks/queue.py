@@ -59,7 +59,8 @@ class TaskSyncs:
         self._in_hand: set[int] = set()
 
     def sync_due(self, stop: threading.Event) -> None:
-        """Begin with all that are due now, as far as hands are free; nobody waits for those that are at work."""
+        """Begin with all that are due now, as far as hands are free; nobody waits for those that are at
+        work."""
         free = THREADS - len(self._in_hand)
         with self._database.reading() as session:
             due = task_queue.due(session)
@@ -74,8 +75,8 @@ class TaskSyncs:
         self._threads.shutdown(wait=True)
 
     def sync_everything(self, stop: threading.Event) -> bool:
-        """All that are switched on, whenever they are due, every known link verified; whether nothing is left to be tried
-        again. What another worker has in hand is waited for."""
+        """All that are switched on, whenever they are due, every known link verified; whether nothing is left
+        to be tried again. What another worker has in hand is waited for."""
         done: dict[int, bool] = {}
         deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
         while not stop.is_set():
@@ -134,7 +135,8 @@ class TaskSyncs:
         return found
 
     def _of(self, session: Any, held: TaskSync, connection: Connection) -> TaskSync:
-        """A person who is another Salesforce user by now begins anew; what was linked to the other stays as it is."""
+        """A person who is another Salesforce user by now begins anew; what was linked to the other stays as
+        it is."""
         who = connection.identity
         if (held.organisation_id, held.user_id) == (who.organisation_id, who.user_id):
             return held
@@ -144,9 +146,16 @@ class TaskSyncs:
         row.organisation_id, row.user_id = who.organisation_id, who.user_id
         row.since, row.is_first, row.confirmed, row.verified_id, row.verify_at = None, True, None, 0, None
         return replace(
-            held, organisation_id=who.organisation_id, user_id=who.user_id, since=None, is_first=True, confirmed=None,
-            enabled_at=row.enabled_at, verified_id=0, verify_at=None,
-        )  # fmt: skip
+            held,
+            organisation_id=who.organisation_id,
+            user_id=who.user_id,
+            since=None,
+            is_first=True,
+            confirmed=None,
+            enabled_at=row.enabled_at,
+            verified_id=0,
+            verify_at=None,
+        )
 
     def _sync(
         self,
@@ -157,8 +166,8 @@ class TaskSyncs:
         *,
         everything: bool,
     ) -> bool:
-        """One person's cycle; never raises: what one person's tasks meet keeps nobody else's waiting. Whether nothing is left
-        to be tried again."""
+        """One person's cycle; never raises: what one person's tasks meet keeps nobody else's waiting. Whether
+        nothing is left to be tried again."""
         begun = time.monotonic()
         try:
             outcome = self._cycle(held, connection, policy, stop, everything=everything)
@@ -241,9 +250,13 @@ class TaskSyncs:
             if outcome.is_broken:
                 due_at = look_at = again
             values = {
-                **outcome.values, "attempts": attempts, "trouble_code": outcome.trouble_code, "trouble_detail": outcome.trouble_detail,
-                "due_at": due_at, "look_at": look_at,
-            }  # fmt: skip
+                **outcome.values,
+                "attempts": attempts,
+                "trouble_code": outcome.trouble_code,
+                "trouble_detail": outcome.trouble_detail,
+                "due_at": due_at,
+                "look_at": look_at,
+            }
             task_queue.release(session, held, values)
 
     def _pace(self, session: Any, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> float:

@@ -18,17 +18,35 @@ _MAIL_TYPES = frozenset({"email", "sendemail"})
 """An organisation's "Send Email Default" of the task types, without blanks and hyphens."""
 _LAST_LINE = "Message-ID: <"
 COLUMNS = (
-    "Id", "Subject", "ActivityDate", "Status", "IsClosed", "Priority", "Description", "IsReminderSet", "ReminderDateTime",
-    "OwnerId", "WhoId", "WhatId", "Type", "TaskSubtype", "IsRecurrence", "CreatedById", "CreatedDate", "LastModifiedDate",
-    "SystemModstamp", "IsDeleted",
-)  # fmt: skip
+    "Id",
+    "Subject",
+    "ActivityDate",
+    "Status",
+    "IsClosed",
+    "Priority",
+    "Description",
+    "IsReminderSet",
+    "ReminderDateTime",
+    "OwnerId",
+    "WhoId",
+    "WhatId",
+    "Type",
+    "TaskSubtype",
+    "IsRecurrence",
+    "CreatedById",
+    "CreatedDate",
+    "LastModifiedDate",
+    "SystemModstamp",
+    "IsDeleted",
+)
 NAMES = ("Who.Name", "What.Name")
 """Only a query gives these; reading by ids gives fields of the record alone."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A task as Salesforce has it. `stamp`: when anything, `modified_at`: when a person or a program changed it."""
+    """A task as Salesforce has it. `stamp`: when anything, `modified_at`: when a person or a program changed
+    it."""
 
     id: str
     owner_id: str
@@ -93,8 +111,11 @@ def written(values: Values, fields: Iterable[Field], limits: Limits) -> dict[str
 def related(record: Mapping[str, Any]) -> Related:
     """Whom and what a record is about."""
     return Related(
-        _id_or_none(record["WhoId"]), _id_or_none(record["WhatId"]), _name(record.get("Who")), _name(record.get("What")),
-    )  # fmt: skip
+        _id_or_none(record["WhoId"]),
+        _id_or_none(record["WhatId"]),
+        _name(record.get("Who")),
+        _name(record.get("What")),
+    )
 
 
 _TEXTS = {Field.SUBJECT: "Subject", Field.PRIORITY: "Priority", Field.COMMENTS: "Description"}
@@ -108,22 +129,32 @@ def _read(record_id: str, record: Mapping[str, Any]) -> Remote:
         else None
     )
     values = Values(
-        subject=subject, due=None if record["ActivityDate"] is None else date.fromisoformat(record["ActivityDate"]),
-        status=Status(_word(record["Status"]), is_open=not _flag(record["IsClosed"])), priority=_word(record["Priority"]),
-        comments=comments, reminder=reminder,
-    )  # fmt: skip
+        subject=subject,
+        due=None if record["ActivityDate"] is None else date.fromisoformat(record["ActivityDate"]),
+        status=Status(_word(record["Status"]), is_open=not _flag(record["IsClosed"])),
+        priority=_word(record["Priority"]),
+        comments=comments,
+        reminder=reminder,
+    )
     about = related(record)
     return Remote(
-        id=record_id, owner_id=_word(record["OwnerId"]), values=values, related=about, is_deleted=_flag(record["IsDeleted"]),
-        is_to_do=_is_to_do(record, about, comments), modified_at=_time(record["LastModifiedDate"]),
-        stamp=_time(record["SystemModstamp"]), created_at=_time(record["CreatedDate"]), created_by=_word(record["CreatedById"]),
+        id=record_id,
+        owner_id=_word(record["OwnerId"]),
+        values=values,
+        related=about,
+        is_deleted=_flag(record["IsDeleted"]),
+        is_to_do=_is_to_do(record, about, comments),
+        modified_at=_time(record["LastModifiedDate"]),
+        stamp=_time(record["SystemModstamp"]),
+        created_at=_time(record["CreatedDate"]),
+        created_by=_word(record["CreatedById"]),
         key=record.get(KEY_FIELD),
-    )  # fmt: skip
+    )
 
 
 def _is_to_do(record: Mapping[str, Any], about: Related, comments: str) -> bool:
-    """Whether it is a task that somebody has to do: no mail or call that was logged, none of the unresolved items of Email
-    to Salesforce, and no master of a series, which is only the pattern of its tasks."""
+    """Whether it is a task that somebody has to do: no mail or call that was logged, none of the unresolved
+    items of Email to Salesforce, and no master of a series, which is only the pattern of its tasks."""
     subtype = str(record["TaskSubtype"] or "").casefold()
     kind = str(record["Type"] or "").casefold().replace("-", "").replace(" ", "")
     is_about_nobody = about.who_id is None and about.what_id is None

@@ -1,4 +1,5 @@
-"""What an organisation has for tasks: statuses, priorities, room for texts, and whether it has our unique field."""
+"""What an organisation has for tasks: statuses, priorities, room for texts, and whether it has our unique
+field."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,5 @@
-"""Which installation this is, how far each relay's journal is in the database, and what processes say of themselves."""
+"""Which installation this is, how far each relay's journal has been loaded, and what processes say of
+themselves."""
 
 import uuid
 
