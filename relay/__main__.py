@@ -19,13 +19,14 @@ from core.endpoints import Listener, Upstream
 from core.secrets import Box
 from core.smtp import Route, server_context
 from core.state_directory import StateDirectory
-from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
 from relay.health import Health
 from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
 from relay.pool import Pool
+from relay.process import Relay
+from relay.record import new_mail_id
 from relay.server import Server
 from relay.snapshot import Snapshot
 

@@ -4,62 +4,41 @@ returned.
 From the final dot to the verdict nothing here waits for the client."""
 
 import hashlib
-import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from core import logs
 from core.journal.entries import Ended, UnknownSender, Void
 from core.mail.reasons import Reason
-from core.mail.row import Copy, Decision, Row, State
+from core.mail.row import Copy, State
 from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
 from relay import replies
 from relay.dataflow import DataScanner, HeaderPeek
-from relay.decide import Envelope, Plan, decide
-from relay.limits import FailedSignIns, Pace, Sessions
+from relay.decide import Envelope, decide
+from relay.fingerprint import copy_refusal_key, mail_fingerprint
 from relay.link import UpstreamLost
-from relay.logbook import Logbook, Written
+from relay.logbook import Written
+from relay.masking import kept_in_record, without_copy_address
 from relay.message import Message, read_message, recipient_key
 from relay.meters import MailSeen
-from relay.pool import Pool
+from relay.process import Relay
+from relay.record import MOST_OF_A_BODY, MailRecord
 from relay.replies import Reply, is_our_fault
-from relay.snapshot import EarlierAnswer, Snapshot
+from relay.snapshot import EarlierAnswer
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
 Awaited = TypeVar("Awaited")
-MOST_OF_A_BODY = 256 * 1024
-"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference,
-EmailMessage)."""
 MOST_HOPS = 100
 """A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
 
 
 class ClientGone(Exception):
     """The client hung up before its mail was through."""
-
-
-def _count_nothing(seen: MailSeen) -> None:
-    """For a relay that nobody measures."""
-
-
-@dataclass
-class Relay:
-    """What all sessions of one process share."""
-
-    hostname: str
-    process_id: str
-    pool: Pool
-    logbook: Logbook
-    snapshot: Snapshot
-    failed_sign_ins: FailedSignIns = field(default_factory=FailedSignIns)
-    count: Callable[[MailSeen], None] = _count_nothing
-    sessions: Sessions = field(default_factory=Sessions)
-    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +92,16 @@ class Delivery:
         self._digest = hashlib.sha256()
         self._started = time.monotonic()
         self._seconds_elsewhere = 0.0
-        self._time = datetime.now(UTC)
-        self._id = new_mail_id()
-        self._message = Message()
-        self._person: Person | None = sending.signed_in
-        self._plan = Plan(Decision.NONE, Reason.UNREADABLE_AUTHOR)
+        self._record = MailRecord(
+            relay.process_id,
+            sending.signed_in,
+            recipient_count=len(transaction.accepted),
+            receipt_after=timedelta(minutes=sending.people.policy.receipt_after),
+        )
         self._begun = DataBegun(None)
         self._is_retry_without_copy = False
         self._beginning = b""
         self._header_length = 0
-        self._subject: str | None = None
-        self._recipients: tuple[str, ...] = ()
-        self._copy_reply: str | None = None
-        self._text = bytearray()
-        self._room_for_text = 0
         self._fingerprint = b""
         self._begun_row: Written | None = None
         self._is_begun = False
@@ -150,11 +125,10 @@ class Delivery:
             if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
             copy_to = self._copy_to()
-            self._begun = DataBegun(None, Copy.NONE if copy_to is None else Copy.UNANSWERED)
+            self._note_begun(DataBegun(None, Copy.NONE if copy_to is None else Copy.UNANSWERED))
             if self._scanner.done:
                 self._open_row()
-            self._begun = await self._for_others(self._transaction.begin_data(copy_to))
-            self._copy_reply = self._kept_copy_reply()
+            self._note_begun(await self._for_others(self._transaction.begin_data(copy_to)))
             if not self._begun.may_stream:
                 return await self._not_begun()
             return await self._pass_on()
@@ -168,8 +142,8 @@ class Delivery:
     def _record_what_broke_off(self) -> None:
         """Something unforeseen: what was begun in the journal must be ended there, and whether the dot was
         sent is not known."""
-        if self._begun_row is not None and not self._is_recorded and self._person is not None:
-            self._relay.logbook.note(Ended(self._row(self._person, State.UNKNOWN)))
+        if self._begun_row is not None and not self._is_recorded and self._record.person is not None:
+            self._relay.logbook.note(Ended(self._record.row(self._record.person, State.UNKNOWN)))
 
     # -- before the data goes upstream
 
@@ -181,7 +155,7 @@ class Delivery:
             piece = await self._next()
             peek.feed(piece)
             pieces.append(piece)
-        self._message = read_message(bytes(peek.block))
+        self._record.message = read_message(bytes(peek.block))
         self._header_length = len(peek.block)
         self._beginning = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -191,14 +165,9 @@ class Delivery:
             raise ClientGone
         piece = self._scanner.feed(chunk)
         self._digest.update(piece)
-        if self._room_for_text:
-            self._keep_text(piece)
+        if self._record.room_for_text:
+            self._record.keep_text(piece)
         return piece
-
-    def _keep_text(self, piece: bytes) -> None:
-        kept = piece[: self._room_for_text]
-        self._text += kept
-        self._room_for_text -= len(kept)
 
     async def _read_to_the_end(self) -> None:
         """A client that sends on and on, though its mail is refused already, is not read for ever."""
@@ -215,78 +184,42 @@ class Delivery:
             return replies.BARE_NEWLINE
         if self._scanner.size > self._most_bytes:
             return replies.TOO_BIG
-        return replies.LOOP if self._message.hops > MOST_HOPS else None
+        return replies.LOOP if self._record.message.hops > MOST_HOPS else None
 
     def _make_plan(self) -> None:
-        self._person = self._sending.person(self._message)
-        if self._person is None:
+        record = self._record
+        record.person = self._sending.person(record.message)
+        if record.person is None:
             return
-        sender = self._transaction.sender
-        recipients = [recipient_key(path.address) for path in self._transaction.accepted]
-        envelope = Envelope(recipient_key(sender.address), recipients, sender.declared_size)
-        self._plan = decide(self._message, envelope, self._person, self._sending.people.policy)
-        if self._plan.decision.may_log:
-            most = MOST_OF_A_BODY if self._person.settings.keeps_text else 0
-            self._room_for_text = self._header_length + most
-            self._keep_text(self._beginning)
+        sender, accepted = self._transaction.sender, self._transaction.accepted
+        envelope = Envelope(
+            recipient_key(sender.address),
+            [recipient_key(path.address) for path in accepted],
+            sender.declared_size,
+        )
+        record.plan = decide(record.message, envelope, record.person, self._sending.people.policy)
+        if record.plan.decision.may_log:
+            most = MOST_OF_A_BODY if record.person.settings.keeps_text else 0
+            record.room_for_text = self._header_length + most
+            record.keep_text(self._beginning)
         self._is_retry_without_copy = (
-            self._plan.decision.copies
+            record.plan.decision.copies
             and self._relay.snapshot.knows_refused_copies
             and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
-        self._subject = readable_subject(self._message.subject) or None
-        self._recipients = tuple(
-            [path.address.decode("utf-8", "replace") for path in self._transaction.accepted]
-        )
+        record.subject = readable_subject(record.message.subject) or None
+        record.recipients = tuple([path.address.decode("utf-8", "replace") for path in accepted])
 
-    def _row(
-        self,
-        person: Person,
-        state: State,
-        upstream: str | None = None,
-        copy_refusal: bytes | None = None,
-        *,
-        with_text: bool = False,
-    ) -> Row:
-        """The row as it stands now, with what may be kept of the mail: of one that was never meant to be
-        logged neither names nor words."""
-        plan = self._plan
-        is_kept = plan.reason.keeps_content
-        return Row(
-            id=self._id,
-            time=self._time,
-            process=self._relay.process_id,
-            person=person.id,
-            sender=self._message.author,
-            recipient_count=len(self._transaction.accepted),
-            recipients=self._recipients if is_kept else None,
-            subject=self._subject if is_kept else None,
-            message_id=self._message.message_id if is_kept else None,
-            mode=person.settings.logging,
-            decision=plan.decision,
-            reason=plan.reason,
-            state=state,
-            upstream=upstream,
-            bcc=Copy.REFUSED if self._is_retry_without_copy else self._begun.copy,
-            bcc_reply=self._copy_reply,
-            copy_refusal=copy_refusal,
-            due_at=self._due_at(state),
-            text=bytes(self._text) if with_text and plan.decision.may_log else None,
-        )
-
-    def _due_at(self, state: State) -> datetime | None:
-        """When the worker is to see to a mail in this state: at once, or, for a copy's receipt, after a
-        while."""
-        if state is State.WAITING:
-            return datetime.now(UTC)
-        if state is State.COPIED and self._plan.decision is Decision.COPY_AND_API:
-            return datetime.now(UTC) + timedelta(minutes=self._sending.people.policy.receipt_after)
-        return None
+    def _note_begun(self, begun: DataBegun) -> None:
+        self._begun = begun
+        self._record.copy = Copy.REFUSED if self._is_retry_without_copy else begun.copy
+        if begun.copy_reply is not None:
+            self._record.copy_reply = without_copy_address(begun.copy_reply, self._record.copy_address).text()
 
     def _copy_to(self) -> bytes | None:
-        if self._plan.bcc is None or self._is_retry_without_copy:
+        if self._record.plan.bcc is None or self._is_retry_without_copy:
             return None
-        return self._plan.bcc.encode()
+        return self._record.plan.bcc.encode()
 
     # -- ways that end before the dot
 
@@ -349,7 +282,7 @@ class Delivery:
         )  # it may have come while the upstream spoke
         if earlier is not None:
             if self._begun_row is not None:
-                self._relay.logbook.note(Void(self._id))
+                self._relay.logbook.note(Void(self._record.id))
                 self._is_recorded = True
             return self._repeated(earlier)
         self._is_begun = await self._relay.logbook.wait(self._begun_row)
@@ -365,18 +298,19 @@ class Delivery:
         if not verdict.is_positive:
             return await self._refused(verdict)
         self._relay.pool.note_yes()
-        await self._settle(self._state_when_accepted(), verdict)
+        await self._settle(self._record.state_when_accepted(), verdict)
         self._count_if_unknown()
         return self._ended(self._for_client(verdict), self._fingerprint)
 
     def _open_row(self) -> None:
         """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole
-        is recognised by its bytes at once, and is written down while the upstream says what it thinks of copy
-        and data."""
-        self._fingerprint = _digest_of([*self._envelope_parts(), self._digest.digest()])
+        is recognised by its bytes at once, and is written down while the upstream answers copy and data."""
+        self._fingerprint = mail_fingerprint(
+            self._person_id, self._transaction.sender, self._transaction.accepted, self._digest.digest()
+        )
         is_repeated = self._relay.snapshot.earlier_answer(self._fingerprint) is not None
-        if self._person is not None and not is_repeated:
-            pending = self._row(self._person, State.PENDING, with_text=True)
+        if self._record.person is not None and not is_repeated:
+            pending = self._record.row(self._record.person, State.PENDING, with_text=True)
             self._begun_row = self._relay.logbook.begin(pending)
 
     def _repeated(self, earlier: EarlierAnswer) -> Delivered:
@@ -385,15 +319,6 @@ class Delivery:
         self._log("repeated", reply)
         self._count(reply)
         return Delivered(self._for_client(reply), earlier.mail_id, self._fingerprint, repeats=earlier.mail_id)
-
-    def _state_when_accepted(self) -> State:
-        if self._plan.decision is Decision.NONE:
-            return State.NOT_LOGGED
-        if self._plan.decision is Decision.API:
-            return State.WAITING
-        if self._begun.copy is Copy.ACCEPTED:
-            return State.COPIED
-        return State.WAITING if self._plan.decision is Decision.COPY_AND_API else State.COPY_REFUSED
 
     # -- what is recorded and said
 
@@ -407,7 +332,7 @@ class Delivery:
             self._count(verdict)
 
     async def _settle_row(self, state: State, verdict: Reply | None) -> None:
-        if self._person is None:
+        if self._record.person is None:
             return
         broken_by_copy = (
             state is State.ABORTED and self._begun.reply is None and self._begun.copy is not Copy.NONE
@@ -421,7 +346,13 @@ class Delivery:
         key = self._copy_refusal_key() if refused_with_copy or broken_by_copy else None
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
-        row = self._row(self._person, state, self._kept(verdict), key, with_text=not self._is_begun)
+        row = self._record.row(
+            self._record.person,
+            state,
+            kept_in_record(verdict, self._record.plan.reason, self._record.copy_address),
+            key,
+            with_text=not self._is_begun,
+        )
         self._is_recorded = True
         await self._relay.logbook.end(row)
 
@@ -436,81 +367,48 @@ class Delivery:
     def _count(self, verdict: Reply | None) -> None:
         seconds = time.monotonic() - self._started - self._seconds_elsewhere
         kind = f"{verdict.kind}xx" if verdict is not None else "none"
-        self._relay.count(MailSeen(self._reason, kind, self._begun.copy, seconds))
-
-    @property
-    def _reason(self) -> str:
-        return self._plan.reason if self._person is not None else "unknown-sender"
+        self._relay.count(MailSeen(self._record.reason, kind, self._begun.copy, seconds))
 
     def _log(self, outcome: str, verdict: Reply | None) -> None:
         logs.relayed(
-            mail_id=self._id,
+            mail_id=self._record.id,
             recipients=len(self._transaction.accepted),
             copy=self._begun.copy,
-            reason=self._reason,
+            reason=self._record.reason,
             upstream=f"{verdict.bare()} {outcome}" if verdict is not None else outcome,
             seconds=time.monotonic() - self._started,
         )
-
-    def _kept(self, verdict: Reply | None) -> str | None:
-        if verdict is None:
-            return None
-        return self._unnamed(verdict).text() if self._plan.reason.keeps_content else verdict.bare()
-
-    def _kept_copy_reply(self) -> str | None:
-        reply = self._begun.copy_reply
-        return None if reply is None else self._unnamed(reply).text()
 
     def _for_client(self, verdict: Reply) -> Reply:
         """The upstream's own code and text; faults of ours in words of ours, and never the copy's address."""
         if not self._sending.has_own_link and is_our_fault(verdict):
             self._relay.pool.note_refusal_of_us(verdict.code)
             return replies.MISCONFIGURED
-        return self._unnamed(verdict)
-
-    def _unnamed(self, reply: Reply) -> Reply:
-        bcc = self._person.settings.bcc_address if self._person is not None else None
-        return reply.without_text() if bcc is not None and reply.names(bcc.encode()) else reply
+        return without_copy_address(verdict, self._record.copy_address)
 
     def _ended(self, reply: Reply, fingerprint: bytes = b"") -> Delivered:
-        if self._person is None:
+        if self._record.person is None:
             return Delivered(reply)
-        return Delivered(reply, self._id, fingerprint)
+        return Delivered(reply, self._record.id, fingerprint)
 
     def _count_if_unknown(self) -> None:
         """A sender that is nobody's is counted, so that the admin sees whose address is missing."""
-        author = self._message.author
-        is_nobodys = self._person is None or self._plan.reason is Reason.NOT_OWN_ADDRESS
+        author = self._record.message.author
+        is_nobodys = self._record.person is None or self._record.plan.reason is Reason.NOT_OWN_ADDRESS
         if not is_nobodys or author is None:
             return
         key = address_key(author)
         if key not in self._sending.people.by_address:
-            self._relay.logbook.note(UnknownSender(key, author, self._time))
+            self._relay.logbook.note(UnknownSender(key, author, self._record.time))
 
     def _copy_refusal_key(self) -> bytes:
-        return _digest_of(
-            [*self._envelope_parts(), (self._message.message_id or "").encode("utf-8", "replace")]
+        return copy_refusal_key(
+            self._person_id,
+            self._transaction.sender,
+            self._transaction.accepted,
+            self._record.message.message_id,
         )
 
-    def _envelope_parts(self) -> list[bytes]:
-        recipients = sorted(path.wire for path in self._transaction.accepted)
-        return [
-            str(self._person.id if self._person is not None else 0).encode(),
-            self._transaction.sender.wire,
-            *recipients,
-        ]
-
-
-def new_mail_id() -> str:
-    """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking
-    anybody."""
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction = (nanoseconds << 12) // 1_000_000
-    random = int.from_bytes(os.urandom(8)) >> 2
-    text = f"{milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def _digest_of(parts: list[bytes]) -> bytes:
-    lengths = b"".join([len(part).to_bytes(8) for part in (parts, *parts)])
-    return hashlib.sha256(b"".join([lengths, *parts])).digest()
+    @property
+    def _person_id(self) -> int:
+        return 0 if self._record.person is None else self._record.person.id

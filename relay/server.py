@@ -10,8 +10,8 @@ from core import logs
 from core.endpoints import Listener, ListenerKind
 from relay import replies
 from relay.connection import SECONDS_FOR_A_HANDSHAKE, Connection
-from relay.delivery import Relay
 from relay.entrance import Entrance
+from relay.process import Relay
 from relay.session import Session
 
 SECONDS_OF_LAG = 2.0

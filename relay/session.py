@@ -16,11 +16,12 @@ from core.smtp import RefusesUs, Unavailable
 from relay import replies, sign_in
 from relay.buffer import LineTooLong
 from relay.connection import SECONDS_FOR_A_CHUNK, Connection, Registry
-from relay.delivery import ClientGone, Delivered, Delivery, Relay, Sending
+from relay.delivery import ClientGone, Delivered, Delivery, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
 from relay.link import UpstreamLost
 from relay.pool import Links, SignInAgain, UpstreamBusy
+from relay.process import Relay
 from relay.replies import Reply, is_our_fault
 from relay.sign_in import SignedIn
 from relay.snapshot import EarlierAnswer

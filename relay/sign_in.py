@@ -17,9 +17,9 @@ from core.people.addresses import address_key
 from core.people.person import AppPassword, People, Person
 from core.smtp import Credentials, RefusesUs, Unavailable, WrongCredentials
 from relay import replies
-from relay.delivery import Relay
 from relay.envelope import BadCommand
 from relay.pool import Links, OwnLink
+from relay.process import Relay
 
 Challenge = Callable[[bytes], Awaitable[bytes]]
 """Asks the client (the plain question) and gives its line; raises BadCommand where it cancels."""

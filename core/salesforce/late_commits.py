@@ -1,7 +1,7 @@
-"""How long a write may stay unseen.
+"""How long a write may stay unseen. Read as `late_commits.…`, so that a test with an org that shows
+everything at once can shorten them.
 
-Pure: constants only. They are read as `late_commits.…`, so that a test org that shows everything at once can
-shorten them."""
+Pure: constants only."""
 
 from datetime import timedelta
 

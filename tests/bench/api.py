@@ -29,7 +29,7 @@ from core.salesforce.login import session
 from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
-from relay.delivery import new_mail_id
+from relay.record import new_mail_id
 from tests.bench import peers
 from tests.bench.load import Load, Sink, delivered_per_second
 from tests.sandbox.org.server import PretendOrg

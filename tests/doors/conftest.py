@@ -17,11 +17,12 @@ from core.secrets import Box
 from core.settings.catalogue import Logging
 from core.settings.in_force import PersonSettings, policy_settings
 from core.smtp import Route
-from relay.delivery import Relay, new_mail_id
 from relay.entrance import Entrance
 from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.pool import Pool
+from relay.process import Relay
+from relay.record import new_mail_id
 from relay.server import Server
 from relay.snapshot import Snapshot
 from tests.sandbox.org.server import PretendOrg

@@ -30,9 +30,9 @@ from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.state_directory import StateDirectory
-from relay.delivery import new_mail_id
 from relay.health import Health
 from relay.meters import Meters
+from relay.record import new_mail_id
 from tests.doors.conftest import BOX, add_anna, running
 from tests.doors.test_monitor import ask
 from tests.doors.test_storage import row

@@ -16,7 +16,7 @@ from core.salesforce import api_usage, late_commits
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
-from relay.delivery import new_mail_id
+from relay.record import new_mail_id
 from sync.mail import batch, waiting, write
 from sync.worker import Worker
 from tests.doors.test_connections import connected, person

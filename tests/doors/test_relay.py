@@ -11,8 +11,9 @@ from core.mail.row import Copy, Decision, State
 from core.mail.store import unknown_senders
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
-from relay import delivery, pool, replies, session, upstream
+from relay import pool, replies, session, upstream
 from relay.entrance import Entrance
+from relay.record import new_mail_id
 from tests.doors.conftest import BCC, mail, running, until
 from tests.sandbox.sink import Script, Sink
 
@@ -746,5 +747,5 @@ class TestStopping:
 def test_mail_ids_are_uuid7_in_the_order_of_time():
     import uuid
 
-    ids = [delivery.new_mail_id() for _ in range(3)]
+    ids = [new_mail_id() for _ in range(3)]
     assert all(uuid.UUID(one).version == 7 and uuid.UUID(one).variant == uuid.RFC_4122 for one in ids)

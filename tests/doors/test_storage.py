@@ -25,7 +25,7 @@ from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Setting
 from core.settings.in_force import LockedSetting, PolicyEntry, policy_settings
 from core.settings.kinds import SettingError
-from relay.delivery import new_mail_id
+from relay.record import new_mail_id
 
 NOW = datetime(2026, 11, 21, 9, 30, 0, 123000, tzinfo=UTC)
 

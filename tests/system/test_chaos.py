@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.delivery import new_mail_id
+from relay.record import new_mail_id
 from tests.chaos import storm
 
 

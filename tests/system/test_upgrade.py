@@ -24,7 +24,7 @@ from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.tasks import store as task_store
-from relay.delivery import new_mail_id
+from relay.record import new_mail_id
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, until
 
 RELEASE = CHECKOUT / "tests" / "releases" / "first.tar.xz"

@@ -1,0 +1,29 @@
+"""What all sessions of one relay process share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relay.limits import FailedSignIns, Pace, Sessions
+from relay.logbook import Logbook
+from relay.meters import MailSeen
+from relay.pool import Pool
+from relay.snapshot import Snapshot
+
+
+def _count_nothing(seen: MailSeen) -> None:
+    """For a relay whose mails are not measured."""
+
+
+@dataclass
+class Relay:
+    """The process as its sessions know it. `count` is told of each mail that has ended."""
+
+    hostname: str
+    process_id: str
+    pool: Pool
+    logbook: Logbook
+    snapshot: Snapshot
+    failed_sign_ins: FailedSignIns = field(default_factory=FailedSignIns)
+    count: Callable[[MailSeen], None] = _count_nothing
+    sessions: Sessions = field(default_factory=Sessions)
+    pace: Pace = field(default_factory=Pace)

@@ -1,0 +1,115 @@
+"""One mail as its row in the record: what is known of it while it passes through, and what may be kept."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from core.mail.reasons import Reason
+from core.mail.row import Copy, Decision, Row, State
+from core.people.person import Person
+from relay.decide import Plan
+from relay.message import Message
+
+MOST_OF_A_BODY = 256 * 1024
+"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference,
+EmailMessage)."""
+
+
+def new_mail_id() -> str:
+    """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking
+    anybody."""
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    random = int.from_bytes(os.urandom(8)) >> 2
+    text = f"{milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@dataclass
+class MailRecord:
+    """`person` None: a mail that is passed on and has no row. `text` is filled up to `room_for_text` bytes.
+
+    `copy_reply`: what the upstream said to the copy's RCPT, as it may be kept."""
+
+    process_id: str
+    person: Person | None
+    id: str = field(default_factory=new_mail_id)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    message: Message = field(default_factory=Message)
+    plan: Plan = field(default_factory=lambda: Plan(Decision.NONE, Reason.UNREADABLE_AUTHOR))
+    recipients: tuple[str, ...] = ()
+    recipient_count: int = 0
+    subject: str | None = None
+    copy: Copy = Copy.NONE
+    copy_reply: str | None = None
+    text: bytearray = field(default_factory=bytearray)
+    room_for_text: int = 0
+    receipt_after: timedelta = timedelta(0)
+
+    @property
+    def copy_address(self) -> str | None:
+        """The person's Email to Salesforce address, which no client and no row may see."""
+        return None if self.person is None else self.person.settings.bcc_address
+
+    @property
+    def reason(self) -> str:
+        """As logs and figures tell it."""
+        return self.plan.reason if self.person is not None else "unknown-sender"
+
+    def keep_text(self, piece: bytes) -> None:
+        """As much of it as there is room for."""
+        kept = piece[: self.room_for_text]
+        self.text += kept
+        self.room_for_text -= len(kept)
+
+    def row(
+        self,
+        person: Person,
+        state: State,
+        upstream: str | None = None,
+        copy_refusal: bytes | None = None,
+        *,
+        with_text: bool = False,
+    ) -> Row:
+        """The row in this state, with what the plan's reason lets be kept of the mail."""
+        plan, is_kept = self.plan, self.plan.reason.keeps_content
+        return Row(
+            id=self.id,
+            time=self.time,
+            process=self.process_id,
+            person=person.id,
+            sender=self.message.author,
+            recipient_count=self.recipient_count,
+            recipients=self.recipients if is_kept else None,
+            subject=self.subject if is_kept else None,
+            message_id=self.message.message_id if is_kept else None,
+            mode=person.settings.logging,
+            decision=plan.decision,
+            reason=plan.reason,
+            state=state,
+            upstream=upstream,
+            bcc=self.copy,
+            bcc_reply=self.copy_reply,
+            copy_refusal=copy_refusal,
+            due_at=self._due_at(state),
+            text=bytes(self.text) if with_text and plan.decision.may_log and is_kept else None,
+        )
+
+    def state_when_accepted(self) -> State:
+        """In which state a mail is that the upstream has just accepted."""
+        if self.plan.decision is Decision.NONE:
+            return State.NOT_LOGGED
+        if self.plan.decision is Decision.API:
+            return State.WAITING
+        if self.copy is Copy.ACCEPTED:
+            return State.COPIED
+        return State.WAITING if self.plan.decision is Decision.COPY_AND_API else State.COPY_REFUSED
+
+    def _due_at(self, state: State) -> datetime | None:
+        """When the worker is to see to it: at once, or, for a copy's receipt, after a while."""
+        if state is State.WAITING:
+            return datetime.now(UTC)
+        if state is State.COPIED and self.plan.decision is Decision.COPY_AND_API:
+            return datetime.now(UTC) + self.receipt_after
+        return None
