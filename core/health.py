@@ -29,7 +29,7 @@ from core.settings.catalogue import Logging
 from core.state_directory import StateDirectory
 from core.tasks import queue as task_queue
 
-_SECONDS_TO_LOOK = 2.0
+SECONDS_TO_LOOK = 2.0
 _SECONDS_GOOD = 2.0
 _NAMED = 3
 _OLD = timedelta(hours=1)
@@ -62,7 +62,7 @@ class Watch:
                 self._looking = threading.Thread(target=self._look_now, name="health", daemon=True)
                 self._looking.start()
             looking = self._looking
-        looking.join(_SECONDS_TO_LOOK)
+        looking.join(SECONDS_TO_LOOK)
         if looking.is_alive():
             return [facts(Light.RED, "database", "does not answer in time", "look at the database")]
         return self._found

@@ -67,18 +67,18 @@ class Connection(SMTP):
         self.transport = transport
         self.source = str((transport.get_extra_info("peername") or ("",))[0])
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
-        self._input = ClientInput(transport)
+        self.buffer = ClientInput(transport)
         self._registry.enter(self)
         self.task = asyncio.ensure_future(self._converse())
 
     def eof_received(self) -> bool:
         """A client that has closed its sending half may still listen (`printf … | nc`)."""
-        self._input.end()
+        self.buffer.end()
         return not self._is_encrypted  # TLS has no half-open connections
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        self._input.feed(data)
+        self.buffer.feed(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         """`error` None: we have closed; else the connection broke under us."""
@@ -87,7 +87,7 @@ class Connection(SMTP):
         self._is_gone = True
         self._has_broken = error is not None
         self.deadline = None
-        self._input.end()
+        self.buffer.end()
         FlowControlMixin.connection_lost(self, error)
         self._leave_if_over()
 
@@ -156,7 +156,7 @@ class Connection(SMTP):
             raise gone
         self.transport = transport
         self._is_encrypted = True
-        self._input.goes_on_over(transport)
+        self.buffer.goes_on_over(transport)
 
     def _break_off(self, error: Exception) -> None:
         """A connection that is lost during its handshake is not told so by asyncio, nor by uvloop."""

@@ -9,11 +9,11 @@ from collections import Counter, OrderedDict, deque
 from core.endpoints import Limits, Network, is_loopback
 
 _FAILURES_COUNT_FOR = 600.0
-_MOST_FAILURES_PER_SOURCE = 50
+MOST_FAILURES_PER_SOURCE = 50
 _MOST_FAILURES_PER_ACCOUNT = 20
 _MOST_FAILURES_OF_STRANGERS = 100
 _MOST_REMEMBERED = 10_000
-_FIRST_DELAY = 0.5
+FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
 _LONGEST_LOGIN = 320
 _MINUTE = 60.0
@@ -44,7 +44,7 @@ class FailedSignIns:
     """Wrong passwords: each makes the next try from there, or for that account, wait longer."""
 
     def __init__(self) -> None:
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self.failures: OrderedDict[str, deque[float]] = OrderedDict()
         self._at_home: OrderedDict[str, None] = OrderedDict()
 
     def is_barred(self, source: str, login: str, now: float) -> bool:
@@ -55,7 +55,7 @@ class FailedSignIns:
         in_all, anywhere, here = (self._recent(key, now) for key in _keys(source, login))
         is_guessed_at = len(anywhere) >= _MOST_FAILURES_OF_STRANGERS
         return (
-            len(in_all) >= _MOST_FAILURES_PER_SOURCE
+            len(in_all) >= MOST_FAILURES_PER_SOURCE
             or len(here) >= _MOST_FAILURES_PER_ACCOUNT
             or (is_guessed_at and _keys(source, login)[-1] not in self._at_home)
         )
@@ -66,30 +66,30 @@ class FailedSignIns:
         for key in _keys(source, login):
             recent = self._recent(key, now)
             recent.append(now)
-            self._failures[key] = recent
-            self._failures.move_to_end(key)
+            self.failures[key] = recent
+            self.failures.move_to_end(key)
             count = max(count, len(recent))
-        while len(self._failures) > _MOST_REMEMBERED:
-            self._failures.popitem(last=False)
-        return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(count - 1, 10)))
+        while len(self.failures) > _MOST_REMEMBERED:
+            self.failures.popitem(last=False)
+        return float(min(_LONGEST_DELAY, FIRST_DELAY * 2 ** min(count - 1, 10)))
 
     def forget(self, source: str, login: str) -> None:
         """A right password: the slate of that source is clean, and that of the account there.
 
         What strangers failed with elsewhere is not forgotten: it is still being guessed at."""
         of_source, of_account, here = _keys(source, login)
-        forgotten = self._failures.pop(here, deque())
-        self._failures.pop(of_source, None)
-        if of_account in self._failures:
-            kept = [time for time in self._failures[of_account] if time not in forgotten]
-            self._failures[of_account] = deque(kept, maxlen=_MOST_FAILURES_OF_STRANGERS)
+        forgotten = self.failures.pop(here, deque())
+        self.failures.pop(of_source, None)
+        if of_account in self.failures:
+            kept = [time for time in self.failures[of_account] if time not in forgotten]
+            self.failures[of_account] = deque(kept, maxlen=_MOST_FAILURES_OF_STRANGERS)
         self._at_home[here] = None
         self._at_home.move_to_end(here)
         if len(self._at_home) > _MOST_REMEMBERED:
             self._at_home.popitem(last=False)
 
     def _recent(self, key: str, now: float) -> deque[float]:
-        times = self._failures.get(key, deque(maxlen=_MOST_FAILURES_OF_STRANGERS))
+        times = self.failures.get(key, deque(maxlen=_MOST_FAILURES_OF_STRANGERS))
         while times and now - times[0] > _FAILURES_COUNT_FOR:
             times.popleft()
         return times

@@ -35,7 +35,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_UNTIL_SYNCED = 0.1
 _SECONDS_TO_LOAD_AT_THE_END = 10.0
 _LARGEST_BATCH = 500
-_MOST_WAITING = 20_000
+MOST_WAITING = 20_000
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
 _AN_END = 2048
 """Bytes that the end of a mail may add to what its beginning holds: the upstream's replies, most of them
@@ -82,7 +82,7 @@ class Logbook:
         self._journal: Journal | None = None
         self._loaders: list[tuple[Journal, Loader]] = []
         """The journal in use, behind those that were in use before and are not loaded yet."""
-        self._direct: deque[Row] = deque(maxlen=_MOST_WAITING)
+        self._direct: deque[Row] = deque(maxlen=MOST_WAITING)
         """Ends that the journal did not take, of mails whose beginning stands in it."""
         self._loading_trouble: str | None = None
         self._orphans = Orphans(database, options.directory, options.box, self._note_lost)
@@ -123,7 +123,7 @@ class Logbook:
 
     def note(self, entry: Entry) -> None:
         """Write this down, with nothing waiting for it."""
-        if self._queue.qsize() < 2 * _MOST_WAITING:  # small, and some of them end what was begun
+        if self._queue.qsize() < 2 * MOST_WAITING:  # small, and some of them end what was begun
             self._queue.put(_Waiting(entry, is_durable=False, answer=None, patience=None))
 
     @property
@@ -175,7 +175,7 @@ class Logbook:
         """Whether a disk that stands still has let more come together than memory is to hold."""
         if self._queue.empty():
             self._text_bytes = 0
-        return self._queue.qsize() >= _MOST_WAITING or self._text_bytes > _MOST_WAITING_BYTES
+        return self._queue.qsize() >= MOST_WAITING or self._text_bytes > _MOST_WAITING_BYTES
 
     # -- the writer's thread
 
@@ -188,7 +188,7 @@ class Logbook:
                     self._have_a_journal()
                 except Exception as error:  # noqa: BLE001  the next look may fare better
                     logs.failed_unexpectedly("taking a journal")
-                    self._note_trouble(f"no journal can be taken: {type(error).__name__}, see the log")
+                    self.note_trouble(f"no journal can be taken: {type(error).__name__}, see the log")
             batch, is_last = self._next_batch(
                 _SECONDS_UNTIL_SYNCED if is_unsynced else _SECONDS_BETWEEN_LOADS
             )
@@ -247,7 +247,7 @@ class Logbook:
         if seconds > SECONDS_FOR_THE_JOURNAL:
             logs.journal_late(seconds)
         if durable and error is None and all(result is None for result in results):
-            self._is_well_again()
+            self.note_well_again()
         return (is_unsynced or None in results) and (not durable or error is not None)
 
     def _sync(self) -> OSError | None:
@@ -255,13 +255,13 @@ class Logbook:
             if self._journal is not None:
                 self._journal.sync()
         except OSError as error:
-            self._note_trouble(f"the journal's disk cannot be written: {error}")
+            self.note_trouble(f"the journal's disk cannot be written: {error}")
             return error
         return None
 
     def _note_refusal(self, waiting: _Waiting, result: Exception) -> None:
         self._is_full = is_full = isinstance(result, JournalFull)
-        self._note_trouble(
+        self.note_trouble(
             "the journal is full: the database has not taken what is in it; look at the database, or set "
             "BLINDCOPY_JOURNAL_MB higher"
             if is_full
@@ -286,12 +286,12 @@ class Logbook:
         self._count(RowLost())
         logs.row_lost(mail_id, cause)
 
-    def _note_trouble(self, cause: str) -> None:
+    def note_trouble(self, cause: str) -> None:
         if self._trouble != cause:
             logs.journal_unavailable(cause)
         self._trouble = cause
 
-    def _is_well_again(self) -> None:
+    def note_well_again(self) -> None:
         if self._trouble is not None:
             self._trouble, self._is_full = None, False
             logs.journal_back()
@@ -305,7 +305,7 @@ class Logbook:
         """Take one, or another one in the place of one that was removed under us."""
         if self._journal is not None and self._journal.is_in_place():
             if self._is_full and self._journal.is_roomy():
-                self._is_well_again()
+                self.note_well_again()
             return
         try:
             journal = self._free_journal() or Journal.made(
@@ -313,7 +313,7 @@ class Logbook:
             )
         except OSError as error:
             if self._journal is None:
-                self._note_trouble(
+                self.note_trouble(
                     f"no journal can be made in {self._options.directory}: {error.strerror or error}"
                 )
             return
@@ -322,7 +322,7 @@ class Logbook:
             *self._loaders,
             (journal, Loader(self._database, journal, self._note_lost, self._journals)),
         ]
-        self._is_well_again()
+        self.note_well_again()
 
     def _journals(self) -> list[Journal]:
         return [journal for journal, _ in self._loaders]

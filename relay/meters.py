@@ -110,7 +110,7 @@ class Meters:
         self._lost = Counter(
             "blindcopy_rows_lost", "Mails that were passed on and whose row is lost.", registry=self._registry
         )
-        self._alive: IO[bytes] | None = None
+        self.alive: IO[bytes] | None = None
         self._tidied_at = float("-inf")
 
     def gauge_of_the_machine(self, name: str, what: str, value: Callable[[], float]) -> None:
@@ -158,8 +158,8 @@ class Meters:
 
     def _keep(self) -> bytes:
         with self._lock:
-            if self._alive is None:
-                self._alive = _locked(self._path.with_suffix(".alive"))
+            if self.alive is None:
+                self.alive = _locked(self._path.with_suffix(".alive"))
             own = self._own()
             _replace(self._path, own)
         return own
@@ -167,9 +167,9 @@ class Meters:
     def stop(self) -> None:
         """Leave our last figures; the next who looks takes them over."""
         self.keep()
-        if self._alive is not None:
-            self._alive.close()
-            self._alive = None
+        if self.alive is not None:
+            self.alive.close()
+            self.alive = None
 
     def _own(self) -> bytes:
         while self._notes:

@@ -118,11 +118,11 @@ class Pool:
     def __init__(self, route: Route) -> None:
         self.extensions: Mapping[str, str] = {}
         """What the upstream offered last."""
-        self._route = route
-        self._idle: list[UpstreamLink] = []
-        self._places = Places(_MOST_LINKS)
+        self.route = route
+        self.idle_links: list[UpstreamLink] = []
+        self.places = Places(_MOST_LINKS)
         self._loop = asyncio.get_running_loop()
-        self._errands: set[asyncio.Task[None]] = set()
+        self.errands: set[asyncio.Task[None]] = set()
         self._is_known = False
         self._unreachable: str | None = None
         self._refuses_us: str | None = None
@@ -148,12 +148,12 @@ class Pool:
     @property
     def busy(self) -> int:
         """How many links have a mail."""
-        return _MOST_LINKS - self._places.free
+        return _MOST_LINKS - self.places.free
 
     @property
     def idle(self) -> int:
         """How many links wait for one."""
-        return len(self._idle)
+        return len(self.idle_links)
 
     def note_refusal_of_us(self, code: int) -> None:
         """The upstream refuses us, not the mail: that is alarming, and said to nobody but us."""
@@ -165,25 +165,25 @@ class Pool:
         self._refuses_us = None
 
     def __str__(self) -> str:
-        return str(self._route)
+        return str(self.route)
 
     async def sign_in(self, credentials: Credentials) -> OwnLink:
         """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs,
         WrongCredentials."""
         try:
-            connected = await self._route.connect(credentials)
+            connected = await self.route.connect(credentials)
         except (Unavailable, RefusesUs) as error:
             if not isinstance(error, WrongCredentials):
-                self._note_unreachable(error)
+                self.note_unreachable(error)
             raise
         self._note_reached(connected.extensions)
         return OwnLink(UpstreamLink(connected.transport, connected.extensions, self._loop.time()))
 
     async def take(self) -> UpstreamLink:
         """A link for one mail. Raises Unavailable, RefusesUs, UpstreamBusy."""
-        await self._places.take()
-        while self._idle:
-            link = self._idle.pop()
+        await self.places.take()
+        while self.idle_links:
+            link = self.idle_links.pop()
             if link.is_reusable(self._loop.time()):
                 return link
             link.quit()
@@ -191,15 +191,15 @@ class Pool:
 
     async def take_new(self) -> UpstreamLink:
         """The same on a connection of its own."""
-        await self._places.take()
+        await self.places.take()
         return await self._connect_or_free_place()
 
     def give_back(self, link: UpstreamLink) -> None:
         """The mail on this link is done; whether the link lives on is decided here."""
-        self._places.give_back()
+        self.places.give_back()
         link.idle_since = self._heard_at = self._loop.time()
         if link.is_reusable(link.idle_since):
-            self._idle.append(link)
+            self.idle_links.append(link)
         else:
             link.quit()
 
@@ -209,7 +209,7 @@ class Pool:
 
     def drop(self, link: UpstreamLink) -> None:
         """Nobody knows what this link is at."""
-        self._places.give_back()
+        self.places.give_back()
         link.abort()
 
     async def learn(self) -> None:
@@ -238,31 +238,31 @@ class Pool:
                 logs.failed_unexpectedly("looking after the links")
 
     async def close(self) -> None:
-        for link in self._idle:
+        for link in self.idle_links:
             link.quit()
-        self._idle.clear()
-        for errand in self._errands:
+        self.idle_links.clear()
+        for errand in self.errands:
             errand.cancel()
 
     def _let_idle_go(self) -> None:
         now = self._loop.time()
-        stale = [link for link in self._idle if not link.is_reusable(now)]
-        self._idle = [link for link in self._idle if link.is_reusable(now)]
+        stale = [link for link in self.idle_links if not link.is_reusable(now)]
+        self.idle_links = [link for link in self.idle_links if link.is_reusable(now)]
         for link in stale:
             link.quit()
 
     async def _connect_or_free_place(self) -> UpstreamLink:
         try:
-            connected = await self._route.connect()
+            connected = await self.route.connect()
         except BaseException as error:
-            self._places.give_back()
+            self.places.give_back()
             if isinstance(error, Unavailable | RefusesUs):
-                self._note_unreachable(error)
+                self.note_unreachable(error)
             raise
         self._note_reached(connected.extensions)
         return UpstreamLink(connected.transport, connected.extensions, self._loop.time())
 
-    def _note_unreachable(self, error: Exception) -> None:
+    def note_unreachable(self, error: Exception) -> None:
         self._unreachable = str(error)
         logs.upstream_unavailable(str(self), str(error))
 
@@ -285,5 +285,5 @@ class Pool:
 
     def _run(self, errand: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        self.errands.add(task)
+        task.add_done_callback(self.errands.discard)

@@ -31,7 +31,7 @@ class Server:
         self.is_overloaded = False
         """The event loop is late: who is here is served, who comes is asked to come again."""
         self._relay = relay
-        self._sessions: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._none_left = asyncio.Event()
         self._looked_at = time.monotonic()
@@ -39,7 +39,7 @@ class Server:
     @property
     def session_count(self) -> int:
         """How many clients are connected."""
-        return len(self._sessions)
+        return len(self.connections)
 
     def seconds_since_the_last_look(self) -> float:
         """For how long the event loop has not come round; from any thread."""
@@ -65,11 +65,11 @@ class Server:
         return replace(listener, port=server.sockets[0].getsockname()[1])
 
     def enter(self, connection: Connection) -> None:
-        self._sessions.add(connection)
+        self.connections.add(connection)
 
     def leave(self, connection: Connection) -> None:
-        self._sessions.discard(connection)
-        if not self._sessions:
+        self.connections.discard(connection)
+        if not self.connections:
             self._none_left.set()
 
     async def watch(self) -> None:
@@ -85,7 +85,7 @@ class Server:
             self._looked_at = time.monotonic()
             self._note_lag(late)
             for session in [
-                one for one in self._sessions if one.deadline is not None and one.deadline < now()
+                one for one in self.connections if one.deadline is not None and one.deadline < now()
             ]:
                 session.dismiss(replies.IDLE)
 
@@ -101,16 +101,16 @@ class Server:
         self.is_stopping = True
         for server in self._servers:
             server.close()
-        for session in [one for one in self._sessions if one.is_between_mails]:
+        for session in [one for one in self.connections if one.is_between_mails]:
             session.dismiss(replies.SHUTTING_DOWN)
         if not await self._all_left_within(_SECONDS_TO_FINISH_SENDING):
-            for session in [one for one in self._sessions if one.deadline is not None]:
+            for session in [one for one in self.connections if one.deadline is not None]:
                 session.dismiss(replies.SHUTTING_DOWN)
             await self._all_left_within(_SECONDS_FOR_LAST_VERDICTS)
-        return len(self._sessions)
+        return len(self.connections)
 
     async def _all_left_within(self, seconds: float) -> bool:
-        if not self._sessions:
+        if not self.connections:
             return True
         self._none_left.clear()
         try:

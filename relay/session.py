@@ -31,7 +31,7 @@ SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
 SECONDS_UNTIL_THE_SIGN_IN = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
 SECONDS_FOR_A_SESSION = 6 * 3600.0
-_SECONDS_TO_HEAR_A_RESET = 0.3
+SECONDS_TO_HEAR_A_RESET = 0.3
 _MOST_ERRORS = 20
 _COMMANDS_IN_A_ROW = 20
 _UPSTREAM_EXTENSIONS = ("8bitmime", "smtputf8", "dsn", "enhancedstatuscodes")
@@ -119,7 +119,7 @@ class Session(Connection):
         is_known = self._signed_in is not None or self._entrance.is_gateway
         self.deadline = self._patience_ends_at() if is_known else self._must_sign_in_by
         try:
-            return await self._input.line()
+            return await self.buffer.line()
         except LineTooLong:
             return b"\0"  # no command begins so; it is answered as what it is
         finally:
@@ -134,7 +134,7 @@ class Session(Connection):
     async def _next_chunk(self) -> bytes:
         self.deadline = min(self._now() + SECONDS_FOR_A_CHUNK, self._data_ends_at)
         try:
-            return await self._input.chunk()
+            return await self.buffer.chunk()
         finally:
             self.deadline = None
 
@@ -270,7 +270,7 @@ class Session(Connection):
             delivered = await delivery.run()
         finally:
             self._transaction = None
-            self._input.give_back(delivery.rest)
+            self.buffer.give_back(delivery.rest)
             self._is_closing = self._is_closing or not delivery.has_read_all
         if delivered.reply.is_positive and delivered.mail_id:
             self._unconfirmed = delivered
@@ -327,7 +327,7 @@ class Session(Connection):
         if self._unconfirmed is None:
             return
         if not self._is_gone:
-            await asyncio.sleep(_SECONDS_TO_HEAR_A_RESET)
+            await asyncio.sleep(SECONDS_TO_HEAR_A_RESET)
         if self._is_unsaid or self._has_broken or self._was_reset():
             lost = self._unconfirmed
             self._relay.snapshot.remember_lost_reply(
@@ -380,11 +380,11 @@ class Session(Connection):
             return replies.NO_PARAMETERS
         if self._transaction is not None:
             return replies.NOT_DURING_MAIL
-        if self._input.has_more():
+        if self.buffer.has_more():
             self._is_closing = True
             return replies.PIPELINED_STARTTLS
         await self._say(replies.GO_AHEAD)
-        if self._input.has_more():  # sent while our reply waited to be taken
+        if self.buffer.has_more():  # sent while our reply waited to be taken
             self._is_closing = True
             raise AlreadyAnswered
         try:

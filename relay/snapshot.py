@@ -62,7 +62,7 @@ class Snapshot:
         self._refused_here: dict[bytes, float] = {}
         self._lost_here: dict[bytes, tuple[EarlierAnswer, float]] = {}
         self._heard_here: dict[bytes, float] = {}
-        self._database = database
+        self.database = database
         self._path = directory / "settings.snapshot"
         self._box = box
         self._process_id = process_id
@@ -177,7 +177,7 @@ class Snapshot:
         """The settings, None where they are those of the known revision; and what other relays have lately
         done."""
         now = datetime.now(UTC)
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             elsewhere = _Elsewhere(
                 copy_refusals(session, now - REFUSED_COPIES_COUNT_FOR),
                 mails_of_others(session, self._process_id, now - timedelta(minutes=1)),

@@ -36,18 +36,18 @@ class Worker:
         self._connections = (
             Connections(database, config.salesforce) if config.salesforce is not None else None
         )
-        self._process_id = str(uuid.uuid4())
+        self.process_id = str(uuid.uuid4())
         self._started_at = datetime.now(UTC)
         self._stop = threading.Event()
         self.health = Health(config, database)
         self._orphans = Orphans(database, config.state_dir, Box(config.secret_keys), logs.row_lost)
-        self._mails = (
-            Mails(MailLogger(self._connections, self.health.mail_settled), database, self._process_id)
+        self.mails = (
+            Mails(MailLogger(self._connections, self.health.mail_settled), database, self.process_id)
             if self._connections
             else None
         )
-        self._tasks = (
-            TaskSyncs(self._connections, database, self._process_id, self.health.tasks_changed)
+        self.tasks = (
+            TaskSyncs(self._connections, database, self.process_id, self.health.tasks_changed)
             if self._connections
             else None
         )
@@ -56,7 +56,7 @@ class Worker:
     def once(self) -> bool:
         """One cycle in which everything is due, what relays that are gone have left in their journals too;
         whether nothing is left to be retried."""
-        self._beat()
+        self.beat()
         self._bury()
         self._orphans.load()
         stop = threading.Event()
@@ -72,7 +72,7 @@ class Worker:
     def go_on(self, stop: threading.Event) -> None:
         """Cycle after cycle until the event is set; what is under way then comes to its end."""
         self._stop = stop
-        self._at_the_edge(self._beat)  # what is claimed is ours as long as we are known to live
+        self._at_the_edge(self.beat)  # what is claimed is ours as long as we are known to live
         self._at_the_edge(self._bury)
         logs.worker_started()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
@@ -91,42 +91,42 @@ class Worker:
 
     def _sync_until(self, stop: threading.Event) -> None:
         """Tasks wait for no mails."""
-        if self._tasks is None:
+        if self.tasks is None:
             return
         while not stop.is_set():
-            self._at_the_edge(self._sync_cycle)
+            self._at_the_edge(self.sync_tasks)
             stop.wait(_SECONDS_BETWEEN_TASK_CYCLES)
-        self._tasks.finish()
+        self.tasks.finish()
 
-    def _sync_cycle(self) -> None:
+    def sync_tasks(self) -> None:
         self._database.migrate()
-        if self._tasks is None:
+        if self.tasks is None:
             return
         if time.monotonic() - self._tasks_tidied_at > _SECONDS_BETWEEN_TIDYINGS:
-            self._tasks.let_go()
-            self._tasks.tidy()
+            self.tasks.let_go()
+            self.tasks.tidy()
             self._tasks_tidied_at = time.monotonic()
-        self._tasks.sync_due(self._stop)
+        self.tasks.sync_due(self._stop)
 
     def _cycle(self, *, everything: bool) -> bool:
         self._database.migrate()
         if everything or time.monotonic() - self._tidied_at > _SECONDS_BETWEEN_TIDYINGS:
             tidy_mails(self._database)
             self._tidied_at = time.monotonic()
-        if self._connections is None or self._mails is None:
+        if self._connections is None or self.mails is None:
             return True
         is_all_found = look_up_addresses(self._connections, self._stop, everything=everything)
         if everything:
-            are_all_logged = self._mails.log_everything(self._stop)
+            are_all_logged = self.mails.log_everything(self._stop)
             return self._sync_all_tasks() and are_all_logged and is_all_found
-        self._mails.log_due(self._stop)
+        self.mails.log_due(self._stop)
         return True
 
     def _sync_all_tasks(self) -> bool:
-        if self._tasks is None:
+        if self.tasks is None:
             return True
-        self._tasks.tidy()
-        return self._tasks.sync_everything(self._stop)
+        self.tasks.tidy()
+        return self.tasks.sync_everything(self._stop)
 
     def _bury(self) -> None:
         with self._database.writing() as session:
@@ -134,21 +134,21 @@ class Worker:
 
     def _say_farewell(self) -> None:
         with suppress(DatabaseUnavailable), self._database.writing() as session:
-            farewell(session, self._process_id)
+            farewell(session, self.process_id)
 
     def _beat_until(self, stop: threading.Event) -> None:
         """And see to the journals of relays that are gone, while this thread has nothing else to do."""
         while not stop.is_set():
             self.health.is_alive()
-            self._at_the_edge(self._beat)
+            self._at_the_edge(self.beat)
             self._at_the_edge(self._orphans.load)
             stop.wait(_SECONDS_BETWEEN_BEATS)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         self._database.migrate()
         with self._database.writing() as session:
             revision = settings_revision(session)
-            beat(session, Beat(self._process_id, "worker", self._started_at, revision))
+            beat(session, Beat(self.process_id, "worker", self._started_at, revision))
             marker = self._database.installation.advance(session)
         self._database.installation.keep(marker)
 

@@ -34,7 +34,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x626C696E64  # any number that only we use: "blind"
 _SECONDS_TO_CONNECT = 5
 _SECONDS_FOR_A_LOCK = 5
-_MILLISECONDS_FOR_A_STATEMENT = 30_000
+MILLISECONDS_FOR_A_STATEMENT = 30_000
 _MAKING_THE_FILE = threading.Lock()
 
 _SQLITE_SAYS = {
@@ -72,7 +72,7 @@ class Database:
         self._engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
         self._writing_engine = self._engine.execution_options(writing=True)
         self._url = url
-        self._is_up_to_date = False
+        self.is_up_to_date = False
         self.installation = Installation(state, is_used=uses_state)
 
     @classmethod
@@ -110,7 +110,7 @@ class Database:
 
         A database that is older than what the state directory knows of it was restored, and is marked so
         here, before anything works with it. Raises DatabaseUnavailable, StateDirectoryTaken."""
-        if self._is_up_to_date:
+        if self.is_up_to_date:
             return
         with self._troubles_translated():
             revision = self.revision()
@@ -139,7 +139,7 @@ class Database:
             if is_old:
                 with self.writing() as session:
                     sealed.renew(session)
-        self._is_up_to_date = True
+        self.is_up_to_date = True
 
     def revision(self) -> str:
         """The name of the schema's revision, "none" where there is no schema. Raises DatabaseUnavailable."""
@@ -329,6 +329,6 @@ def _postgresql(url: str) -> Engine:
         connect_args={
             "connect_timeout": _SECONDS_TO_CONNECT,
             "tcp_user_timeout": _SECONDS_TO_CONNECT * 1000,
-            "options": f"-c statement_timeout={_MILLISECONDS_FOR_A_STATEMENT} -c timezone=UTC",
+            "options": f"-c statement_timeout={MILLISECONDS_FOR_A_STATEMENT} -c timezone=UTC",
         },
     )

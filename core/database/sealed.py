@@ -45,18 +45,18 @@ def opened_or_lost(session: Session, text: str, what: str) -> str | None:
 
 def unreadable(session: Session, most: int = 200) -> tuple[int, int]:
     """How many of up to so many stored secrets no key of ours opens, and how many were looked at."""
-    found = [_is_readable(session, one) for one in islice(_all(session, is_locked=False), most)]
+    found = [_is_readable(session, one) for one in islice(secrets(session, is_locked=False), most)]
     return found.count(False), len(found)
 
 
 def has_old(session: Session) -> bool:
     """Whether anything is not yet under the first key."""
-    return any(_renewed(session, one) is not None for one in _all(session))
+    return any(_renewed(session, one) is not None for one in secrets(session))
 
 
 def renew(session: Session) -> None:
     """Bring everything under the first key, so that older ones can be taken away."""
-    for one in list(_all(session)):
+    for one in list(secrets(session)):
         if (text := _renewed(session, one)) is not None:
             setattr(one.row, one.attribute.key, text)
 
@@ -78,7 +78,7 @@ def _is_readable(session: Session, secret: _Secret) -> bool:
         return False
 
 
-def _all(session: Session, *, is_locked: bool = True) -> Iterator[_Secret]:
+def secrets(session: Session, *, is_locked: bool = True) -> Iterator[_Secret]:
     secret_names = [one.value for one in Setting if one.definition.is_secret]
     columns: list[tuple[type[Any], InstrumentedAttribute[Any], Any]] = [
         (PreferenceRow, PreferenceRow.value, PreferenceRow.name.in_(secret_names)),

@@ -141,7 +141,7 @@ class Journal:
         self._descriptor = descriptor
         self._box = box
         self._lock = threading.RLock()
-        self._halves: list[_Half] = []
+        self.halves: list[_Half] = []
         self._active = 0
         self._last = 0
         self._loaded = 0
@@ -163,8 +163,8 @@ class Journal:
             journal.id = path.stem
             head = _MAGIC + journal.id.encode("ascii") + size.to_bytes(8)
             os.pwrite(descriptor, head + zlib.crc32(head).to_bytes(4), 0)
-            journal._halves, journal._last = _halves_of(size), time.time_ns()
-            for half in list(journal._halves):
+            journal.halves, journal._last = _halves_of(size), time.time_ns()
+            for half in list(journal.halves):
                 journal._begin_half(half)
             temporary.rename(path)
         except BaseException:
@@ -205,7 +205,7 @@ class Journal:
         """Forget what it holds, all of which is in the database: so it is found empty when it is opened next.
         Raises OSError."""
         with self._lock:
-            for half in list(self._halves):
+            for half in list(self.halves):
                 self._begin_half(half)
 
     def put_aside(self) -> Path:
@@ -247,7 +247,7 @@ class Journal:
     def _append_one(self, entry: Append) -> None:
         length = _HEAD + len(entry.data) + _ENCRYPTED_LONGER
         reserve = entry.reserve + _HEAD + _ENCRYPTED_LONGER if entry.hold else 0
-        self._carry_over(self._halves[self._active])
+        self._carry_over(self.halves[self._active])
         ended = self._holds.get(entry.ends) if entry.ends is not None else None
         if (
             ended is None or not ended.reserve
@@ -267,9 +267,9 @@ class Journal:
         return min(_MOST_SLACK, self.size // 16)
 
     def _room(self) -> int:
-        other = self._halves[1 - self._active]
+        other = self.halves[1 - self._active]
         free = other.ends - other.begins - _PAGE if self._is_free(other) else 0
-        return self._halves[self._active].room + free
+        return self.halves[self._active].room + free
 
     def is_roomy(self) -> bool:
         """Whether a usual mail can be begun."""
@@ -278,29 +278,29 @@ class Journal:
 
     def _half_with_room(self, length: int) -> _Half:
         """Raises JournalFull, OSError."""
-        half = self._halves[self._active]
+        half = self.halves[self._active]
         if half.room >= length:
             return half
-        other = self._halves[1 - self._active]
+        other = self.halves[1 - self._active]
         if not self._is_free(other) or length > other.ends - other.begins - _PAGE:
             raise JournalFull
         self._begin_half(other)
         self._active = 1 - self._active
-        return self._halves[self._active]
+        return self.halves[self._active]
 
     def _is_free(self, half: _Half) -> bool:
-        is_held = any(self._halves[hold.place.half] is half for hold in self._holds.values())
+        is_held = any(self.halves[hold.place.half] is half for hold in self._holds.values())
         return (not half.numbers or half.last <= self._loaded) and not is_held
 
     def _carry_over(self, active: _Half) -> None:
         """Copy what is still held in the other half, once that half is loaded and this one is half full, so
         that a few slow mails never keep the other half from being used again."""
-        other = self._halves[1 - self._active]
+        other = self.halves[1 - self._active]
         is_time = active.used - active.begins > (active.ends - active.begins) // 2
         if not (is_time and other.numbers and other.last <= self._loaded):
             return
         for name, hold in list(self._holds.items()):
-            if self._halves[hold.place.half] is not other or active.room < hold.place.length:
+            if self.halves[hold.place.half] is not other or active.room < hold.place.length:
                 continue
             record = self._readable(hold.place)
             if record is None:
@@ -318,7 +318,7 @@ class Journal:
         checksum = zlib.crc32(text, zlib.crc32(head))
         entry = b"".join([half.mark, head, checksum.to_bytes(4), text])
         _write_all(self._descriptor, entry, half.used)
-        place = Place(self._halves.index(half), half.used, len(entry))
+        place = Place(self.halves.index(half), half.used, len(entry))
         half.add(number, half.used, len(entry))
         self._last = number
         return place
@@ -331,7 +331,7 @@ class Journal:
         _write_all(self._descriptor, head + zlib.crc32(head).to_bytes(4), half.begins)
         self.sync()
         fresh = _Half(half.begins, half.ends, salt, self._box.seal(salt), half.begins + _PAGE, self._last)
-        self._halves[self._halves.index(half)] = fresh
+        self.halves[self.halves.index(half)] = fresh
 
     # -- reading
 
@@ -344,19 +344,19 @@ class Journal:
         """Whether an entry stands in it that is not loaded. (A database that was restored may know of fewer
         entries than were ever written; those that it lacks may be gone from here.)"""
         with self._lock:
-            return any(half.numbers and half.last > self._loaded for half in self._halves)
+            return any(half.numbers and half.last > self._loaded for half in self.halves)
 
     @property
     def number_of_entries(self) -> int:
         """How many stand in it, loaded or not."""
-        return sum(len(half.numbers) for half in self._halves)
+        return sum(len(half.numbers) for half in self.halves)
 
     @property
     def waiting_bytes(self) -> int:
         """How many bytes of it are not in the database yet."""
         with self._lock:
             waiting = 0
-            for half in self._halves:
+            for half in self.halves:
                 first = bisect.bisect_right(half.numbers, self._loaded)
                 waiting += half.used - half.offsets[first] if first < len(half.numbers) else 0
             return waiting
@@ -372,7 +372,7 @@ class Journal:
         damaged."""
         places: list[Place] = []
         with self._lock:
-            for index, half in sorted(enumerate(self._halves), key=lambda pair: pair[1].base):
+            for index, half in sorted(enumerate(self.halves), key=lambda pair: pair[1].base):
                 begin = bisect.bisect_right(half.numbers, number)
                 places += [
                     Place(index, half.offsets[at], half.lengths[at])
@@ -403,7 +403,7 @@ class Journal:
     def hold(self, name: str, number: int) -> None:
         """Hold an entry that was found when the journal was opened."""
         with self._lock:
-            for index, half in enumerate(self._halves):
+            for index, half in enumerate(self.halves):
                 at = bisect.bisect_left(half.numbers, number)
                 if at < len(half.numbers) and half.numbers[at] == number:
                     self._holds[name] = _Hold(Place(index, half.offsets[at], half.lengths[at]), 0)
@@ -436,7 +436,7 @@ class Journal:
         head, text = entry[_MARK : _MARK + 12], entry[_HEAD:]
         if len(entry) < place.length or zlib.crc32(text, zlib.crc32(head)) != int.from_bytes(entry[20:24]):
             return None
-        seal = self._halves[place.half].seal
+        seal = self.halves[place.half].seal
         return None if seal is None else Record(int.from_bytes(head[:8]), seal.opened(text))
 
     # -- recovering
@@ -448,13 +448,13 @@ class Journal:
         if not head.startswith(_MAGIC) or zlib.crc32(head[:end]) != int.from_bytes(head[end : end + 4]):
             raise NotAJournal(f"{self.path} is no journal, or its first bytes are damaged")
         self.id = head[len(_MAGIC) : end - 8].decode("ascii")
-        self._halves = _halves_of(int.from_bytes(head[end - 8 : end]))
-        self.is_damaged = self.size < self._halves[1].ends
+        self.halves = _halves_of(int.from_bytes(head[end - 8 : end]))
+        self.is_damaged = self.size < self.halves[1].ends
         with mmap.mmap(self._descriptor, self.size, prot=mmap.PROT_READ) as content:
-            for half in self._halves:
+            for half in self.halves:
                 self._find_entries(content, half)
-        self._last = max(time.time_ns(), *(half.last for half in self._halves))
-        self._active = max((0, 1), key=lambda index: self._halves[index].last)
+        self._last = max(time.time_ns(), *(half.last for half in self.halves))
+        self._active = max((0, 1), key=lambda index: self.halves[index].last)
         self._must_open()
 
     def _find_entries(self, content: mmap.mmap, half: _Half) -> None:
@@ -485,7 +485,7 @@ class Journal:
     def _must_open(self) -> None:
         """Raises NotAJournal: whole entries that no key opens are not lost, they wait for their key."""
         try:
-            for index, half in enumerate(self._halves):
+            for index, half in enumerate(self.halves):
                 for at in (0, -1) if half.numbers else ():
                     self._whole(Place(index, half.offsets[at], half.lengths[at]))
         except Undecryptable as error:

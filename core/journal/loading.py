@@ -105,7 +105,7 @@ class Loader:
         # the database must never be ahead of the journal: a power cut could take what it has seen
         self._journal.sync()
         try:
-            self._write(entries, last)
+            self.write(entries, last)
         except DatabaseUnavailable:
             raise
         except Exception:  # noqa: BLE001  one entry that no database takes does not hold up the others
@@ -188,7 +188,7 @@ class Loader:
                 some = some[: len(entries)]
                 break
         try:
-            self._write(entries, None)
+            self.write(entries, None)
         except DatabaseUnavailable:
             raise
         except Exception:  # noqa: BLE001  as above
@@ -225,7 +225,7 @@ class Loader:
         for journal in self._in_hand():
             journal.done(0, names)
 
-    def _write(self, entries: Sequence[Entry], last: int | None) -> None:
+    def write(self, entries: Sequence[Entry], last: int | None) -> None:
         with self._database.writing() as session:
             if last is not None and not _note_loaded(session, self._journal.id, last):
                 return  # it was committed before, and only the answer was lost
@@ -234,7 +234,7 @@ class Loader:
     def _write_one_by_one(self, entries: Sequence[Entry], numbers: Sequence[int], last: int | None) -> None:
         for entry, number in zip(entries, numbers, strict=True):
             try:
-                self._write([entry], number or None)
+                self.write([entry], number or None)
             except DatabaseUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001  told with its trace, counted, and given up
@@ -242,7 +242,7 @@ class Loader:
                 if isinstance(entry, Ended):
                     self._on_lost(entry.row.id, f"the database refuses it: {type(error).__name__}")
         if last is not None:
-            self._write([], last)
+            self.write([], last)
 
 
 class Orphans:

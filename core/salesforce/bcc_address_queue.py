@@ -17,7 +17,7 @@ from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Setting
 from core.settings.in_force import in_force
 
-_AGAIN_AFTER = {Outcome.LOOKING: timedelta(minutes=1), Outcome.FOUND: timedelta(days=1)}
+AGAIN_AFTER = {Outcome.LOOKING: timedelta(minutes=1), Outcome.FOUND: timedelta(days=1)}
 _AGAIN_AFTER_ELSE = timedelta(hours=1)
 
 
@@ -87,7 +87,7 @@ def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Con
         is_due = (
             row is None
             or row.looked_at is None
-            or row.looked_at + _AGAIN_AFTER.get(outcome, _AGAIN_AFTER_ELSE) <= now
+            or row.looked_at + AGAIN_AFTER.get(outcome, _AGAIN_AFTER_ELSE) <= now
         )
         is_anothers = row is not None and row.user_id not in {None, connection.identity.user_id}
         has_lost_it = is_anothers or (outcome is Outcome.FOUND and not chosen[Setting.BCC_ADDRESS].value)

@@ -66,7 +66,7 @@ class Written:
     trouble: Trouble | None = None
 
 
-class _WithTimeOut(HTTPAdapter):
+class WithTimeOut(HTTPAdapter):
     """Every call ends, whoever makes it, and however slowly the answer drips."""
 
     def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
@@ -96,7 +96,7 @@ class Client:
         self._app = app
         self._renew = renew
         self._session = session(app)
-        self._session.mount("https://", _WithTimeOut())
+        self._session.mount("https://", WithTimeOut())
         self._session.hooks["response"].append(self._note)
         self._open(Opening(instance_url, access_token))
 

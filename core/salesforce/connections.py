@@ -29,7 +29,7 @@ from core.salesforce.login import (
 )
 from core.salesforce.troubles import Kind, Trouble, trouble
 
-_SECONDS_TO_WAIT_FOR_ANOTHER = 30
+SECONDS_TO_WAIT_FOR_ANOTHER = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
 _TRIES_TO_STORE = 20
 _A_WHILE = timedelta(minutes=1)
@@ -272,7 +272,7 @@ class _Hand:
     def renew(self) -> Opening:
         """What comes after that which is in hand: another process's renewal, or our own. Raises Refused,
         Unavailable."""
-        deadline = time.monotonic() + _SECONDS_TO_WAIT_FOR_ANOTHER
+        deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_ANOTHER
         while True:
             with self._database.writing() as session:
                 turn = connection_store.take_turn(

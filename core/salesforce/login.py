@@ -31,7 +31,7 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SECONDS_OF_AN_ASSERTION = 180
 _LONGEST_ANSWER = 256 * 1024
-_SECONDS_FOR_ALL = 60
+SECONDS_FOR_ALL = 60
 _CLOCKS_MAY_DIFFER = timedelta(seconds=150)
 """Less than an assertion's life, so that a clock that is off is said to be what it is."""
 
@@ -119,7 +119,7 @@ def checked_host(url: str, app: SalesforceApp) -> str:
 
 def read_in_time(answer: requests.Response) -> None:
     """Read the whole answer, or as much as comes in time. Raises requests.RequestException."""
-    deadline = time.monotonic() + _SECONDS_FOR_ALL
+    deadline = time.monotonic() + SECONDS_FOR_ALL
     parts: list[bytes] = []
     try:
         _read(answer, parts, deadline)

@@ -15,7 +15,7 @@ from sync.mail.uncertain import Sought, look_for
 from sync.mail.waiting import MailSession, WaitingMail
 from sync.once import Judged, Verdict, judged, write_once
 
-_MOST_CHARACTERS = 1_000_000
+MOST_CHARACTERS = 1_000_000
 """Of the texts of one call, so that large mails need no more memory than small ones."""
 _MOST_CUTS = 4
 _STALE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "CANNOT_UPDATE_CONVERTED_LEAD"})
@@ -102,7 +102,7 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     batch: list[_Record] = []
     for mail, target in wanted:
         record = _Record(mail, target, session.fields(mail, target), target.is_tried)
-        is_full = len(batch) == MOST_RECORDS or sum(one.size for one in batch) > _MOST_CHARACTERS
+        is_full = len(batch) == MOST_RECORDS or sum(one.size for one in batch) > MOST_CHARACTERS
         if batch and (is_full or batch[0].target.kind != target.kind):
             _write_batch(session, outcomes, batch)
             batch = []

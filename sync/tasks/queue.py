@@ -53,21 +53,21 @@ class TaskSyncs:
         self._database = database
         self._worker = worker
         self._count = count
-        self._choices: Remembered[Choices] = Remembered(SECONDS_GOOD)
+        self.choices: Remembered[Choices] = Remembered(SECONDS_GOOD)
         self._clocks = Clocks()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tasks")
-        self._in_hand: set[int] = set()
+        self.in_hand: set[int] = set()
 
     def sync_due(self, stop: threading.Event) -> None:
         """Begin with all that are due now, as far as hands are free; nobody waits for those that are at
         work."""
-        free = THREADS - len(self._in_hand)
+        free = THREADS - len(self.in_hand)
         with self._database.reading() as session:
             due = task_queue.due(session)
             if free <= 0 or not due or due.isdisjoint(people_ready_to_sync(session)):
                 return
-        for held, connection, policy in self._claim(everything=False, most=free):
-            self._in_hand.add(held.person_id)
+        for held, connection, policy in self.claim(everything=False, most=free):
+            self.in_hand.add(held.person_id)
             self._threads.submit(self._work, held, connection, policy, stop)
 
     def finish(self) -> None:
@@ -80,9 +80,9 @@ class TaskSyncs:
         done: dict[int, bool] = {}
         deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
         while not stop.is_set():
-            found = self._claim(everything=True, but=set(done))
+            found = self.claim(everything=True, but=set(done))
             results = at_once(
-                lambda one: (one[0].person_id, self._sync(*one, stop, everything=True)), found, stop
+                lambda one: (one[0].person_id, self.sync_person(*one, stop, everything=True)), found, stop
             )
             done |= dict(results)
             with self._database.reading() as session:
@@ -99,7 +99,7 @@ class TaskSyncs:
     def let_go(self) -> None:
         """What this worker claimed before and could not settle, because the database was away just then."""
         with self._database.writing() as session:
-            task_queue.let_go(session, self._worker, set(self._in_hand))
+            task_queue.let_go(session, self._worker, set(self.in_hand))
 
     def tidy(self) -> None:
         """Bins are emptied in time; and who may sync by the settings, is."""
@@ -112,11 +112,11 @@ class TaskSyncs:
         self, held: TaskSync, connection: Connection, policy: PolicySettings, stop: threading.Event
     ) -> None:
         try:
-            self._sync(held, connection, policy, stop, everything=False)
+            self.sync_person(held, connection, policy, stop, everything=False)
         finally:
-            self._in_hand.discard(held.person_id)
+            self.in_hand.discard(held.person_id)
 
-    def _claim(
+    def claim(
         self, *, everything: bool, but: Collection[int] = (), most: int | None = None
     ) -> list[tuple[TaskSync, Connection, PolicySettings]]:
         with self._database.writing() as session:
@@ -157,7 +157,7 @@ class TaskSyncs:
             verify_at=None,
         )
 
-    def _sync(
+    def sync_person(
         self,
         held: TaskSync,
         connection: Connection,
@@ -215,9 +215,9 @@ class TaskSyncs:
             if not salesforce.has_calls_left():
                 return Outcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
             if held.is_first:
-                self._choices.forget(salesforce.organisation_id)
-            choices = choices_of(self._choices, salesforce)
-            return Cycle(HeldSync(salesforce, held, policy, self._choices, choices, everything, stop)).run()
+                self.choices.forget(salesforce.organisation_id)
+            choices = choices_of(self.choices, salesforce)
+            return Cycle(HeldSync(salesforce, held, policy, self.choices, choices, everything, stop)).run()
         except (Unavailable, Refused) as error:
             return self._stopped(error.trouble, connection)
         finally:
@@ -225,7 +225,7 @@ class TaskSyncs:
 
     def _stopped(self, found: Trouble, connection: Connection) -> Outcome:
         """Time, or a person, has to mend it."""
-        self._choices.forget(connection.identity.organisation_id)
+        self.choices.forget(connection.identity.organisation_id)
         note_trouble(self._database, connection, found)
         return Outcome(
             is_all_done=found.kind in _FOR_A_PERSON,

@@ -29,7 +29,9 @@ from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.task import Field
+from sync.session import Clocks, SalesforceSession
 from sync.tasks.queue import TaskSyncs
+from sync.tasks.schema import choices_of
 from tests.bench.api import CHECKOUT, KEY, memory_of
 from tests.sandbox.org.server import PretendOrg
 
@@ -214,13 +216,15 @@ class Bench:
         with self.database.writing() as session:
             past = datetime.now(UTC) - timedelta(seconds=1)
             session.query(TaskSyncRow).update({"due_at": past, "look_at": past})
-        for claimed in worker._claim(everything=False):
-            worker._sync(*claimed, threading.Event(), everything=False)
+        for claimed in worker.claim(everything=False):
+            worker.sync_person(*claimed, threading.Event(), everything=False)
 
     def _cycle_of_nothing(self, worker):
         """What the org has, asked for once an hour, is no part of what changes cost."""
-        client = self.connections.client(_connection(self.database, self.anna))
-        worker._book.choices(client, self.database, self._sync().organisation_id)
+        connection = _connection(self.database, self.anna)
+        choices_of(
+            worker.choices, SalesforceSession(self.connections, connection, api_reserve=10, clocks=Clocks())
+        )
 
     def let_the_window_pass(self):
         """As after eleven minutes without a change."""
@@ -273,7 +277,7 @@ _OUR_OWN = 1
 @contextlib.contextmanager
 def _waiting_counted(waited):
     """How long this process waits for answers."""
-    real = door._WithTimeOut.send
+    real = door.WithTimeOut.send
 
     def counted(self, *arguments, **more):
         began = time.perf_counter()
@@ -282,11 +286,11 @@ def _waiting_counted(waited):
         finally:
             waited[0] += time.perf_counter() - began
 
-    door._WithTimeOut.send = counted
+    door.WithTimeOut.send = counted
     try:
         yield
     finally:
-        door._WithTimeOut.send = real
+        door.WithTimeOut.send = real
 
 
 @contextlib.contextmanager

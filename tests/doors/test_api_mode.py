@@ -256,7 +256,7 @@ class TestPages:
         assert "3 mails failed:" in page
         anna.post(f"/activity/{mails[0]}/dismiss")
         assert bench.state(mails[0]) is State.DISMISSED
-        bench.org.org._check = bench.check
+        bench.org.org.check = bench.check
         anna.get("/activity").post(
             "/activity/all-of-a-kind", code="FIELD_CUSTOM_VALIDATION_EXCEPTION", again="1"
         )

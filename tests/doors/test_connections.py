@@ -320,7 +320,7 @@ def test_a_renewal_that_is_killed_locks_nobody_out_where_the_protocol_allows_it(
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate(timeout=20)
-    monkeypatch.setattr("core.salesforce.connections._SECONDS_TO_WAIT_FOR_ANOTHER", 0.3)
+    monkeypatch.setattr("core.salesforce.connections.SECONDS_TO_WAIT_FOR_ANOTHER", 0.3)
     with pytest.raises(Unavailable, match="another process"):
         works(connections, anna)
     end_the_lease(database)
@@ -428,7 +428,7 @@ class TestStrangerOrgs:
         assert kept(database, anna).generation == first.generation + 1
 
     def test_one_whose_answer_drips_is_given_up(self, connections, org, app, anna, monkeypatch):
-        monkeypatch.setattr("core.salesforce.login._SECONDS_FOR_ALL", 0.5)
+        monkeypatch.setattr("core.salesforce.login.SECONDS_FOR_ALL", 0.5)
         connected(connections, org, app, anna)
         org.faults.order(Fault.DRIP, "query", seconds=5)
         began = time.monotonic()
@@ -526,7 +526,7 @@ def test_a_renewal_that_commits_while_keys_are_taken_over_is_not_undone(
         done.set()
 
     with rotated.writing() as session:
-        secrets = list(sealed._all(session))
+        secrets = list(sealed.secrets(session))
         other = threading.Thread(target=renew)
         other.start()
         assert not done.wait(0.5)

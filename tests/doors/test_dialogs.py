@@ -92,7 +92,7 @@ async def nobody_answers():
 
 @pytest.mark.parametrize("path", DIALOGS, ids=lambda path: path.stem)
 def test_dialog(path, sqlite, tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(limits, "FIRST_DELAY", 0.01)
     setup, lines = read(path)
     script, entered = scripted(setup)
 

@@ -143,13 +143,13 @@ class TestEncryption:
         async def claim():
             async with start(entrance=everywhere(tls)) as relay:
                 client = await relay.connect(sign_in=False)
-                [session] = relay.server._sessions
+                [session] = relay.server.connections
                 session.transport = Slow(session.transport)
                 session.pause_writing()
                 client.send(b"STARTTLS\r\n")
                 assert (await client.reply()).startswith("220")
                 client.send(b"EHLO evil\r\nNOOP\r\n")
-                await until(session._input.has_more)
+                await until(session.buffer.has_more)
                 session.resume_writing()
                 assert await client.reader.read() == b""
 
@@ -178,7 +178,7 @@ class TestEncryption:
                     client.send(b"GET / HTTP/1.1\r\n\r\n")
                 else:
                     getattr(client, how)()
-                await until(lambda: not relay.server._sessions)
+                await until(lambda: not relay.server.connections)
 
         run(claim())
 
@@ -358,9 +358,9 @@ class TestSigningInAtTheUpstream:
                 assert (await client.mail(mail(message_id="<4@x>"))).startswith("250")
                 assert relay.sink.connections == before + 1
                 assert {row.state for row in await relay.all_rows()} == {State.COPIED}
-                assert relay.pool._idle == [] or all(link.mails == 0 for link in relay.pool._idle), (
-                    "never pooled"
-                )
+                assert relay.pool.idle_links == [] or all(
+                    link.mails == 0 for link in relay.pool.idle_links
+                ), "never pooled"
                 client.close()
                 await until(lambda: relay.sink.commands[-1] == "QUIT")
 
@@ -602,7 +602,7 @@ class TestLimits:
                 for _ in range(100):
                     client.send(b"x" * 65_536)
                     await asyncio.sleep(0)
-                await until(lambda: not relay.server._sessions)
+                await until(lambda: not relay.server.connections)
 
         run(claim())
 
@@ -634,7 +634,7 @@ class TestLimits:
                 relay.clients.append(third)
                 assert (await third.reply()).startswith("421 4.3.2")
                 await clients[0].command("QUIT")
-                await until(lambda: len(relay.server._sessions) == 1)
+                await until(lambda: len(relay.server.connections) == 1)
                 await relay.connect(sign_in=False)
 
         run(claim())
@@ -745,7 +745,7 @@ class TestLimits:
                 for _ in range(40):
                     client.send(b"drip\r\n")
                     await asyncio.sleep(0.1)
-                    if client.reader.at_eof() or client.reader._buffer:
+                    if client.reader.at_eof() or client.reader._buffer:  # noqa: SLF001  what has come, without waiting for a line
                         break
                 assert (await client.reply()).startswith("421 4.4.2")
                 await relay.row(state=State.ABORTED)
@@ -753,8 +753,8 @@ class TestLimits:
         run(claim())
 
     def test_of_guessing(self, start, monkeypatch):
-        monkeypatch.setattr(limits, "_FIRST_DELAY", 0.01)
-        monkeypatch.setattr(limits, "_MOST_FAILURES_PER_SOURCE", 3)
+        monkeypatch.setattr(limits, "FIRST_DELAY", 0.01)
+        monkeypatch.setattr(limits, "MOST_FAILURES_PER_SOURCE", 3)
 
         async def claim():
             async with start() as relay:
@@ -806,7 +806,7 @@ class TestCounting:
         assert not failed.is_barred("10.0.0.1", "carl", 601.0)
         for number in range(20_000):
             failed.note(f"s{number}", "x", 0.0)
-        assert len(failed._failures) <= 10_000
+        assert len(failed.failures) <= 10_000
 
     def test_sessions_of_one_source(self):
         sessions, most = limits.Sessions(), Limits(sessions=10, sessions_per_source=2)
@@ -872,10 +872,10 @@ def test_a_mail_over_tls_to_the_upstream(sqlite, tmp_path, authority, tls):
         ca_file = tmp_path / "ca.pem"
         authority.cert_pem.write_to_path(ca_file)
         async with running(sqlite, tmp_path, sink) as relay:
-            upstream = replace(relay.pool._route.upstream, tls=UpstreamTls.STARTTLS, ca_file=ca_file)
+            upstream = replace(relay.pool.route.upstream, tls=UpstreamTls.STARTTLS, ca_file=ca_file)
             await relay.pool.close()
-            relay.pool._route = Route(upstream, "relay.test")
-            relay.pool._idle.clear()
+            relay.pool.route = Route(upstream, "relay.test")
+            relay.pool.idle_links.clear()
             client = await relay.connect()
             content = mail(body=b"line\r\n" * 300_000)
             assert (await client.mail(content)).startswith("250")

@@ -277,7 +277,7 @@ class TestTheDatabase:
         import threading
 
         go_on = threading.Event()
-        monkeypatch.setattr("core.health._SECONDS_TO_LOOK", 0.1)
+        monkeypatch.setattr("core.health.SECONDS_TO_LOOK", 0.1)
         watch = Watch(lambda: list(filter(None, [go_on.wait(10) and None])))
         [late] = watch.findings()
         assert late.said == "does not answer in time"
@@ -384,14 +384,14 @@ class TestARelay:
                 try:
                     status, said = await asked("/readyz")
                     assert (status, "journal: ok" in said, "own domains: yellow" in said) == (200, True, True)
-                    relay.logbook._trouble = "the journal is full"
+                    relay.logbook.note_trouble("the journal is full")
                     status, said = await asked("/readyz")
                     assert (status, "journal: rows are lost: the journal is full" in said) == (503, True)
                     assert (await asked("/readyz?for=mail"))[0] == 200, "mail still passes"
                     assert [one.said for one in health.condition().findings] == [
                         "rows are lost: the journal is full"
                     ]
-                    relay.logbook._trouble = None
+                    relay.logbook.note_well_again()
                     relay.pool.note_refusal_of_us(530)
                     status, said = await asked("/readyz")
                     assert (status, "mail provider: it does not accept us, and answers 530" in said) == (
@@ -400,7 +400,7 @@ class TestARelay:
                     )
                     assert (await asked("/readyz?for=mail"))[0] == 200
                     relay.pool.note_yes()
-                    relay.pool._unreachable = "connection refused"
+                    relay.pool.note_unreachable(OSError("connection refused"))
                     status, said = await asked("/readyz?for=mail")
                     assert (status, "mail provider: connection refused" in said) == (503, True)
                 finally:

@@ -147,7 +147,7 @@ class TestDamage:
 
     def places(self, path):
         journal = Journal.opened(path, BOX)
-        [half] = [half for half in journal._halves if half.numbers]
+        [half] = [half for half in journal.halves if half.numbers]
         journal.close()
         return list(zip(half.offsets, half.lengths, strict=True))
 

@@ -298,7 +298,7 @@ class TestWithoutTheDatabase:
         async def claim():
             async with running(sqlite, tmp_path) as relay:
                 relay.snapshot.people = people_of_one()
-                relay.snapshot._database = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
+                relay.snapshot.database = Database("postgresql+psycopg://nobody@127.0.0.1:1/x")
                 client = await relay.connect(sign_in=False)
                 assert (await client.command("AUTH PLAIN AGFubmFAYWNtZS50ZXN0AHdyb25n")).startswith(
                     "454 4.7.0"
@@ -508,7 +508,7 @@ class TestWhatIsLost:
         asyncio.run(claim())
 
     def test_too_much_at_once_is_lost_with_a_word(self, database, person, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "_MOST_WAITING", 0)
+        monkeypatch.setattr(module, "MOST_WAITING", 0)
 
         async def claim():
             book = logbook(database, tmp_path)
@@ -606,7 +606,7 @@ class TestJournalsOfRelaysThatAreGone:
         """A bad sector under a running relay, or a key that is gone for the middle of a file."""
         path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
         journal = Journal.opened(path, BOX)
-        [half] = [half for half in journal._halves if half.numbers]
+        [half] = [half for half in journal.halves if half.numbers]
         with path.open("r+b") as file:
             file.seek(half.offsets[2] + 60)
             file.write(b"????????")
@@ -618,7 +618,7 @@ class TestJournalsOfRelaysThatAreGone:
     def test_whose_last_entry_cannot_be_read_back_come_to_an_end(self, database, person, tmp_path):
         path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(3)))
         journal = Journal.opened(path, BOX)
-        [half] = [half for half in journal._halves if half.numbers]
+        [half] = [half for half in journal.halves if half.numbers]
         with path.open("r+b") as file:
             file.seek(half.offsets[-1] + 60)
             file.write(b"????????")
@@ -632,7 +632,7 @@ class TestJournalsOfRelaysThatAreGone:
     ):
         path = left_behind(tmp_path, *[UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC))] * 3)
         journal = Journal.opened(path, BOX)
-        loader, real, lost = Loader(database, journal, no_loss), Loader._write, [True]
+        loader, real, lost = Loader(database, journal, no_loss), Loader.write, [True]
 
         def write(self, entries, last):
             real(self, entries, last)
@@ -640,7 +640,7 @@ class TestJournalsOfRelaysThatAreGone:
                 lost.pop()
                 raise DatabaseUnavailable("the answer was lost")
 
-        monkeypatch.setattr(Loader, "_write", write)
+        monkeypatch.setattr(Loader, "write", write)
         with pytest.raises(DatabaseUnavailable):
             loader.load()
         loader.load_all()
@@ -690,7 +690,7 @@ class TestJournalsOfRelaysThatAreGone:
     def test_that_are_damaged_give_what_is_whole_and_are_put_aside(self, database, person, tmp_path, caplog):
         path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
         journal = Journal.opened(path, BOX)
-        [half] = [half for half in journal._halves if half.numbers]
+        [half] = [half for half in journal.halves if half.numbers]
         journal.close()
         content = bytearray(path.read_bytes())
         content[half.offsets[2] + 60] ^= 1
@@ -703,7 +703,7 @@ class TestJournalsOfRelaysThatAreGone:
     def test_that_were_cut_too(self, database, person, tmp_path):
         path = left_behind(tmp_path, *(Ended(row(person, state=State.COPIED)) for _ in range(5)))
         journal = Journal.opened(path, BOX)
-        [half] = [half for half in journal._halves if half.numbers]
+        [half] = [half for half in journal.halves if half.numbers]
         journal.close()
         path.write_bytes(path.read_bytes()[: half.offsets[3] + 50])
         load_orphans(database, tmp_path)

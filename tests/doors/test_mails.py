@@ -515,7 +515,7 @@ class TestTrouble:
         )  # fmt: skip
         assert bench.once()
         assert bench.state(mail) is State.FAILED
-        bench.org.org._check = bench.check
+        bench.org.org.check = bench.check
         with bench.database.writing() as session:
             mail_queue.log_again(session, mail)
         assert bench.once()
@@ -542,7 +542,7 @@ class TestTrouble:
         deal = bench.deal(bob)
         mail = bench.mail()
         org = bench.org.org
-        original = org._referred
+        original = org.referred
 
         def gone(field, value):
             if value == deal:
@@ -551,7 +551,7 @@ class TestTrouble:
                     row["IsDeleted"] = True
             return original(field, value)
 
-        org._referred = gone
+        org.referred = gone
         assert bench.once()
         assert bench.state(mail) is State.LOGGED
         assert [message["RelatedToId"] for message in bench.logged()] == [None]
@@ -568,7 +568,7 @@ class TestTrouble:
     def test_of_a_text_that_is_too_long_cuts_it(self, bench):
         bench.contact()
         kind = bench.org.org.objects["emailmessage"]
-        bench.org.org._check, bench.check = check_length(bench.org.org, 5_000), bench.org.org._check
+        bench.org.org.check, bench.check = check_length(bench.org.org, 5_000), bench.org.org.check
         assert kind
         mail = bench.mail(body="x" * 40_000)
         assert bench.once()
@@ -597,18 +597,18 @@ def refused(code):
 def refuse(bench, code, message):
     from tests.sandbox.org.records import Refused
 
-    bench.check = bench.org.org._check
+    bench.check = bench.org.org.check
 
     def check(kind, row, before):
         raise Refused(code, message)
 
-    bench.org.org._check = check
+    bench.org.org.check = check
 
 
 def check_length(org, most):
     from tests.sandbox.org.records import Refused
 
-    original = org._check
+    original = org.check
 
     def check(kind, row, before):
         if len(row.get("TextBody") or "") > most:
@@ -631,9 +631,9 @@ class TestClaims(OnBothDatabases):
     def test_of_a_worker_that_lives_are_respected_and_of_a_dead_one_taken_over(self, bench):
         bench.contact()
         mail = bench.mail()
-        bench.worker._beat()
+        bench.worker.beat()
         with bench.database.writing() as session:
-            mail_queue.claim(session, bench.worker._process_id, most=10, only=[bench.anna.id])
+            mail_queue.claim(session, bench.worker.process_id, most=10, only=[bench.anna.id])
         other = Worker(bench.database, bench.config)
         assert not other.once()
         assert bench.state(mail) is State.WAITING
@@ -890,7 +890,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
     def test_what_was_written_before_something_unforeseen_is_not_written_again(self, bench, monkeypatch):
         bench.contact()
         mails = [bench.mail(number=n, subject="broken" if n == 3 else "fine") for n in range(1, 4)]
-        monkeypatch.setattr(write, "_MOST_CHARACTERS", 0)
+        monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
         real = write.fields
 
         def broken(row, *more):
@@ -930,7 +930,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             raise Refused(trouble(code))
 
         monkeypatch.setattr(Client, "query", refuse_all)
-        bench.worker._mails.log_due(threading.Event())
+        bench.worker.mails.log_due(threading.Event())
         assert len(asked) < 3
         assert bench.state(mail) is State.WAITING
 
@@ -960,7 +960,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
         bench.contact()
         first, second = bench.mail(), bench.mail(number=2)
-        monkeypatch.setattr(write, "_MOST_CHARACTERS", 0)
+        monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
         real, calls = Client.create, []
 
         def create(self, *more):
@@ -977,7 +977,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.org.faults.order(Fault.LOCKED, "composite")
         refuse(bench, "UNABLE_TO_LOCK_ROW", "locked")
         assert not bench.once()
-        bench.org.org._check = bench.check
+        bench.org.org.check = bench.check
         bench.org.faults.clear()
         bench.policy(Setting.NEVER_LOG, "law.test")
         assert bench.once()

@@ -102,7 +102,7 @@ def test_what_was_said_is_never_unsaid(tmp_path):
     one.note(RowsLoaded(7))
     assert "blindcopy_rows_total 7.0" in one.text().decode()
     assert "blindcopy_rows_total 7.0" in two.text().decode()
-    one._alive.close()
+    one.alive.close()
     assert "blindcopy_rows_total 7.0" in two.text().decode()
     assert not list(tmp_path.glob("metrics-one*"))
     assert "blindcopy_rows_total 7.0" in two.text().decode()

@@ -139,7 +139,7 @@ class TestTheWorker:
         with sqlite.reading() as session:
             assert bcc_address_queue.due(session) == []
         with sqlite.writing() as session:
-            session.query(PickUpRow).one().looked_at -= bcc_address_queue._AGAIN_AFTER[Outcome.FOUND]
+            session.query(PickUpRow).one().looked_at -= bcc_address_queue.AGAIN_AFTER[Outcome.FOUND]
         with sqlite.reading() as session:
             assert [account.id for account, _ in bcc_address_queue.due(session)] == [anna.id]
 

@@ -376,7 +376,7 @@ class TestTroubleWithTheUpstream:
             async with start() as relay:
                 relay.chores.append(asyncio.ensure_future(relay.pool.tidy()))
                 assert relay.pool.trouble is None
-                port = relay.pool._route.upstream.port
+                port = relay.pool.route.upstream.port
                 await relay.sink.stop()
                 await until(lambda: relay.pool.trouble is not None)
                 await relay.sink.start(port=port)
@@ -512,7 +512,7 @@ class TestTroubleWithTheUpstream:
         async def claim():
             script = Script(extensions=["AUTH PLAIN LOGIN"], replies={"AUTH": ["535 5.7.8 Bad credentials"]})
             async with start(script) as relay:
-                relay.pool._route.upstream = replace(relay.pool._route.upstream, user="me", password="wrong")
+                relay.pool.route.upstream = replace(relay.pool.route.upstream, user="me", password="wrong")
                 await asyncio.sleep(0)
                 client = await relay.connect()
                 await relay.pool.close()
@@ -619,7 +619,7 @@ class TestTheClient:
             async with start() as relay:
                 client = await relay.connect()
                 assert (await client.mail(mail())).startswith("250")
-                for one in list(relay.server._sessions):
+                for one in list(relay.server.connections):
                     one.dismiss(replies.IDLE)
                 assert (await client.reply()).startswith("421")
                 await asyncio.sleep(0.5)
@@ -658,10 +658,10 @@ class TestTheClient:
         async def claim():
             async with start() as relay:
                 await relay.connect()
-                [one] = relay.server._sessions
+                [one] = relay.server.connections
                 one.connection_lost(OSError(113, "No route to host"))
                 one.dismiss(replies.IDLE)
-                await until(lambda: not relay.server._sessions)
+                await until(lambda: not relay.server.connections)
 
         run(claim())
 

@@ -202,15 +202,15 @@ class Machine(RuleBasedStateMachine):
 
     def cycle(self, *, everything, steps=NEVER, looks=True):
         database = Mortal(self.url, BOX)
-        database._is_up_to_date = True
+        database.is_up_to_date = True
         database.left = steps
         worker = TaskSyncs(Connections(database, self.app), database, str(uuid.uuid4()))
         with self.database.writing() as session:
             past = datetime.now(UTC) - timedelta(seconds=1)
             session.query(TaskSyncRow).update({"due_at": past, **({"look_at": past} if looks else {})})
         try:
-            for claimed in worker._claim(everything=everything):
-                worker._sync(*claimed, threading.Event(), everything=everything)
+            for claimed in worker.claim(everything=everything):
+                worker.sync_person(*claimed, threading.Event(), everything=everything)
         except Killed:
             pass
         finally:

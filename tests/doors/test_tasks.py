@@ -138,9 +138,9 @@ class TaskBench:
         with self.database.writing() as session:
             past = datetime.now(UTC) - timedelta(seconds=1)
             session.query(TaskSyncRow).update({"due_at": past, "look_at": past})
-        self.runner._beat()
-        self.runner._sync_cycle()
-        while self.runner._tasks._in_hand:
+        self.runner.beat()
+        self.runner.sync_tasks()
+        while self.runner.tasks.in_hand:
             time.sleep(0.01)
 
     def calls(self, what=None):
@@ -619,7 +619,7 @@ class TestFinding:
         bench.cycle()
         bench.cycle()
         assert len(bench.all()) == 1
-        bench.org.org._shown_at[there] = datetime.now(UTC)
+        bench.org.org.shown_at[there] = datetime.now(UTC)
         bench.cycle()
         assert there in {one.salesforce_id for one in bench.all()}
 
@@ -647,8 +647,8 @@ class TestFinding:
         bench.edit(linked, subject="soon")
 
         def due():
-            bench.runner._sync_cycle()
-            while bench.runner._tasks._in_hand:
+            bench.runner.sync_tasks()
+            while bench.runner.tasks.in_hand:
                 time.sleep(0.01)
 
         assert bench.calls(due) == ["POST composite/sobjects/Task", "PATCH composite/sobjects"]
@@ -1204,8 +1204,8 @@ class TestWhatASecondAttackFound:
         assert bench.sync().look_at - datetime.now(UTC) > timedelta(seconds=61)
         bench.org.faults.clear()
         bench.edit(linked, subject="x")
-        bench.runner._sync_cycle()
-        while bench.runner._tasks._in_hand:
+        bench.runner.sync_tasks()
+        while bench.runner.tasks.in_hand:
             time.sleep(0.01)
         assert bench.is_equal(linked)
         assert bench.sync().look_at - datetime.now(UTC) <= timedelta(seconds=61)
@@ -1238,7 +1238,7 @@ class TestWhatASecondAttackFound:
         bench.org.org.objects["task"].fields["blindcopy_key__c"] = SchemaField(
             "Blindcopy_Key__c", length=64, is_external_id=True, is_unique=True
         )
-        bench.worker._tasks._book.forget(bench.sync().organisation_id)
+        bench.worker.tasks.choices.forget(bench.sync().organisation_id)
         assert bench.once()
         assert len([row for row in bench.records() if row["Subject"] == "new"]) == 1
         assert bench.is_equal(task_id)
@@ -1341,7 +1341,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.cycle()
         with bench.database.writing() as session:
             session.query(TaskSyncRow).update({"due_at": datetime.now(UTC) - timedelta(seconds=1)})
-            [held] = task_queue.claim(session, bench.runner._process_id, {bench.anna.id})
+            [held] = task_queue.claim(session, bench.runner.process_id, {bench.anna.id})
         with bench.database.writing() as session:
             task_queue.sync_now(session, bench.anna.id)
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -1470,8 +1470,8 @@ class TestTexts:
             def __len__(self):
                 return len(self.encode())
 
-        real = bench.org.org._converted
-        bench.org.org._converted = lambda one, value: real(
+        real = bench.org.org.converted
+        bench.org.org.converted = lambda one, value: real(
             one, Bytes(value) if type(value) is str and one.name == "Subject" else value
         )
         bench.edit(linked, subject="ü" * 200)

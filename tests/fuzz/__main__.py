@@ -126,12 +126,12 @@ async def a_round(seed):
             for client in relay.clients:
                 client.writer.transport.abort()
             for _ in range(200):
-                if not relay.server._sessions and not relay.pool._errands:
+                if not relay.server.connections and not relay.pool.errands:
                     break
                 await asyncio.sleep(0.05)
             arrived = [taken.raw for taken in sink.taken if taken.complete]
-            assert not relay.server._sessions, "sessions are left"
-            assert relay.pool._places.free == 250, "a place of the pool is lost"
+            assert not relay.server.connections, "sessions are left"
+            assert relay.pool.places.free == 250, "a place of the pool is lost"
             for mail in heard:
                 assert mail in arrived, "a 250 was heard for a mail that is not there"
             assert not any(b"\0" in mail or b"\n" in mail.replace(b"\r\n", b"") for mail in arrived), (
@@ -153,8 +153,8 @@ def main():
     import relay.upstream
 
     relay.upstream.SECONDS_FOR_THE_COPY = 0.5
-    relay.session._SECONDS_TO_HEAR_A_RESET = 0.02
-    relay.limits._FIRST_DELAY = 0.01
+    relay.session.SECONDS_TO_HEAR_A_RESET = 0.02
+    relay.limits.FIRST_DELAY = 0.01
     alarms = Alarms()
     logging.getLogger("blindcopy").addHandler(alarms)
     logging.getLogger("blindcopy").propagate = False

@@ -183,7 +183,7 @@ def test_a_migration_may_take_its_time(postgresql, monkeypatch):
 
     import psycopg
 
-    monkeypatch.setattr("core.database.engine._MILLISECONDS_FOR_A_STATEMENT", 300)
+    monkeypatch.setattr("core.database.engine.MILLISECONDS_FOR_A_STATEMENT", 300)
     name = "t" + new_mail_id().replace("-", "")
     postgresql.psql(f"CREATE DATABASE {name};")
     uri = postgresql.get_uri(database=name)

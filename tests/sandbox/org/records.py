@@ -59,7 +59,7 @@ class Org:
             blindcopy_key=self.features.blindcopy_key,
         )
         self.rows: dict[str, dict[str, Values]] = {name: {} for name in self.objects}
-        self._shown_at: dict[str, datetime] = {}
+        self.shown_at: dict[str, datetime] = {}
         self._numbers = itertools.count(1)
         for number, (name, is_closed) in enumerate(_STATUSES, 1):
             self.put("TaskStatus", ApiName=name, MasterLabel=name, IsClosed=is_closed, IsDefault=number == 1,
@@ -109,11 +109,11 @@ class Org:
                 | taken
             )
             row = {name: value for name, value in row.items() if kind.field(name) is not None}
-            self._check(kind, row, None)
+            self.check(kind, row, None)
             row["Id"] = _new_id(kind.prefix, next(self._numbers))
             self._derive(kind, row)
             self.rows[kind.name.lower()][row["Id"]] = row
-            self._shown_at[row["Id"]] = self.clock() + self.seen_after
+            self.shown_at[row["Id"]] = self.clock() + self.seen_after
             self._follow_up(kind, row, user)
             return str(row["Id"])
 
@@ -128,7 +128,7 @@ class Org:
                     "INSUFFICIENT_ACCESS_OR_READONLY", "you cannot edit a sent email", "RelatedToId"
                 )
             changed = row | taken
-            self._check(kind, changed, row)
+            self.check(kind, changed, row)
             now = self.clock()
             row |= taken | {"LastModifiedDate": now, "LastModifiedById": user, "SystemModstamp": now}
             self._derive(kind, row)
@@ -157,7 +157,7 @@ class Org:
                 row
                 for record_id, row in self.rows[query.sobject.lower()].items()
                 if (everything or not (row.get("IsDeleted") or row.get("IsArchived")))
-                and self._shown_at.get(record_id, now) <= now
+                and self.shown_at.get(record_id, now) <= now
                 and query.where(row)
             ]
             for path, is_backwards in reversed(query.order):
@@ -223,10 +223,10 @@ class Org:
                     f"Unable to create/update fields: {found.name}. Please check the security settings of this field",
                     found.name,
                 )
-            taken[found.name] = self._converted(found, value)
+            taken[found.name] = self.converted(found, value)
         return taken
 
-    def _converted(self, one: Field, value: Any) -> Any:
+    def converted(self, one: Field, value: Any) -> Any:
         if value is None:
             return None
         expected = {Kind.BOOLEAN: bool, Kind.INT: int, Kind.ID_LIST: list}.get(one.kind, str)
@@ -241,9 +241,9 @@ class Org:
         if one.kind is Kind.DATETIME:
             return _datetime(one, value)
         if one.kind is Kind.REFERENCE:
-            return self._referred(one, value)
+            return self.referred(one, value)
         if one.kind is Kind.ID_LIST:
-            return [self._referred(one, each) for each in value]
+            return [self.referred(one, each) for each in value]
         if isinstance(value, str):
             if len(value) > one.length:
                 raise Refused(
@@ -262,7 +262,7 @@ class Org:
                 )  # fmt: skip
         return value
 
-    def _referred(self, one: Field, value: Any) -> str:
+    def referred(self, one: Field, value: Any) -> str:
         if not isinstance(value, str) or not _ID.fullmatch(value):
             raise Refused("MALFORMED_ID", f"{one.name}: id value of incorrect type: {value}", one.name)
         row = self.row(value)
@@ -281,7 +281,7 @@ class Org:
             raise Refused("INACTIVE_OWNER_OR_USER", "operation performed with inactive user", one.name)
         return str(row["Id"])
 
-    def _check(self, kind: SObject, row: Values, before: Values | None) -> None:
+    def check(self, kind: SObject, row: Values, before: Values | None) -> None:
         """What concerns several fields, or several records."""
         for one in kind.fields.values():
             if one.is_unique and row.get(one.name) is not None:
