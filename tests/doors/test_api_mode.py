@@ -15,7 +15,10 @@ from core.salesforce.connection_store import Identity, Tokens, Way
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from tests.doors.conftest import BCC, mail, running
-from tests.doors.test_mails import bench, org  # noqa: F401
+from tests.doors.mail_bench import (
+    bench,  # noqa: F401
+    org,  # noqa: F401
+)
 from tests.sandbox.sink import Script, Sink
 
 COPY = f"RCPT TO:<{BCC}> NOTIFY=NEVER"
@@ -144,10 +147,10 @@ def test_with_receipt_a_refused_copy_is_logged_through_the_api(database, tmp_pat
 
 class TestPages:
     @pytest.fixture
-    def anna(self, bench):  # noqa: F811
+    def anna(self, bench):
         from admin import create_app
         from admin.passwords import hashed
-        from tests.doors.test_pages import PASSWORD, Browser
+        from tests.doors.browser import PASSWORD, Browser
 
         with bench.database.writing() as session:
             people_store.set_password_hash(session, "anna@acme.test", hashed(PASSWORD), actor=None)
@@ -160,7 +163,7 @@ class TestPages:
         "keep": "subject", "blind_copied": "yes", "record": "task", "subject_template": "Mail: {{activity_subject}}",
     }  # fmt: skip
 
-    def test_the_choices_are_saved_and_in_force(self, anna, bench):  # noqa: F811
+    def test_the_choices_are_saved_and_in_force(self, anna, bench):
         bench.set(Setting.LOGGING, "off")
         anna.get("/settings/salesforce/api").post("/settings/salesforce/api", **self.FIELDS, activate="1")
         assert "Saved." in anna.page
@@ -173,7 +176,7 @@ class TestPages:
         }  # fmt: skip
         assert "Mail: Our offer" in anna.page
 
-    def test_a_template_is_shown_before_it_is_saved_and_refused_with_what_is_wrong(self, anna, bench):  # noqa: F811
+    def test_a_template_is_shown_before_it_is_saved_and_refused_with_what_is_wrong(self, anna, bench):
         fields = self.FIELDS | {"subject_template": "Preview {{activity_type}}"}
         anna.get("/settings/salesforce/api").post("/settings/salesforce/api", **fields, preview="1")
         assert "Preview Email" in anna.page
@@ -182,7 +185,7 @@ class TestPages:
         with bench.database.reading() as session:
             assert Setting.FIRST not in settings_store.preference(session, bench.anna.id)
 
-    def test_what_the_policy_locks_cannot_be_chosen(self, anna, bench):  # noqa: F811
+    def test_what_the_policy_locks_cannot_be_chosen(self, anna, bench):
         with bench.database.writing() as session:
             settings_store.set_policy(session, Setting.FIRST, "contact", actor=None)
             settings_store.lock_policy(session, Setting.FIRST, locked=True, actor=None)
@@ -193,7 +196,7 @@ class TestPages:
             chosen = settings_store.preference(session, bench.anna.id)
         assert (Setting.FIRST in chosen, chosen[Setting.KEEP]) == (False, "subject")
 
-    def test_without_api_access_it_is_closed_with_the_reason_on_post_too(self, anna, bench):  # noqa: F811
+    def test_without_api_access_it_is_closed_with_the_reason_on_post_too(self, anna, bench):
         bench.connections.disconnect(bench.anna, actor=None)
         page = anna.get("/settings/salesforce/api").page
         assert "needs a connection with API access" in page
@@ -203,7 +206,7 @@ class TestPages:
         with bench.database.reading() as session:
             assert Setting.FIRST not in settings_store.preference(session, bench.anna.id)
 
-    def test_a_policy_for_everybody_is_the_admins(self, anna, bench):  # noqa: F811
+    def test_a_policy_for_everybody_is_the_admins(self, anna, bench):
         assert anna.get("/settings/salesforce/api").post("/settings/policy/api", **self.FIELDS).status == 403
         with bench.database.writing() as session:
             people_store.set_admin(session, "anna@acme.test", admin=True, actor=None)
@@ -218,12 +221,12 @@ class TestPages:
             False,
         )
 
-    def test_with_receipt_is_chosen_by_a_button(self, anna, bench):  # noqa: F811
+    def test_with_receipt_is_chosen_by_a_button(self, anna, bench):
         anna.get("/settings/salesforce").post("/settings/salesforce/bcc", address=BCC, with_receipt="1")
         with bench.database.reading() as session:
             assert settings_store.preference(session, bench.anna.id)[Setting.LOGGING] == "bcc+receipt"
 
-    def test_the_trace_tells_how_it_came_to_that(self, anna, bench):  # noqa: F811
+    def test_the_trace_tells_how_it_came_to_that(self, anna, bench):
         bob = bench.contact(Name="Bob Buyer")
         deal = bench.deal(bob, "Five hundred chairs")
         bench.mail(
@@ -243,8 +246,8 @@ class TestPages:
             assert said in page, said
         assert deal
 
-    def test_a_failure_says_who_can_mend_it_and_all_of_a_kind_are_done_at_once(self, anna, bench):  # noqa: F811
-        from tests.doors.test_mails import refuse
+    def test_a_failure_says_who_can_mend_it_and_all_of_a_kind_are_done_at_once(self, anna, bench):
+        from tests.doors.mail_bench import refuse
 
         bench.contact()
         refuse(bench, "FIELD_CUSTOM_VALIDATION_EXCEPTION", "Our rule 7")
@@ -264,7 +267,7 @@ class TestPages:
         assert bench.once()
         assert [bench.state(one) for one in mails] == [State.DISMISSED, State.LOGGED, State.LOGGED]
 
-    def test_an_unmatched_mail_is_given_a_record_or_ignored(self, anna, bench):  # noqa: F811
+    def test_an_unmatched_mail_is_given_a_record_or_ignored(self, anna, bench):
         bob = bench.contact("other@client.test")
         first, second = bench.mail(), bench.mail("news@letters.test", number=2)
         bench.once()
@@ -284,7 +287,7 @@ class TestPages:
         bench.once()
         assert bench.state(third) is State.UNMATCHED
 
-    def test_somebody_elses_mail_does_not_exist(self, anna, bench):  # noqa: F811
+    def test_somebody_elses_mail_does_not_exist(self, anna, bench):
         with bench.database.writing() as session:
             carl = people_store.add_person(
                 session, "carl@acme.test", name="", is_admin=False, password_hash="x", actor=None

@@ -14,7 +14,7 @@ from core.mail.bulk_insert import write as write_rows
 from core.mail.reasons import Reason
 from core.mail.row import Copy, Decision, State
 from core.mail.store import UnknownSender
-from tests.doors.test_storage import row
+from tests.doors.rows import row
 
 BCC = "emailtosalesforce@x.le.salesforce.com"
 

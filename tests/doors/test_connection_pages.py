@@ -15,10 +15,10 @@ from core.salesforce import connection_store
 from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
+from tests.doors.bcc_lookup import ADDRESS, config, give_address
+from tests.doors.browser import PASSWORD, Browser, preference
 from tests.doors.conftest import BCC
-from tests.doors.test_connections import kept
-from tests.doors.test_pages import PASSWORD, Browser, preference
-from tests.doors.test_pick_up import ADDRESS, config, give_address
+from tests.doors.connected import kept
 from tests.sandbox.org.faults import Fault
 
 PAGE = "/settings/salesforce/connections"

@@ -1,23 +1,15 @@
-"""Connections to Salesforce: kept encrypted, renewed by one at a time, lost by nobody's crash that the protocol survives."""
+"""Connections with Salesforce: made, kept, renewed by one at a time, and ended."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import request
 
 from core.database.engine import Database
-from core.database.models import ConnectionRow
-from core.endpoints import SalesforceApp
-from core.people import store as people_store
 from core.salesforce import connection_store
 from core.salesforce.connection_store import SomebodyElses, Standing, Way
 from core.salesforce.connections import Connections, NotConnected
@@ -26,61 +18,21 @@ from core.salesforce.troubles import Kind
 from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
-from tests.doors.conftest import BCC, BOX, CALLBACK
-from tests.doors.test_salesforce import come_back
+from tests.doors.conftest import BCC, BOX
+from tests.doors.connected import (
+    RENEW,
+    anna,  # noqa: F401
+    app,  # noqa: F401
+    connected,
+    connections,  # noqa: F401
+    end_the_lease,
+    kept,
+    key_app,  # noqa: F401
+    person,
+    process,
+    works,
+)
 from tests.sandbox.org.faults import Fault
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def app(org_app):
-    return org_app
-
-
-def person(database, email="anna@acme.test"):
-    with database.writing() as session:
-        return people_store.add_person(session, email, name="", is_admin=False, password_hash="x", actor=None)
-
-
-@pytest.fixture
-def anna(database):
-    return person(database)
-
-
-@pytest.fixture
-def connections(database, app):
-    return Connections(database, app)
-
-
-def connected(connections, org, app, account):
-    challenge, back = come_back(org, app)
-    connections.by_code(account, back["code"], challenge, login_url=app.login_url, actor="anna@acme.test")
-    return kept(connections.database, account)
-
-
-def kept(database, account):
-    with database.reading() as session:
-        return connection_store.connection(session, account.id)
-
-
-def works(connections, account):
-    client = connections.client(kept(connections.database, account))
-    return client.query("SELECT Id FROM Contact")
-
-
-@pytest.fixture
-def key_app(org, app, tmp_path):
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    path = tmp_path / "key.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    org.tokens.client.public_key = key.public_key()
-    org.tokens.client.pre_authorised.add(org.anna)
-    return SalesforceApp(app.client_id, app.client_secret, CALLBACK, org.url, org.ca_file, path)
 
 
 class TestConnecting:
@@ -247,34 +199,6 @@ class TestRenewing:
         assert seen == [next(iter(org.tokens.refresh))]
 
 
-RENEW = """
-import sys
-from pathlib import Path
-from core.salesforce.connections import Connections
-from core.endpoints import SalesforceApp
-from core.secrets import Box
-from core.salesforce import connection_store
-from core.database.engine import Database
-url, org, ca, person = sys.argv[1:]
-database = Database(url, Box(["0123456789abcdef"]))
-app = SalesforceApp("blindcopy-client", "blindcopy-secret", "http://127.0.0.1:8000/salesforce/callback", org, Path(ca))
-with database.reading() as session:
-    connection = connection_store.connection(session, int(person))
-print("renewing", flush=True)
-sys.stdin.readline()
-print(Connections(database, app).client(connection).query("SELECT Id FROM Contact"), flush=True)
-"""
-
-
-def process(database_url, org, account):
-    started = subprocess.Popen(
-        [sys.executable, "-c", RENEW, database_url, org.url, str(org.ca_file), str(account.id)],
-        cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
-    assert started.stdout.readline() == "renewing\n"
-    return started
-
-
 def test_two_processes_renewing_at_once_keep_one_valid_token(
     connections, org, app, anna, database, database_url
 ):
@@ -306,7 +230,7 @@ def test_a_renewal_that_is_killed_locks_nobody_out_where_the_protocol_allows_it(
     if way == "key":
         connections.by_key(anna, "anna@acme.test", actor=None)
         script = RENEW.replace("Path(ca))", f"Path(ca), Path({str(key_app.jwt_key_file)!r}))")
-        monkeypatch.setattr("tests.doors.test_connections.RENEW", script)
+        monkeypatch.setattr("tests.doors.connected.RENEW", script)
     else:
         connected(connections, org, app, anna)
     org.tokens.expire_sessions()
@@ -330,12 +254,6 @@ def test_a_renewal_that_is_killed_locks_nobody_out_where_the_protocol_allows_it(
         assert kept(database, anna).standing is Standing.BROKEN
     else:
         assert works(connections, anna) == []
-
-
-def end_the_lease(database):
-    with database.writing() as session:
-        for row in session.query(ConnectionRow):
-            row.turn_until -= connection_store.TURN
 
 
 class TestEnding:

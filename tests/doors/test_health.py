@@ -33,9 +33,9 @@ from core.state_directory import StateDirectory
 from relay.health import Health
 from relay.meters import Meters
 from relay.record import new_mail_id
+from tests.doors.asking import ask
 from tests.doors.conftest import BOX, add_anna, running
-from tests.doors.test_monitor import ask
-from tests.doors.test_storage import row
+from tests.doors.rows import row
 
 NOW = datetime.now(UTC)
 KEY = "0123456789abcdef"

@@ -1,8 +1,6 @@
-"""The monitor of a relay, asked over HTTP."""
+"""The probes and figures of a relay."""
 
 import fcntl
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -10,28 +8,11 @@ from core.endpoints import Place
 from core.findings import Finding, Light, facts
 from core.monitor import Monitor
 from relay.meters import CommitSeen, MailSeen, Meters, RowLost, RowsLoaded
-
-
-@pytest.fixture
-def meters(tmp_path):
-    made = Meters(tmp_path, "one")
-    yield made
-    made.stop()
-
-
-@pytest.fixture(params=["127.0.0.1", "::1"])
-def host(request):
-    return request.param
-
-
-def ask(monitor, path, method="GET"):
-    request = urllib.request.Request(f"http://{monitor}{path}", method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+from tests.doors.asking import (
+    ask,
+    host,  # noqa: F401
+    meters,  # noqa: F401
+)
 
 
 def test_what_does_not_hold_is_503_with_its_reason(meters, host):

@@ -1,10 +1,8 @@
-"""The door to Salesforce, against the pretend org over HTTPS."""
+"""The one door to Salesforce, against the pretend org."""
 
 import traceback
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -23,35 +21,13 @@ from core.salesforce.login import (
 )
 from core.salesforce.troubles import Kind
 from tests.doors.conftest import CALLBACK
+from tests.doors.consent import (
+    app,  # noqa: F401
+    client,  # noqa: F401
+    come_back,
+    signed_in,
+)
 from tests.sandbox.org.faults import Fault
-
-
-@pytest.fixture
-def app(org_app):
-    return org_app
-
-
-def come_back(org, app, choice="allow"):
-    """What the browser brings back from Salesforce's page."""
-    challenge = new_challenge()
-    answer = requests.post(
-        Login(app).page(challenge), data={"user": org.anna, "answer": choice}, verify=org.ca_file,
-        allow_redirects=False, timeout=10,
-    )  # fmt: skip
-    return challenge, {
-        key: value[0] for key, value in parse_qs(urlsplit(answer.headers["Location"]).query).items()
-    }
-
-
-def signed_in(org, app):
-    challenge, back = come_back(org, app)
-    assert back["state"] == challenge.state
-    return Login(app).by_code(back["code"], challenge)
-
-
-@pytest.fixture
-def client(org, app):
-    return Client(app, org.url, signed_in(org, app).access_token)
 
 
 class TestSigningIn:

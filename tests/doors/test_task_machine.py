@@ -27,8 +27,8 @@ from core.tasks import store as task_store
 from core.tasks.task import Choices, Field, Status, Values, to_text
 from sync.tasks.queue import TaskSyncs
 from tests.doors.conftest import BOX, CALLBACK
-from tests.doors.test_connections import person
-from tests.doors.test_mails import make_org
+from tests.doors.connected import person
+from tests.doors.mail_bench import make_org
 from tests.sandbox.org.faults import Fault
 
 SUBJECTS = st.sampled_from(["a", "b", "x" * 300, "😀"])

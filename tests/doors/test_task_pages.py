@@ -15,14 +15,17 @@ from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.lists import Which
 from core.tasks.task import State, Values
-from tests.doors.test_pages import PASSWORD, Browser
-from tests.doors.test_tasks import TaskBench, org  # noqa: F401
+from tests.doors.browser import PASSWORD, Browser
+from tests.doors.task_bench import (
+    TaskBench,
+    org,  # noqa: F401
+)
 
 TODAY = datetime.now(UTC).date()
 
 
 @pytest.fixture
-def bench(sqlite, org, org_app, tmp_path):  # noqa: F811
+def bench(sqlite, org, org_app, tmp_path):
     made = TaskBench(sqlite, org, org_app, tmp_path, None)
     made.set(Setting.TIME_ZONE, "UTC")
     return made

@@ -18,7 +18,7 @@ from core.mail.row import State
 from tests.conftest import needs
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, send, until
 from tests.system.postfix import free_port
-from tests.system.test_monitor import figure, get
+from tests.system.probes import figure, get
 
 
 def exits_with(env, *arguments):

@@ -1,0 +1,274 @@
+"""How much one client, one source and all of them may take, and what is counted."""
+
+import asyncio
+import contextlib
+import time
+from datetime import UTC, datetime, timedelta
+
+from core.endpoints import Limits, Listener, ListenerKind
+from core.mail.row import State
+from core.people import store as people_store
+from core.settings import store as settings_store
+from core.settings.catalogue import Setting
+from relay import limits, server, session
+from relay.entrance import Entrance
+from tests.doors.conftest import Client, mail, until
+from tests.doors.entrance_bench import (
+    run,
+    start,  # noqa: F401
+    token,
+)
+from tests.sandbox.sink import Script
+
+
+class TestLimits:
+    def limited(self, **fields):
+        return Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, Limits(**fields)))
+
+    def test_of_size_declared_and_counted(self, start):
+        async def claim():
+            async with start(entrance=self.limited(size=100_000)) as relay:
+                client = await relay.connect()
+                assert "SIZE 100000" in await client.command("EHLO again")
+                assert (await client.command("MAIL FROM:<anna@acme.test> SIZE=100001")).startswith(
+                    "552 5.3.4"
+                )
+                assert (await client.mail(mail(body=b"x" * 150_000 + b"\r\n"))).startswith("552 5.3.4")
+                assert not any(taken.complete for taken in relay.sink.taken)
+                assert (await client.mail(mail(body=b"x" * 90_000 + b"\r\n"))).startswith("250")
+
+        run(claim())
+
+    def test_of_size_are_not_read_for_ever(self, start):
+        async def claim():
+            async with start(entrance=self.limited(size=10_000)) as relay:
+                client = await relay.connect()
+                await client.envelope()
+                for _ in range(100):
+                    client.send(b"x" * 65_536)
+                    await asyncio.sleep(0)
+                await until(lambda: not relay.server.connections)
+
+        run(claim())
+
+    def test_of_size_are_the_upstreams_where_that_is_smaller(self, start):
+        async def claim():
+            async with start(Script(extensions=["SIZE 5000"])) as relay:
+                assert "SIZE 5000" in await (await relay.connect()).command("EHLO again")
+
+        run(claim())
+
+    def test_of_recipients(self, start):
+        async def claim():
+            async with start(entrance=self.limited(recipients=2)) as relay:
+                client = await relay.connect()
+                await client.command("MAIL FROM:<anna@acme.test>")
+                replies = [(await client.command(f"RCPT TO:<{name}@client.test>"))[:9] for name in "abc"]
+                assert replies == ["250 2.1.5", "250 2.1.5", "452 4.5.3"]
+                assert (await client.command("DATA")).startswith("354")
+                client.send(mail() + b".\r\n")
+                assert (await client.reply()).startswith("250")
+
+        run(claim())
+
+    def test_of_sessions(self, start):
+        async def claim():
+            async with start(entrance=self.limited(sessions=2)) as relay:
+                clients = [await relay.connect(sign_in=False) for _ in range(2)]
+                third = Client(*await asyncio.open_connection("127.0.0.1", relay.port))
+                relay.clients.append(third)
+                assert (await third.reply()).startswith("421 4.3.2")
+                await clients[0].command("QUIT")
+                await until(lambda: len(relay.server.connections) == 1)
+                await relay.connect(sign_in=False)
+
+        run(claim())
+
+    def test_of_mails_per_minute(self, start):
+        async def claim():
+            async with start() as relay:
+                with relay.database.writing() as opened:
+                    settings_store.set_policy(opened, Setting.MAILS_PER_MINUTE, "2", actor=None)
+                await relay.snapshot.look()
+                client = await relay.connect()
+                for _ in range(2):
+                    assert (await client.mail(mail())).startswith("250")
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("450 4.7.1")
+
+        run(claim())
+
+    def test_of_errors(self, start):
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                for _ in range(20):
+                    assert (await client.command("NONSENSE")).startswith("500")
+                assert (await client.reply()).startswith("421 4.7.0")
+                assert await client.reader.read() == b""
+
+        run(claim())
+
+    def test_of_time_until_the_first_mail(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_UNTIL_THE_SIGN_IN", 0.2)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.reply()).startswith("421 4.4.2")
+
+        run(claim())
+
+    def test_of_time_until_the_first_mail_are_not_put_off_by_idle_talk(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_UNTIL_THE_SIGN_IN", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect(sign_in=False)
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    for _ in range(100):
+                        if (said := await client.command("NOOP")).startswith("421"):
+                            break
+                        await asyncio.sleep(0.1)
+                assert said.startswith("421 4.4.2") or client.reader.at_eof()
+
+        run(claim())
+
+    def test_of_a_sessions_time_let_a_mail_come_to_its_end(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_FOR_A_SESSION", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                await client.envelope()
+                await asyncio.sleep(2.5)
+                client.send(mail() + b".\r\n")
+                assert (await client.reply()).startswith("250")
+                assert (await client.reply()).startswith("421 4.4.2")
+
+        run(claim())
+
+    def test_of_an_app_passwords_life_hold_within_a_session(self, start, monkeypatch):
+        async def claim():
+            async with start() as relay:
+                expires = datetime.now(UTC) + timedelta(seconds=2)
+                with relay.database.writing() as opened:
+                    _, relay.password = people_store.add_app_password(
+                        opened, "anna@acme.test", label="", actor=None, expires_at=expires
+                    )
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                await asyncio.sleep(2.5)
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("530 5.7.0")
+
+        run(claim())
+
+    def test_of_a_relay_that_is_held_up(self, start, monkeypatch):
+        """Who is connected is served; who comes is asked to come again, until the relay has caught up."""
+        monkeypatch.setattr(server, "SECONDS_OF_LAG", 0.5)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                time.sleep(3)
+                await until(lambda: relay.server.is_overloaded)
+                newcomer = Client(*await asyncio.open_connection("127.0.0.1", relay.port))
+                relay.clients.append(newcomer)
+                assert (await newcomer.reply()).startswith("421 4.3.2")
+                assert (await client.mail(mail())).startswith("250")
+                await until(lambda: not relay.server.is_overloaded)
+                await relay.connect()
+
+        run(claim())
+
+    def test_of_time_for_the_data(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_FOR_THE_DATA", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect()
+                await client.envelope()
+                for _ in range(40):
+                    client.send(b"drip\r\n")
+                    await asyncio.sleep(0.1)
+                    if client.reader.at_eof() or client.reader._buffer:  # noqa: SLF001  what has come, without waiting for a line
+                        break
+                assert (await client.reply()).startswith("421 4.4.2")
+                await relay.row(state=State.ABORTED)
+
+        run(claim())
+
+    def test_of_guessing(self, start, monkeypatch):
+        monkeypatch.setattr(limits, "FIRST_DELAY", 0.01)
+        monkeypatch.setattr(limits, "MOST_FAILURES_PER_SOURCE", 3)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect(sign_in=False)
+                for _ in range(3):
+                    assert (await client.command(f"AUTH PLAIN {token(relay, 'wrong')}")).startswith(
+                        "535 5.7.8"
+                    )
+                assert (await client.command(f"AUTH PLAIN {token(relay)}")).startswith("454 4.7.0")
+
+        run(claim())
+
+
+class TestCounting:
+    def test_each_failure_waits_longer_and_a_success_clears(self):
+        failed = limits.FailedSignIns()
+        assert [failed.note("10.0.0.1", "anna", 0.0) for _ in range(5)] == [0.5, 1, 2, 4, 5]
+        assert failed.note("10.0.0.2", "anna", 0.0) == 5, "the account is guessed at from elsewhere"
+        failed.forget("10.0.0.1", "anna")
+        assert failed.note("10.0.0.1", "anna", 0.0) == 0.5
+        assert not failed.is_barred("10.0.0.1", "anna", 0.0)
+
+    def test_an_account_is_barred_where_it_is_guessed_at_only(self):
+        failed = limits.FailedSignIns()
+        for _ in range(20):
+            failed.note("10.0.0.1", "anna", 0.0)
+        assert failed.is_barred("10.0.0.1", "anna", 1.0)
+        assert not failed.is_barred("10.0.0.1", "carl", 1.0)
+        assert not failed.is_barred("10.0.0.2", "anna", 1.0)
+
+    def test_an_account_that_many_guess_at_stays_open_to_its_owner(self):
+        failed = limits.FailedSignIns()
+        failed.forget("10.0.0.1", "anna")
+        for number in range(100):
+            assert not failed.is_barred(f"s{number}", "anna", 0.0)
+            failed.note(f"s{number}", "anna", 0.0)
+        assert failed.is_barred("elsewhere", "anna", 1.0)
+        assert not failed.is_barred("elsewhere", "carl", 1.0)
+        assert not failed.is_barred("10.0.0.1", "anna", 1.0), "the owner's own place"
+        failed.forget("10.0.0.1", "anna")
+        assert failed.is_barred("elsewhere", "anna", 1.0), "it is guessed at all the same"
+        assert not failed.is_barred("elsewhere", "anna", 601.0)
+
+    def test_failures_are_forgotten_with_time_and_bounded(self):
+        failed = limits.FailedSignIns()
+        for _ in range(50):
+            failed.note("10.0.0.1", "anna", 0.0)
+        assert failed.is_barred("10.0.0.1", "carl", 1.0)
+        assert not failed.is_barred("10.0.0.1", "carl", 601.0)
+        for number in range(20_000):
+            failed.note(f"s{number}", "x", 0.0)
+        assert len(failed.failures) <= 10_000
+
+    def test_sessions_of_one_source(self):
+        sessions, most = limits.Sessions(), Limits(sessions=10, sessions_per_source=2)
+        for _ in range(2):
+            sessions.enter("10.0.0.1")
+        assert not sessions.may_enter("10.0.0.1", most)
+        assert sessions.may_enter("10.0.0.2", most)
+        sessions.leave("10.0.0.1")
+        assert sessions.may_enter("10.0.0.1", most)
+        for _ in range(9):
+            sessions.enter("127.0.0.1")
+        assert not sessions.may_enter("127.0.0.1", most)
+
+    def test_pace_counts_other_relays_too(self):
+        pace = limits.Pace()
+        assert [pace.take(1, 3, 1, now) for now in (0.0, 1.0, 2.0)] == [True, True, False]
+        assert pace.take(1, 3, 0, 2.0)
+        assert not pace.take(1, 3, 0, 3.0)
+        assert pace.take(1, 3, 0, 61.0)
+        assert pace.take(2, 3, 2, 3.0)

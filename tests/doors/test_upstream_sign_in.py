@@ -1,0 +1,226 @@
+"""Signing in with the password or token that the upstream knows."""
+
+import asyncio
+import base64
+import contextlib
+from dataclasses import replace
+
+import pytest
+
+from core.endpoints import Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
+from core.mail.row import State
+from core.smtp import RefusesUs, Route, Unavailable
+from relay.entrance import Entrance
+from tests.doors.conftest import mail, until
+from tests.doors.entrance_bench import (
+    NoHttp,
+    TokenEndpoint,
+    authority,  # noqa: F401
+    run,
+    start,  # noqa: F401
+    start_tls,
+    tls,  # noqa: F401
+    token,
+    trusting,  # noqa: F401
+)
+from tests.sandbox.sink import Script, Sink
+
+
+class TestSigningInAtTheUpstream:
+    ENTRANCE = Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0), SignIn.UPSTREAM)
+    EXTENSIONS = ("PIPELINING", "AUTH PLAIN LOGIN", "DSN")
+
+    def script(self, **replies):
+        return Script(
+            extensions=list(self.EXTENSIONS), replies={key: list(value) for key, value in replies.items()}
+        )
+
+    def test_uses_the_clients_own_password_once_on_a_link_of_its_own(self, start):
+        async def claim():
+            async with start(self.script(), entrance=self.ENTRANCE) as relay:
+                before = relay.sink.connections
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'mail password')}")).startswith("235")
+                assert relay.sink.connections == before + 1
+                said = base64.b64encode(b"\0anna@acme.test\0mail password").decode()
+                assert [command for command in relay.sink.commands if command.startswith("AUTH")] == [
+                    f"AUTH PLAIN {said}"
+                ]
+                for number in range(3):
+                    assert (await client.mail(mail(message_id=f"<{number}@x>"))).startswith("250")
+                await client.command("MAIL FROM:<anna@acme.test>")
+                await client.command("RSET")
+                assert (await client.mail(mail(message_id="<4@x>"))).startswith("250")
+                assert relay.sink.connections == before + 1
+                assert {row.state for row in await relay.all_rows()} == {State.COPIED}
+                assert relay.pool.idle_links == [] or all(
+                    link.mails == 0 for link in relay.pool.idle_links
+                ), "never pooled"
+                client.close()
+                await until(lambda: relay.sink.commands[-1] == "QUIT")
+
+        run(claim())
+
+    def test_refused_there_is_refused_here_after_one_try(self, start):
+        async def claim():
+            async with start(self.script(AUTH=["535 5.7.8 No"]), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'wrong')}")).startswith("535 5.7.8")
+                assert len([command for command in relay.sink.commands if command.startswith("AUTH")]) == 1
+
+        run(claim())
+
+    @pytest.mark.parametrize(
+        "replies", [{"AUTH": ["454 4.7.0 Later"]}, {"greeting": ["", "421 4.3.2 Busy"]}, {"AUTH": ["close"]}]
+    )
+    def test_that_cannot_be_tried_is_454_never_535(self, start, replies):
+        async def claim():
+            async with start(self.script(**replies), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("454 4.7.0")
+
+        run(claim())
+
+    @pytest.mark.parametrize("said", ["500 5.5.2 What?", "503 5.5.1 Not now", "530 5.7.0 No"])
+    def test_an_upstream_that_is_confused_has_not_said_that_the_password_is_wrong(self, start, said):
+        async def claim():
+            async with start(self.script(AUTH=[said]), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("454 4.7.0")
+
+        run(claim())
+
+    @pytest.mark.parametrize("how", ["421 4.3.2 Closing", "close"])
+    def test_a_copy_that_breaks_the_own_link_costs_one_retry(self, start, how):
+        async def claim():
+            async with start(self.script(**{"RCPT TO:<email": [how]}), entrance=self.ENTRANCE) as relay:
+                for expected in ("451 4.4.2", "250"):
+                    client = await relay.connect(sign_in=False)
+                    await client.command(f"AUTH PLAIN {token(relay, 'x')}")
+                    assert (await client.mail(mail())).startswith(expected)
+                assert [taken.rcpts for taken in relay.sink.taken] == [["RCPT TO:<bob@client.test>"]]
+
+        run(claim())
+
+    @pytest.mark.parametrize("how", ["close", "550 5.5.1 No"])
+    def test_a_reset_that_fails_ends_the_sign_in(self, start, how):
+        async def claim():
+            async with start(self.script(RSET=[how]), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                await client.command(f"AUTH PLAIN {token(relay, 'x')}")
+                await client.command("MAIL FROM:<anna@acme.test>")
+                await client.command("RSET")
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("421 4.4.2")
+
+        run(claim())
+
+    def test_ends_with_its_link(self, start):
+        async def claim():
+            async with start(self.script(), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                await client.command(f"AUTH PLAIN {token(relay, 'x')}")
+                relay.sink.cut_all()
+                await asyncio.sleep(0.1)
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("421 4.4.2")
+                assert await client.reader.read() == b""
+
+        run(claim())
+
+    def test_ends_with_starttls(self, start, tls, trusting):
+        """What was said in clear counts for nothing afterwards (RFC 3207 section 4.2), nor does its link."""
+
+        async def claim():
+            entrance = replace(self.ENTRANCE, tls=tls)
+            async with start(self.script(), entrance=entrance) as relay:
+                client = await relay.connect(sign_in=False)
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("235")
+                await start_tls(client, trusting)
+                await client.command("EHLO again")
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("530 5.7.0")
+                await until(lambda: relay.sink.commands[-1] == "QUIT")
+                assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("235")
+                assert (await client.mail(mail())).startswith("250")
+
+        run(claim())
+
+    def test_somebody_whom_we_do_not_know_is_not_logged(self, start):
+        async def claim():
+            async with start(self.script(), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                stranger = base64.b64encode(b"\0carl@acme.test\0x").decode()
+                assert (await client.command(f"AUTH PLAIN {stranger}")).startswith("235")
+                assert (await client.mail(mail())).startswith("250")
+                assert [len(taken.rcpts) for taken in relay.sink.taken] == [1], "Anna's From is not Carl's"
+                assert await relay.all_rows() == []
+
+        run(claim())
+
+
+class TestTokens:
+    def connect(self, script, endpoint, times=1):
+        async def connecting():
+            sink = Sink(script)
+            port = await sink.start()
+            source = TokenSource(endpoint.url, "https://outlook.test/.default", "client-1")
+            route = Route(
+                Upstream(UpstreamTls.NONE, "127.0.0.1", port, "sales@acme.test", "s3cret", token=source),
+                "relay.test",
+            )
+            try:
+                for _ in range(times):
+                    (await route.connect()).transport.close()
+            finally:
+                await sink.stop()
+                endpoint.close()
+                await asyncio.sleep(0.05)
+            return sink
+
+        return run(connecting())
+
+    def test_long_ones_go_in_two_steps_and_are_asked_for_once(self):
+        endpoint = TokenEndpoint()
+        sink = self.connect(
+            Script(replies={"AUTH XOAUTH2": ["334 "], "dXNl": ["235 2.7.0 Ok"]}), endpoint, times=2
+        )
+        said = base64.b64encode(b"user=sales@acme.test\x01auth=Bearer " + b"t" * 3000 + b"\x01\x01").decode()
+        assert [command for command in sink.commands if command != "EHLO relay.test"] == [
+            "AUTH XOAUTH2",
+            said,
+        ] * 2
+        assert len(endpoint.asked) == 1
+        assert (
+            "grant_type=client_credentials&client_id=client-1&client_secret=s3cret&scope=https"
+            in endpoint.asked[0]
+        )
+
+    def test_refused_are_asked_for_anew(self):
+        endpoint = TokenEndpoint()
+        script = Script(replies={"AUTH XOAUTH2": ["334 "], "dXNl": ["535 5.7.3 No", "235 2.7.0 Ok"]})
+        with pytest.raises(RefusesUs):
+            self.connect(script, endpoint)
+        assert len(endpoint.asked) == 1
+
+    def test_refused_are_answered_with_an_empty_line_and_ours_to_mend(self):
+        endpoint = TokenEndpoint()
+        replies = {"AUTH XOAUTH2": ["334 "], "dXNl": ["334 eyJzdGF0dXMiOiI0MDAifQ=="], "": ["535 5.7.3 No"]}
+        replies = {"EHLO": [""], "greeting": [""]} | replies
+        with pytest.raises(RefusesUs):
+            self.connect(Script(replies=replies), endpoint)
+
+    @pytest.mark.parametrize(
+        ("status", "answer", "trouble"),
+        [
+            (401, {"error": "x"}, RefusesUs),
+            (200, ["no"], RefusesUs),
+            (200, {"a": 1}, RefusesUs),
+            (503, {"a": 1}, Unavailable),
+            (200, {"access_token": None}, RefusesUs),
+        ],
+    )
+    def test_that_are_not_given_are_ours_to_mend_or_to_wait_for(self, status, answer, trouble):
+        with pytest.raises(trouble):
+            self.connect(Script(), TokenEndpoint(status, answer))
+
+    def test_of_an_endpoint_that_speaks_no_http_are_to_wait_for(self):
+        with contextlib.closing(NoHttp()) as endpoint, pytest.raises(Unavailable):
+            self.connect(Script(), endpoint)
