@@ -8,7 +8,6 @@ from flask import Flask, Response, abort, render_template, request
 from flask_babel import Babel, get_locale
 from flask_bootstrap import Bootstrap5
 from flask_login import current_user
-from flask_talisman import Talisman
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -24,6 +23,7 @@ from admin import (
     mail_client,
     people,
     probes,
+    security,
     senders,
     sign_in,
     tasks,
@@ -42,12 +42,6 @@ _GUNICORNS_BOOT_ERROR = 3
 LANGUAGES = ("en",)
 _MOST_BYTES = 2 * 1024 * 1024
 """The longest comments of a task take so many, as a form sends what is not ASCII."""
-_CONTENT_SECURITY_POLICY = {
-    "default-src": "'self'",
-    "img-src": "'self' data:",
-    "form-action": "'self'",
-    "frame-ancestors": "'none'",
-}
 
 
 def build_app(config: Config | None = None) -> Flask:
@@ -80,11 +74,13 @@ def build_app(config: Config | None = None) -> Flask:
         _give_up(error)
     access.set_up(app, services)
     redraw.set_up(app, page.draw)
+    is_https = config.public_url.startswith("https://")
+    security.set_up(app, is_https=is_https, in_clear=probes.ENDPOINTS)
     # before all libraries: the CSRF page of a POST, say, shows who is signed in, and needs the database for
     # it
     app.before_request(_look_first)
     probes.Probes(app, services)
-    talisman = _set_up_libraries(app, config)
+    _set_up_libraries(app, config)
     for blueprint in (
         probes.pages,
         sign_in.pages,
@@ -111,8 +107,6 @@ def build_app(config: Config | None = None) -> Flask:
         app.add_template_filter(text)
     app.add_template_global(get_locale)
     app.add_template_global(tasks.reminders, "due_reminders")
-    for endpoint in probes.ENDPOINTS:
-        app.view_functions[endpoint] = talisman(force_https=False)(app.view_functions[endpoint])
     app.register_error_handler(HTTPException, _sorry)
     app.register_error_handler(DatabaseUnavailable, _database_away)
     app.register_error_handler(ConfigurationError, _database_away)
@@ -132,7 +126,7 @@ def _give_up(error: ConfigurationError) -> NoReturn:
     sys.exit(_GUNICORNS_BOOT_ERROR)
 
 
-def _set_up_libraries(app: Flask, config: Config) -> Talisman:
+def _set_up_libraries(app: Flask, config: Config) -> None:
     is_https = config.public_url.startswith("https://")
     if is_https:  # somebody else speaks TLS for us, and says whom for
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]  # Flask's documented way
@@ -140,15 +134,6 @@ def _set_up_libraries(app: Flask, config: Config) -> Talisman:
     Bootstrap5(app)
     Babel(app, locale_selector=lambda: request.accept_languages.best_match(LANGUAGES, "en"))
     sign_in.limiter.init_app(app)
-    return Talisman(
-        app,
-        force_https=is_https,
-        session_cookie_secure=is_https,
-        strict_transport_security=is_https,
-        content_security_policy=_CONTENT_SECURITY_POLICY,
-        frame_options="DENY",
-        referrer_policy="same-origin",
-    )
 
 
 def _look_first() -> None:

@@ -16,11 +16,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import jwt
 import requests
 import urllib3
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from core.endpoints import SalesforceApp
 from core.salesforce.troubles import Trouble, trouble
@@ -302,20 +301,8 @@ def _asked(app: SalesforceApp, method: str, url: str, **more: Any) -> dict[str, 
 
 
 def _signed(claims: dict[str, object], private_key_pem: bytes) -> str:
-    """RS256 (RFC 7515). Raises ValueError for a key that is none."""
+    """RS256 (RFC 7515). Raises ValueError for a key that is not an RSA private key in PEM."""
     try:
-        key = serialization.load_pem_private_key(private_key_pem, password=None)
-    except (TypeError, UnsupportedAlgorithm) as error:  # encrypted, or of another kind
+        return jwt.encode(claims, private_key_pem, algorithm="RS256")
+    except (TypeError, UnsupportedAlgorithm, jwt.InvalidKeyError) as error:  # encrypted, or of another kind
         raise ValueError(str(error)) from error
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise ValueError("not an RSA key")  # noqa: TRY004  of what the file holds, as for a key that cannot be read
-    signed = f"{_part({'alg': 'RS256'})}.{_part(claims)}"
-    return f"{signed}.{_encoded(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
-
-
-def _part(value: dict[str, object]) -> str:
-    return _encoded(json.dumps(value).encode())
-
-
-def _encoded(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
