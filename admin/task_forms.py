@@ -17,9 +17,9 @@ from wtforms import HiddenField, SelectField, StringField, TextAreaField
 from admin.refusals import beside
 from admin.times import zone
 from core.people.store import Account
+from core.tasks.fields import Field
 from core.tasks.task import (
     Choices,
-    Field,
     Related,
     TaskError,
     Values,
@@ -39,12 +39,12 @@ _PEOPLE = frozenset({"003", "00Q"})
 class TaskForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
     """Each field is the task's field of its name."""
 
-    subject = StringField(_l("Subject"), render_kw={"autocomplete": "off"})
-    due = StringField(_l("Due date"), render_kw={"type": "date"})
-    priority = SelectField(_l("Priority"), validate_choice=False)
-    status = SelectField(_l("Status"), validate_choice=False)
-    reminder = StringField(_l("Reminder"), render_kw={"type": "datetime-local"})
-    comments = TextAreaField(_l("Comments"), render_kw={"rows": 5})
+    subject = StringField(_l(Field.SUBJECT.label), render_kw={"autocomplete": "off"})
+    due = StringField(_l(Field.DUE.label), render_kw={"type": "date"})
+    priority = SelectField(_l(Field.PRIORITY.label), validate_choice=False)
+    status = SelectField(_l(Field.STATUS.label), validate_choice=False)
+    reminder = StringField(_l(Field.REMINDER.label), render_kw={"type": "datetime-local"})
+    comments = TextAreaField(_l(Field.COMMENTS.label), render_kw={"rows": 5})
     about = StringField(
         _l("About (contact, lead, account or opportunity)"),
         render_kw={

@@ -28,9 +28,10 @@ from core.tasks import lists as task_lists
 from core.tasks import picklists
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
+from core.tasks.fields import Field
 from core.tasks.lists import Which
 from core.tasks.store import InTheBin, Task
-from core.tasks.task import Choices, Field, today_and_tomorrow
+from core.tasks.task import Choices, today_and_tomorrow
 
 pages = Blueprint("tasks", __name__, url_prefix="/tasks")
 _ROWS = 100

@@ -4,9 +4,9 @@ from flask_babel import lazy_gettext as _l
 
 from core.mail.reasons import Reason
 from core.mail.row import Copy, Row, State
+from core.tasks.fields import Field
 from core.tasks.lists import Which
 from core.tasks.store import Binned
-from core.tasks.task import Field
 from core.tasks.task import State as TaskState
 
 STATES = {
@@ -114,14 +114,7 @@ TASK_COLOURS = {
     TaskState.FAILED: "danger",
     TaskState.BIN: "secondary",
 }
-TASK_FIELDS = {
-    Field.SUBJECT: _l("Subject"),
-    Field.DUE: _l("Due date"),
-    Field.STATUS: _l("Status"),
-    Field.PRIORITY: _l("Priority"),
-    Field.COMMENTS: _l("Comments"),
-    Field.REMINDER: _l("Reminder"),
-}
+TASK_FIELDS = {one: _l(one.label) for one in Field}
 BINNED = {
     Binned.HERE: _l("Deleted here."),
     Binned.SALESFORCE: _l("Deleted in Salesforce."),

@@ -369,9 +369,10 @@ def _sign_in_by_password(config: Config, now: datetime) -> Iterator[Finding]:
         "sign-in by password",
         "%(variable)s signs in to %(host)s by password, which Microsoft ends by default on %(date)s",
         {"variable": whose, "host": upstream.host, "date": _END_OF_PASSWORDS.date().isoformat()},
-        remedy="switch to auth=xoauth2 (README, Environment)"
+        remedy="switch to auth=xoauth2 (docs/operations.md, Environment)"
         if not has_ended
-        else "switch to auth=xoauth2 (README, Environment), unless an Exchange admin has switched "
+        else "switch to auth=xoauth2 (docs/operations.md, Environment), unless an Exchange admin has "
+        "switched "
         "passwords on again",
     )
 

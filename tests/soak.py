@@ -28,7 +28,8 @@ from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
-from core.tasks.task import Field, to_text
+from core.tasks.fields import Field
+from core.tasks.task import to_text
 from tests.sandbox.org.faults import Fault
 from tests.sandbox.org.records import Features
 from tests.sandbox.org.server import PretendOrg
@@ -85,7 +86,8 @@ from core.refusal import Refusal
 from core.secrets import Box
 from core.storage import task_lists, tasks
 from core.database.engine import Database, DatabaseUnavailable
-from core.tasks.task import Choices, Field, Values
+from core.tasks.fields import Field
+from core.tasks.task import Choices, Values
 url, person, seed, pace, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), open(sys.argv[5], "a", buffering=1)
 random, database = random.Random(seed), Database(url, Box(["0123456789abcdef"]))
 n = 0

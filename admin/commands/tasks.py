@@ -13,17 +13,10 @@ from core.settings.in_force import time_zone
 from core.tasks import picklists
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
+from core.tasks.fields import Field
 from core.tasks.lists import Which, listed
 from core.tasks.store import Task
-from core.tasks.task import (
-    Choices,
-    Field,
-    Values,
-    checked_comments,
-    checked_due,
-    checked_priority,
-    checked_subject,
-)
+from core.tasks.task import Choices, Values, checked_comments, checked_due, checked_priority, checked_subject
 
 
 @click.group(help="What somebody has to do.")

@@ -39,7 +39,8 @@ _MAKING_THE_FILE = threading.Lock()
 
 _SQLITE_SAYS = {
     "file is not a database": "{path} is not an SQLite database; name Blindcopy's own file in DATABASE_URL",
-    "malformed": "{path} is damaged; stop every process and restore a backup (README, Backup and restore)",
+    "malformed": "{path} is damaged; stop every process and restore a backup (docs/operations.md, Backup "
+    "and restore)",
     "disk is full": "the disk is full; make room where {path} lies",
     "readonly database": "{path} cannot be written; the file and its directory must belong to the user "
     "that runs Blindcopy",

@@ -17,8 +17,9 @@ from core.database.dialect import fit, insert
 from core.database.heartbeats import database_now
 from core.database.task_models import OwnTaskRow, TaskRow
 from core.salesforce.ids import id_key
-from core.tasks.store import Binned, bin_it, lose, note_trouble, put, start_anew, values_of
-from core.tasks.task import Field, Limits, Ours, Related, Values, from_json, lacking, to_json
+from core.tasks.fields import FIELDS_BY_NAME, Field
+from core.tasks.store import Binned, bin_it, columns_of, lose, note_trouble, put, start_anew, values_of
+from core.tasks.task import Limits, Ours, Related, Values, from_json, lacking, to_json
 
 _AT_ONCE = 500
 _LONGEST_NAME = 255
@@ -173,7 +174,7 @@ def bring_in(
             "uid": str(uuid.uuid4()),
             "organisation_id": organisation_id,
             "salesforce_id": record_id,
-            **_columns(values),
+            **columns_of(values),
             **_related(related),
             "base": to_json(values),
             "edited_at": {},
@@ -221,7 +222,7 @@ def take(
         if not is_unknown_name:
             setattr(row, name, value)
     differing = lacking(values, base, limits)
-    row.edited_at = {name: time for name, time in row.edited_at.items() if Field(name) in differing}
+    row.edited_at = {name: time for name, time in row.edited_at.items() if FIELDS_BY_NAME[name] in differing}
     row.is_waiting = bool(differing) or (row.bin_reason == Binned.HERE and not row.is_gone)
     row.trouble_code = row.trouble_detail = None
 
@@ -297,7 +298,7 @@ def updated(session: Session, ours: Ours, base: Values, limits: Limits) -> None:
     row = _row(session, ours)
     differing = lacking(values_of(row), base, limits)
     row.base = to_json(base)
-    row.edited_at = {name: time for name, time in row.edited_at.items() if Field(name) in differing}
+    row.edited_at = {name: time for name, time in row.edited_at.items() if FIELDS_BY_NAME[name] in differing}
     row.is_waiting = bool(differing) or (row.bin_reason == Binned.HERE and not row.is_gone)
     row.trouble_code = row.trouble_detail = None
 
@@ -386,7 +387,9 @@ def _ours(row: TaskRow) -> Ours:
         values=values_of(row),
         salesforce_id=row.salesforce_id,
         base=None if row.base is None else from_json(row.base),
-        edited_at={Field(name): datetime.fromisoformat(time) for name, time in row.edited_at.items()},
+        edited_at={
+            FIELDS_BY_NAME[name]: datetime.fromisoformat(time) for name, time in row.edited_at.items()
+        },
         related=Related(row.who_id, row.what_id, row.who_name, row.what_name),
         is_wanted=row.is_wanted,
         is_waiting=row.is_waiting,
@@ -422,18 +425,6 @@ def doubt_after_a_restore(session: Session, shows_by: datetime) -> None:
         }  # what was under way at the backup keeps its values
         row.sent = {**known, _SINCE: row.created_at.isoformat()}
         row.not_before = max(shows_by, row.not_before or shows_by)
-
-
-def _columns(values: Values) -> dict[str, Any]:
-    return {
-        "subject": values.subject,
-        "due": values.due,
-        "status": fit(values.status.name, 255),
-        "is_open": values.status.is_open,
-        "priority": fit(values.priority, 255),
-        "comments": values.comments,
-        "reminder": values.reminder,
-    }
 
 
 def _related(related: Related) -> Mapping[str, str | None]:

@@ -20,7 +20,8 @@ from core.database.task_models import TaskHistoryRow, TaskRow, TaskSyncRow
 from core.people.store import NotThere
 from core.refusal import Refusal
 from core.tasks import queue as task_queue
-from core.tasks.task import Choices, Field, Limits, Related, State, Status, Values, fitted, from_text, to_text
+from core.tasks.fields import FIELDS_BY_NAME, Field, Status
+from core.tasks.task import Choices, Limits, Related, State, Values, fitted, from_text, to_text
 
 DAYS_IN_THE_BIN = 15
 HERE = "here"
@@ -124,24 +125,18 @@ def task_of(row: TaskRow) -> Task:
 
 def values_of(row: TaskRow) -> Values:
     """The values as they are here."""
-    return Values(
-        row.subject, row.due, Status(row.status, row.is_open), row.priority, row.comments, row.reminder
-    )
+    return Values(**{one.value: one.kind.from_columns(row) for one in Field})
+
+
+def columns_of(values: Values) -> dict[str, Any]:
+    """The row's columns that hold them."""
+    return {name: plain for one in Field for name, plain in one.kind.to_columns(values.of(one)).items()}
 
 
 def put(row: TaskRow, values: Values) -> None:
     """The values as they are here from now on."""
-    row.subject, row.due, row.priority, row.comments = (
-        values.subject,
-        values.due,
-        fit(values.priority, 255) or "",
-        values.comments,
-    )
-    row.status, row.is_open, row.reminder = (
-        fit(values.status.name, 255) or "",
-        values.status.is_open,
-        values.reminder,
-    )
+    for name, plain in columns_of(values).items():
+        setattr(row, name, plain)
 
 
 def lose(session: Session, row: TaskRow, field: Field, value: Any, *, side: str, why: str) -> None:
@@ -303,7 +298,7 @@ def restore_value(session: Session, person_id: int, task_id: int, entry_id: int,
     entry = session.get(TaskHistoryRow, entry_id)
     if entry is None or entry.task_id != task_id:
         raise NotThere("There is no such entry in the task's history")
-    field = Field(entry.field)
+    field = FIELDS_BY_NAME[entry.field]
     edit(session, person_id, task_id, {field: from_text(field, entry.value, choices)})
 
 
@@ -316,7 +311,7 @@ def history(session: Session, task_id: int) -> list[HistoryEntry]:
     """What gave way, the latest first."""
     query = select(TaskHistoryRow).where(TaskHistoryRow.task_id == task_id).order_by(TaskHistoryRow.id.desc())
     return [
-        HistoryEntry(row.id, row.time, Field(row.field), row.value, row.side, row.why)
+        HistoryEntry(row.id, row.time, FIELDS_BY_NAME[row.field], row.value, row.side, row.why)
         for row in session.scalars(query)
     ]
 

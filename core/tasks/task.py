@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from core.refusal import Refusal
+from core.tasks.fields import NOT_STARTED, Field, Status, clean
 
 LONGEST_SUBJECT = 10_000
 LONGEST_COMMENTS = 130_000
@@ -21,17 +22,6 @@ _BYTES_OF_A_CHARACTER = 0.98
 
 class TaskError(Refusal):
     """This cannot be a task's value."""
-
-
-class Field(StrEnum):
-    """What is kept the same on both sides."""
-
-    SUBJECT = "subject"
-    DUE = "due"
-    STATUS = "status"
-    PRIORITY = "priority"
-    COMMENTS = "comments"
-    REMINDER = "reminder"
 
 
 class State(StrEnum):
@@ -47,20 +37,12 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Status:
-    """A status by its ApiName, and whether tasks in it are open (object reference, TaskStatus.IsClosed)."""
-
-    name: str = "Not Started"
-    is_open: bool = True
-
-
-@dataclass(frozen=True)
 class Values:
     """The synchronised values. `due` is a day without a zone, `reminder` a time, None: none."""
 
     subject: str = ""
     due: date | None = None
-    status: Status = Status()
+    status: Status = NOT_STARTED
     priority: str = "Normal"
     comments: str = ""
     reminder: datetime | None = None
@@ -290,27 +272,14 @@ def today_and_tomorrow(now: datetime) -> tuple[date, date]:
 
 def to_json(values: Values) -> dict[str, Any]:
     """For the database."""
-    return {
-        "subject": values.subject,
-        "due": None if values.due is None else values.due.isoformat(),
-        "status": values.status.name,
-        "open": values.status.is_open,
-        "priority": values.priority,
-        "comments": values.comments,
-        "reminder": None if values.reminder is None else values.reminder.isoformat(),
-    }
+    return {name: plain for one in Field for name, plain in one.kind.to_json(values.of(one)).items()}
 
 
 def from_json(plain: Mapping[str, Any]) -> Values:
-    """What `to_json` gave."""
-    return Values(
-        subject=plain["subject"],
-        due=None if plain["due"] is None else date.fromisoformat(plain["due"]),
-        status=Status(plain["status"], plain["open"]),
-        priority=plain["priority"],
-        comments=plain["comments"],
-        reminder=None if plain["reminder"] is None else datetime.fromisoformat(plain["reminder"]),
-    )
+    """What `to_json` gave, this release or an earlier one, which lacks newer fields: they have their
+    defaults."""
+    known = {**to_json(Values()), **plain}
+    return Values(**{one.value: one.kind.from_json(known) for one in Field})
 
 
 def to_text(name: Field, value: Any) -> str | None:
@@ -339,10 +308,3 @@ def _cut(text: str, most: int, *, by_bytes: bool) -> str:
         return text
     raw = text.encode("utf-16-le", "replace")
     return text if len(raw) <= most * 2 else raw[: most * 2].decode("utf-16-le", "ignore").rstrip()
-
-
-def clean(text: str) -> str:
-    """What every database can hold: no NUL, no lone surrogate."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "replace").decode().replace("\0", "")

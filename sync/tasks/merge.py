@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from core.tasks.task import Field, Limits, Values, fitted
+from core.tasks.fields import Field
+from core.tasks.task import Limits, Values, fitted
 
 THE_SAME_MOMENT = timedelta(seconds=2)
 """Within it nobody can say who was later, and Salesforce wins."""

@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from core.salesforce import late_commits
 from core.salesforce.ids import id_key
-from core.tasks.task import Field, Limits, Ours, Values, fitted
+from core.tasks.fields import Field
+from core.tasks.task import Limits, Ours, Values, fitted
 from sync.tasks.merge import Merged, Times, merge
 from sync.tasks.records import Nonsense, Remote
 

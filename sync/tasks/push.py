@@ -18,8 +18,9 @@ from core.salesforce.schema import KEY_FIELD
 from core.salesforce.troubles import Kind, Trouble
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
+from core.tasks.fields import Field
 from core.tasks.queue import Asks
-from core.tasks.task import Field, Ours, Values, fitted, lacking
+from core.tasks.task import Ours, Values, fitted, lacking
 from sync.once import Judged, Verdict, judged, write_once
 from sync.session import FOR_GOOD
 from sync.tasks.held import HeldSync

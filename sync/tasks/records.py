@@ -6,11 +6,12 @@ Pure: records in, values out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 from typing import Any
 
 from core.salesforce.schema import KEY_FIELD
-from core.tasks.task import Field, Limits, Related, Status, Values, clean, fitted
+from core.tasks.fields import REMOTE_NAMES, Field, clean, flag_of, time_of, word_of
+from core.tasks.task import Limits, Related, Values, fitted
 
 _NOT_TO_DO = frozenset({"email", "list email", "listemail", "call"})
 """Subtypes of what was done, mails and calls, not of what is to do (object reference, Task.TaskSubtype)."""
@@ -19,14 +20,7 @@ _MAIL_TYPES = frozenset({"email", "sendemail"})
 _LAST_LINE = "Message-ID: <"
 COLUMNS = (
     "Id",
-    "Subject",
-    "ActivityDate",
-    "Status",
-    "IsClosed",
-    "Priority",
-    "Description",
-    "IsReminderSet",
-    "ReminderDateTime",
+    *REMOTE_NAMES,
     "OwnerId",
     "WhoId",
     "WhatId",
@@ -92,20 +86,7 @@ def read_all(records: Iterable[Mapping[str, Any]]) -> list[Remote | Nonsense]:
 def written(values: Values, fields: Iterable[Field], limits: Limits) -> dict[str, Any]:
     """What is written of these fields; of the texts as much as Salesforce holds."""
     held = fitted(values, limits)
-    made: dict[str, Any] = {}
-    for field in fields:
-        value = held.of(field)
-        if field is Field.REMINDER:
-            made["IsReminderSet"] = value is not None
-            if value is not None:
-                made["ReminderDateTime"] = _iso(value)
-        elif field is Field.STATUS:
-            made["Status"] = value.name
-        elif field is Field.DUE:
-            made["ActivityDate"] = None if value is None else value.isoformat()
-        else:
-            made[_TEXTS[field]] = value or None
-    return made
+    return {name: plain for one in fields for name, plain in one.kind.write(held.of(one)).items()}
 
 
 def related(record: Mapping[str, Any]) -> Related:
@@ -118,36 +99,20 @@ def related(record: Mapping[str, Any]) -> Related:
     )
 
 
-_TEXTS = {Field.SUBJECT: "Subject", Field.PRIORITY: "Priority", Field.COMMENTS: "Description"}
-
-
 def _read(record_id: str, record: Mapping[str, Any]) -> Remote:
-    subject, comments = _text(record["Subject"]), _text(record["Description"])
-    reminder = (
-        _time(record["ReminderDateTime"])
-        if _flag(record["IsReminderSet"]) and record["ReminderDateTime"]
-        else None
-    )
-    values = Values(
-        subject=subject,
-        due=None if record["ActivityDate"] is None else date.fromisoformat(record["ActivityDate"]),
-        status=Status(_word(record["Status"]), is_open=not _flag(record["IsClosed"])),
-        priority=_word(record["Priority"]),
-        comments=comments,
-        reminder=reminder,
-    )
+    values = Values(**{one.value: one.kind.read(record) for one in Field})
     about = related(record)
     return Remote(
         id=record_id,
-        owner_id=_word(record["OwnerId"]),
+        owner_id=word_of(record["OwnerId"]),
         values=values,
         related=about,
-        is_deleted=_flag(record["IsDeleted"]),
-        is_to_do=_is_to_do(record, about, comments),
-        modified_at=_time(record["LastModifiedDate"]),
-        stamp=_time(record["SystemModstamp"]),
-        created_at=_time(record["CreatedDate"]),
-        created_by=_word(record["CreatedById"]),
+        is_deleted=flag_of(record["IsDeleted"]),
+        is_to_do=_is_to_do(record, about, values.comments),
+        modified_at=time_of(record["LastModifiedDate"]),
+        stamp=time_of(record["SystemModstamp"]),
+        created_at=time_of(record["CreatedDate"]),
+        created_by=word_of(record["CreatedById"]),
         key=record.get(KEY_FIELD),
     )
 
@@ -164,45 +129,13 @@ def _is_to_do(record: Mapping[str, Any], about: Related, comments: str) -> bool:
         subtype not in _NOT_TO_DO
         and not is_unresolved
         and not is_our_log
-        and not _flag(record["IsRecurrence"])
+        and not flag_of(record["IsRecurrence"])
     )
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return clean(value)
-
-
-def _word(value: object) -> str:
-    """Raises TypeError for what is empty, or no text."""
-    if not isinstance(value, str) or not value:
-        raise TypeError(value)
-    return clean(value)
-
-
-def _flag(value: object) -> bool:
-    if value is not None and not isinstance(value, bool):
-        raise TypeError(value)
-    return bool(value)
-
-
-def _time(value: str) -> datetime:
-    time = datetime.fromisoformat(value)
-    if time.tzinfo is None:
-        raise ValueError(value)
-    return time.astimezone(UTC)
-
-
 def _id_or_none(value: object) -> str | None:
-    return None if value is None else _word(value)
+    return None if value is None else word_of(value)
 
 
 def _name(record: object) -> str | None:
     return clean(str(record["Name"]))[:255] if isinstance(record, Mapping) and record.get("Name") else None
-
-
-def _iso(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -28,7 +28,7 @@ from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
-from core.tasks.task import Field
+from core.tasks.fields import Field
 from sync.session import Clocks, SalesforceSession
 from sync.tasks.queue import TaskSyncs
 from sync.tasks.schema import choices_of

@@ -13,8 +13,9 @@ from core.settings.catalogue import Setting
 from core.tasks import picklists
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
+from core.tasks.fields import Field
 from core.tasks.lists import Which, listed
-from core.tasks.task import Choices, Field, Values
+from core.tasks.task import Choices, Values
 from sync.worker import Worker
 from tests.doors.bcc_lookup import config
 from tests.doors.connected import connected, person

@@ -87,7 +87,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.once()
         assert bench.state(good) is State.LOGGED
         assert bench.state(odd) in {State.LOGGED, State.DISMISSED}
-        real = write.fields
+        real = waiting.fields
 
         def broken(row, *more):
             if row.subject == "broken":
@@ -106,7 +106,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.contact()
         mails = [bench.mail(number=n, subject="broken" if n == 3 else "fine") for n in range(1, 4)]
         monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
-        real = write.fields
+        real = waiting.fields
 
         def broken(row, *more):
             if row.subject == "broken":

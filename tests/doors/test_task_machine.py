@@ -24,7 +24,8 @@ from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
-from core.tasks.task import Choices, Field, Status, Values, to_text
+from core.tasks.fields import Field, Status
+from core.tasks.task import Choices, Values, to_text
 from sync.tasks.queue import TaskSyncs
 from tests.doors.conftest import BOX, CALLBACK
 from tests.doors.connected import person

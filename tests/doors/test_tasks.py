@@ -11,8 +11,9 @@ from core.settings.catalogue import Setting
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
+from core.tasks.fields import Field, Status
 from core.tasks.lists import Which
-from core.tasks.task import Field, State, Status, Values
+from core.tasks.task import State, Values
 from tests.doors.connected import person
 from tests.doors.task_bench import (
     OnBothDatabases,

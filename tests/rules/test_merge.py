@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.tasks.task import Field, Limits, Status, Values, fitted
+from core.tasks.fields import Field, Status
+from core.tasks.task import Limits, Values, fitted
 from sync.tasks.merge import THE_SAME_MOMENT, Lost, Merged, Side, Times, merge
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

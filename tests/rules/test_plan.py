@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.tasks.task import Field, Ours, Related, Status, Values
+from core.tasks.fields import Field, Status
+from core.tasks.task import Ours, Related, Values
 from sync.tasks.merge import Merged
 from sync.tasks.plan import (
     BringIn,

@@ -1,18 +1,18 @@
 """A task's values: as people type them, as they stand in JSON, and as much of them as Salesforce holds."""
 
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.tasks.fields import Field, Status
 from core.tasks.polling import Budget, least_seconds, seconds_between_looks, seconds_of_a_round
 from core.tasks.task import (
     Choices,
-    Field,
     KnownStatus,
     Limits,
-    Status,
     TaskError,
     Values,
     checked_comments,
@@ -155,3 +155,35 @@ def test_every_link_is_verified_within_half_an_hour_where_there_are_calls_for_it
     assert seconds_of_a_round(Budget(1_000_000, 30, 10, 100_000)) == 1_500
     assert seconds_of_a_round(Budget(0, 30, 1, 100_000)) == 1_500
     assert seconds_between_looks(3_600, timedelta(0), Budget(0, 30, 1)) == 3_600
+
+
+def test_a_base_of_a_release_that_did_not_have_a_field_loads_with_its_default():
+    for field in Field:
+        plain = {
+            name: value
+            for name, value in to_json(Values(subject="x")).items()
+            if name not in field.kind.to_json(Values().of(field))
+        }
+        assert from_json(plain).of(field) == Values().of(field)
+
+
+def test_every_field_stands_in_columns_json_and_records():
+    values = Values(
+        "s",
+        date(2026, 12, 31),
+        Status("Done", is_open=False),
+        "High",
+        "c",
+        datetime(2026, 12, 31, 9, tzinfo=UTC),
+    )
+    record = {"IsClosed": True}
+    for field in Field:
+        value = values.of(field)
+        assert value != Values().of(field)
+        columns = SimpleNamespace(**field.kind.to_columns(value))
+        assert field.kind.from_columns(columns) == value
+        assert field.kind.from_json(field.kind.to_json(value)) == value
+        written = field.kind.write(value)
+        assert set(written) <= set(field.kind.remote)
+        assert field.kind.read({**record, **written}) == value
+        assert field.label

@@ -36,7 +36,8 @@ from core.storage import connections, people, settings, task_links, task_syncs, 
 from core.salesforce.connection_store import Identity, Tokens, Way
 from core.database.engine import Database
 from core.settings.catalogue import Setting
-from core.tasks.task import Field, Related, Status, Values
+from core.tasks.fields import Field, Status
+from core.tasks.task import Related, Values
 database = Database(sys.argv[1], Box(["0123456789abcdef0123456789abcdef"]))
 database.migrate()
 with database.writing() as session:
