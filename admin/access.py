@@ -12,7 +12,7 @@ from flask_login import AnonymousUserMixin, LoginManager, UserMixin, current_use
 from core.config import Config
 from core.database.engine import Database
 from core.journal import loading
-from core.people.store import Account, person_by_id
+from core.people.store import StoredPerson, person_by_id
 from core.salesforce.connections import Connections
 
 _KEY = "blindcopy"
@@ -32,11 +32,11 @@ class Services:
     looked_for_journals_at: float = float("-inf")
 
 
-class SignedIn(UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
+class SignedInPerson(UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
     """The person of this request. The session's key is part of the id, so that a new password ends old
     sign-ins."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: StoredPerson) -> None:
         self.account = account
 
     def get_id(self) -> str:
@@ -74,9 +74,9 @@ def load_left_behind() -> None:
         loading.load_left_behind(services.database, services.config)
 
 
-def me() -> Account:
+def me() -> StoredPerson:
     """The person who is signed in; only for views that ask for a sign-in."""
-    return cast("SignedIn", current_user).account
+    return cast("SignedInPerson", current_user).account
 
 
 def sign_in_required(view: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -101,7 +101,7 @@ def assume_nobody() -> None:
     g._login_user = AnonymousUserMixin()  # noqa: SLF001  where Flask-Login keeps it
 
 
-def _load(key: str) -> SignedIn | None:
+def _load(key: str) -> SignedInPerson | None:
     number, _, session_key = key.partition(":")
     if not number.isdecimal():
         return None
@@ -109,4 +109,4 @@ def _load(key: str) -> SignedIn | None:
         account = person_by_id(session, int(number))
     if account is None or not account.is_active or account.session_key != session_key:
         return None
-    return SignedIn(account)
+    return SignedInPerson(account)

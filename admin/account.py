@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from wtforms import PasswordField, SelectField, SubmitField
 from wtforms.validators import DataRequired, Length
 
-from admin.access import SignedIn, database, me, sign_in_required
+from admin.access import SignedInPerson, database, me, sign_in_required
 from admin.passwords import hashed, is_right
 from admin.refusals import beside, flash_refusal
 from core.people import store as people_store
@@ -87,7 +87,7 @@ def _store_password(password: str) -> None:
     with database().writing() as session:
         people_store.set_password_hash(session, me().email, password_hash, actor=me().email)
         changed = people_store.person_by_email(session, me().email)
-    login_user(SignedIn(changed))
+    login_user(SignedInPerson(changed))
 
 
 def _time_zone_form(chosen: str | None) -> TimeZoneForm:

@@ -5,7 +5,7 @@ from flask_babel import gettext as _
 
 from admin.access import config, connections, database, me, sign_in_required
 from admin.salesforce.forms import Button
-from core.diagnostics import Person, look_at_salesforce, look_at_upstream
+from core.diagnostics import Examined, look_at_salesforce, look_at_upstream
 from core.findings import Finding
 from core.health import look_at_installation, look_at_machine
 from core.people import store as people_store
@@ -32,7 +32,7 @@ def _findings() -> list[Finding]:
     """One's own Salesforce; for an admin the installation too."""
     account = me()
     with database().reading() as session:
-        person = Person(
+        person = Examined(
             account.email,
             connection_store.connection(session, account.id),
             tuple(people_store.addresses(session, account.id)),

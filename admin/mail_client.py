@@ -14,7 +14,7 @@ from admin.access import config, database, me, sign_in_required
 from core.database.heartbeats import listeners
 from core.endpoints import Listener, ListenerKind
 from core.people.store import add_app_password, revoke_app_password
-from core.smtp import Credentials, Door, Unavailable, Verdict, send_mail
+from core.smtp import Credentials, Door, SignInVerdict, UpstreamUnavailable, send_mail
 
 pages = Blueprint("mail_client", __name__, url_prefix="/settings/mail-client")
 _PASSWORD_LIVES = timedelta(minutes=2)
@@ -38,8 +38,8 @@ def test_mail() -> str:
     door = _door()
     try:
         verdict = _send(door)
-    except Unavailable as error:
-        verdict = Verdict(
+    except UpstreamUnavailable as error:
+        verdict = SignInVerdict(
             accepted=False,
             text=_(
                 "The relay does not answer at %(host)s:%(port)s: %(cause)s",
@@ -51,8 +51,10 @@ def test_mail() -> str:
     return _render(verdict)
 
 
-def _send(door: Door) -> Verdict:
-    """From the person to the person, with a password that is good for this one mail. Raises Unavailable."""
+def _send(door: Door) -> SignInVerdict:
+    """From the person to the person, with a password that is good for this one mail.
+
+    Raises UpstreamUnavailable."""
     account = me()
     with database().writing() as session:
         key, password = add_app_password(
@@ -116,7 +118,7 @@ def _host(door: Door) -> str:
     return door.host if door.certificate is None else config().hostname
 
 
-def _render(verdict: Verdict | None) -> str:
+def _render(verdict: SignInVerdict | None) -> str:
     door = _door()
     return render_template(
         "mail_client.html",

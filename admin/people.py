@@ -15,7 +15,7 @@ from admin.passwords import hashed
 from admin.refusals import beside, flash_refusal
 from core.database.engine import Session
 from core.people import store as people_store
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.refusal import Refusal
 from core.secrets import new_password
 
@@ -159,7 +159,7 @@ def _render_person(person_id: int, form: AddressForm) -> str:
     )
 
 
-def _account(session: Session, person_id: int) -> Account:
+def _account(session: Session, person_id: int) -> StoredPerson:
     account = people_store.person_by_id(session, person_id)
     if account is None:
         abort(404)

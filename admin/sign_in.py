@@ -15,10 +15,10 @@ from wtforms import EmailField, PasswordField, SubmitField
 from wtforms.validators import DataRequired, Length
 
 from admin import passwords
-from admin.access import SignedIn, database
+from admin.access import SignedInPerson, database
 from core import logs
 from core.people.addresses import address_key
-from core.people.store import Account, NoSuchPerson, person_by_email, rehash_password
+from core.people.store import NoSuchPerson, StoredPerson, person_by_email, rehash_password
 
 pages = Blueprint("sign_in", __name__)
 limiter = Limiter(get_remote_address)
@@ -56,7 +56,7 @@ def sign_in() -> str | Response:
         account = _account_with(form.email.data, form.password.data)
         if account is not None:
             session.permanent = True
-            login_user(SignedIn(account))
+            login_user(SignedInPerson(account))
             return redirect(_next_page())
         logs.sign_in_failed(get_remote_address())
         form.password.errors = [_("E-mail address or password is wrong")]
@@ -78,7 +78,7 @@ def too_many_tries(error: RateLimitExceeded) -> tuple[str, int]:
     return render_template("sign_in.html", form=form), 429
 
 
-def _account_with(email: str, password: str) -> Account | None:
+def _account_with(email: str, password: str) -> StoredPerson | None:
     try:
         with database().reading() as opened:
             account = person_by_email(opened, email)

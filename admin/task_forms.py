@@ -16,7 +16,7 @@ from wtforms import HiddenField, SelectField, StringField, TextAreaField
 
 from admin.refusals import beside
 from admin.times import zone
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.tasks.fields import Field
 from core.tasks.task import (
     Choices,
@@ -55,7 +55,9 @@ class TaskForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
     person = SelectField(_l("For"), validate_choice=False)
     shown = HiddenField()
 
-    def offer(self, choices: Choices, current: Values | None = None, persons: Sequence[Account] = ()) -> None:
+    def offer(
+        self, choices: Choices, current: Values | None = None, persons: Sequence[StoredPerson] = ()
+    ) -> None:
         """What may be chosen: what the organisation has, and what the task has."""
         priority, status = (None, None) if current is None else (current.priority, current.status.name)
         self.priority.choices = [(name, name) for name in _with(choices.priorities, priority)]
@@ -73,7 +75,7 @@ def filled(values: Values, choices: Choices) -> TaskForm:
     return form
 
 
-def empty(choices: Choices, due: date | None, persons: Sequence[Account], me: Account) -> TaskForm:
+def empty(choices: Choices, due: date | None, persons: Sequence[StoredPerson], me: StoredPerson) -> TaskForm:
     """For a new task."""
     form = TaskForm(
         formdata=None,

@@ -19,7 +19,7 @@ from admin.task_forms import TaskForm
 from admin.times import zone
 from admin.words import BINNED, TASK_COLOURS, TASK_FIELDS, TASK_LISTS, TASK_STATES, WHY_LOST
 from core.database.engine import Session
-from core.people.store import Account, NotThere, all_persons
+from core.people.store import NotThere, StoredPerson, all_persons
 from core.refusal import Refusal
 from core.salesforce import connection_store
 from core.salesforce.troubles import trouble
@@ -230,7 +230,7 @@ def _choices(session: Session) -> Choices:
     return picklists.choices(session, None if sync is None else sync.organisation_id)
 
 
-def _persons(session: Session) -> list[Account]:
+def _persons(session: Session) -> list[StoredPerson]:
     """For whom a task can be: oneself first."""
     others = [one for one in all_persons(session) if one.is_active and one.id != me().id]
     return [me(), *others]

@@ -7,7 +7,7 @@ from core.mail.row import Copy, Row, State
 from core.tasks.fields import Field
 from core.tasks.lists import Which
 from core.tasks.store import Binned
-from core.tasks.task import State as TaskState
+from core.tasks.task import TaskState
 
 STATES = {
     State.PENDING: _l("On its way"),

@@ -9,7 +9,7 @@ from core.commands import REFUSED, Commands, troubles_as_exit_status
 from core.config import Config, masked_url, read_config
 from core.database.backup import back_up
 from core.database.engine import Database, DatabaseUnavailable, newest_revision
-from core.diagnostics import Person, look_at_salesforce, look_at_upstream
+from core.diagnostics import Examined, look_at_salesforce, look_at_upstream
 from core.endpoints import SalesforceApp
 from core.findings import Finding, Light
 from core.health import look_at_installation, look_at_machine
@@ -146,11 +146,11 @@ def _say(finding: Finding) -> bool:
     return finding.light is not Light.RED
 
 
-def _persons(database: Database) -> list[Person]:
+def _persons(database: Database) -> list[Examined]:
     """Everybody who is connected, or was."""
     with database.reading() as session:
         return [
-            Person(account.email, connection, tuple(people_store.addresses(session, account.id)))
+            Examined(account.email, connection, tuple(people_store.addresses(session, account.id)))
             for account, connection in connection_store.connections(session)
         ]
 

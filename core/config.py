@@ -14,11 +14,11 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from core.endpoints import (
     SALESFORCE_LOGIN,
-    Limits,
+    HostPort,
     Listener,
     ListenerKind,
+    ListenerLimits,
     Network,
-    Place,
     SalesforceApp,
     SignIn,
     TlsFiles,
@@ -66,13 +66,13 @@ class Config:
     sign_in: SignIn
     trusted: tuple[Network, ...]
     upstream: Upstream | None
-    monitor: Place | None
+    monitor: HostPort | None
     public_url: str
     web_host: str
     web_port: int
     salesforce: SalesforceApp | None = None
     journal_bytes: int = 64 * 1024 * 1024
-    worker_monitor: Place | None = None
+    worker_monitor: HostPort | None = None
 
 
 def read_config(environ: Mapping[str, str] | None = None, *, needs: Iterable[str] = ()) -> Config:
@@ -237,8 +237,8 @@ class _Reader:
             return None
         return Listener(ListenerKind(url.scheme), url.hostname, port, self._limits(url.query))
 
-    def _limits(self, query: str) -> Limits:
-        names = {entry.name.replace("_", "-"): entry.name for entry in fields(Limits)}
+    def _limits(self, query: str) -> ListenerLimits:
+        names = {entry.name.replace("_", "-"): entry.name for entry in fields(ListenerLimits)}
         chosen: dict[str, int] = {}
         for option, text in parse_qsl(query, keep_blank_values=True):
             if option not in names:
@@ -247,7 +247,7 @@ class _Reader:
                 self._wrong("BLINDCOPY_LISTEN", f"“{text}” is not a number for {option}; write one from 1")
             else:
                 chosen[names[option]] = int(text)
-        return Limits(**chosen)
+        return ListenerLimits(**chosen)
 
     def _upstream(self, listeners: tuple[Listener, ...]) -> Upstream | None:
         name = "BLINDCOPY_UPSTREAM"
@@ -336,7 +336,7 @@ class _Reader:
             return usual << 20
         return int(text) << 20
 
-    def _monitor(self, name: str, usual: str) -> Place | None:
+    def _monitor(self, name: str, usual: str) -> HostPort | None:
         text = self._text(name) or usual
         if text.lower() == "off":
             return None
@@ -345,7 +345,7 @@ class _Reader:
         if url is None or port is None or not is_place or not _is_host(url.hostname or ""):
             self._wrong(name, f"“{text}” is not a place; write it like {usual}, or off")
             return None
-        return Place(url.hostname or "", port)
+        return HostPort(url.hostname or "", port)
 
     def _public_url(self) -> str:
         text = self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000"

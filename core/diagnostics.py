@@ -11,15 +11,15 @@ from datetime import timedelta
 from core.config import Config
 from core.endpoints import Upstream
 from core.findings import Finding, Light, facts
-from core.salesforce.bcc_address import Outcome, look_up, senders_that_salesforce_lacks
+from core.salesforce.bcc_address import AddressOutcome, look_up, senders_that_salesforce_lacks
 from core.salesforce.client import Client, Record
 from core.salesforce.connection_store import Connection
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused as RefusedBySalesforce
 from core.salesforce.login import Unavailable as SalesforceUnavailable
 from core.salesforce.schema import KEY_FIELD, is_key
-from core.salesforce.troubles import Kind, Mender, Trouble
-from core.smtp import Connected, RefusesUs, Route, Unavailable
+from core.salesforce.troubles import Mender, Trouble, TroubleKind
+from core.smtp import Connected, RefusesUs, Route, UpstreamUnavailable
 
 _CLOCKS_MAY_DIFFER = timedelta(minutes=2)
 _TASK_FIELDS = (
@@ -78,7 +78,7 @@ _USAGE = "Salesforce: Setup → Company Information → API Requests, Last 24 Ho
 
 
 @dataclass(frozen=True)
-class Person:
+class Examined:
     """Whose Salesforce is looked at: the connection, and the acceptable addresses."""
 
     email: str
@@ -92,7 +92,7 @@ def look_at_upstream(config: Config) -> Iterator[Finding]:
         yield from _upstream(config.upstream, config.hostname)
 
 
-def look_at_salesforce(connections: Connections | None, person: Person, reserve: int) -> Iterator[Finding]:
+def look_at_salesforce(connections: Connections | None, person: Examined, reserve: int) -> Iterator[Finding]:
     """One person's connection and what it shows of the org; `reserve` is the share of the daily calls, in per
     cent, that is never touched."""
     if connections is None:
@@ -120,7 +120,7 @@ def look_at_salesforce(connections: Connections | None, person: Person, reserve:
     try:
         yield from _asked(connections.client(person.connection), person, person.connection, reserve)
     except RefusedBySalesforce as refused:
-        is_api = refused.trouble.kind is Kind.NO_API
+        is_api = refused.trouble.kind is TroubleKind.NO_API
         yield _trouble(
             "API access" if is_api else "connection",
             refused.trouble,
@@ -136,7 +136,7 @@ def _upstream(upstream: Upstream, hostname: str) -> Iterator[Finding]:
     except OSError as error:
         yield facts(Light.RED, "upstream", f"the file of BLINDCOPY_UPSTREAM_CA_FILE cannot be used: {error}")
         return
-    except (Unavailable, RefusesUs) as error:
+    except (UpstreamUnavailable, RefusesUs) as error:
         yield facts(
             Light.RED, "upstream", f"{upstream}: {error}", "look at BLINDCOPY_UPSTREAM and at the provider"
         )
@@ -163,8 +163,8 @@ def _certificate(connected: Connected) -> str:
     return f"for {', '.join(names)}, valid until {certificate.get('notAfter')}"
 
 
-def _asked(client: Client, person: Person, connection: Connection, reserve: int) -> Iterator[Finding]:
-    """Raises Unavailable, Refused."""
+def _asked(client: Client, person: Examined, connection: Connection, reserve: int) -> Iterator[Finding]:
+    """Raises UpstreamUnavailable, Refused."""
     kinds = client.kinds()
     yield Finding(
         Light.GREEN,
@@ -238,13 +238,13 @@ def _calls(client: Client, reserve: int) -> Finding:
     return Finding(Light.GREEN, "daily calls", "%(left)s of %(total)s API calls are left", parts)
 
 
-def _address(client: Client, person: Person, user_id: str) -> Iterator[Finding]:
+def _address(client: Client, person: Examined, user_id: str) -> Iterator[Finding]:
     found = look_up(client, user_id)
     what = "Email to Salesforce"
-    if found.outcome is Outcome.FOUND:
+    if found.outcome is AddressOutcome.FOUND:
         yield Finding(Light.GREEN, what, "%(person)s has an address", {"person": person.email})
         yield _senders(person, found.senders or ())
-    elif found.outcome is Outcome.NO_RIGHT:
+    elif found.outcome is AddressOutcome.NO_RIGHT:
         yield Finding(
             Light.YELLOW,
             what,
@@ -252,7 +252,7 @@ def _address(client: Client, person: Person, user_id: str) -> Iterator[Finding]:
             remedy="Type the address in",
             path=_SYNC_SETTINGS,
         )
-    elif found.outcome is Outcome.FEATURE_OFF:
+    elif found.outcome is AddressOutcome.FEATURE_OFF:
         yield Finding(
             Light.RED,
             what,
@@ -271,7 +271,7 @@ def _address(client: Client, person: Person, user_id: str) -> Iterator[Finding]:
         )
 
 
-def _senders(person: Person, senders: tuple[str, ...]) -> Finding:
+def _senders(person: Examined, senders: tuple[str, ...]) -> Finding:
     lacking = senders_that_salesforce_lacks(person.addresses, senders)
     if lacking:
         return Finding(

@@ -40,7 +40,7 @@ class UpstreamTls(Enum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ListenerLimits:
     """What a listener bears; each is an option of its URL, as in `?size=30000000&recipients=200`."""
 
     size: int = 157_286_400
@@ -60,7 +60,7 @@ class Listener:
     kind: ListenerKind
     host: str
     port: int
-    limits: Limits = Limits()
+    limits: ListenerLimits = ListenerLimits()
 
     def __str__(self) -> str:
         return f"{self.kind} {host_and_port(self.host, self.port)}"
@@ -109,7 +109,7 @@ class Upstream:
 
 
 @dataclass(frozen=True)
-class Place:
+class HostPort:
     """A host and a port to listen on."""
 
     host: str

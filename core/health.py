@@ -21,7 +21,7 @@ from core.findings import Finding, Light, facts
 from core.mail import queue as mail_queue
 from core.mail.store import unknown_senders
 from core.people.addresses import address_key, matches
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.salesforce import connection_store
 from core.salesforce.connection_store import Standing
 from core.settings import store as settings_store
@@ -156,7 +156,7 @@ def _secret_key(session: Session) -> Finding:
     )
 
 
-def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
+def _addresses(session: Session, persons: Sequence[tuple[StoredPerson, Logging, bool]]) -> Iterator[Finding]:
     without = [account for account, logging, has_address in persons if logging.copies and not has_address]
     known = {account.id: one for account, one in connection_store.connections(session)} if without else {}
     sought = [account.email for account in without if connection_store.has_api(known.get(account.id))]
@@ -180,7 +180,9 @@ def _addresses(session: Session, persons: Sequence[tuple[Account, Logging, bool]
         )
 
 
-def _connections(session: Session, persons: Sequence[tuple[Account, Logging, bool]]) -> Iterator[Finding]:
+def _connections(
+    session: Session, persons: Sequence[tuple[StoredPerson, Logging, bool]]
+) -> Iterator[Finding]:
     known = {account.id: one for account, one in connection_store.connections(session)}
     needing = [
         account for account, logging, _ in persons if logging in {Logging.API, Logging.BCC_WITH_RECEIPT}
@@ -217,7 +219,7 @@ def _connections(session: Session, persons: Sequence[tuple[Account, Logging, boo
 
 def _worker(
     session: Session,
-    persons: Sequence[tuple[Account, Logging, bool]],
+    persons: Sequence[tuple[StoredPerson, Logging, bool]],
     alive: Sequence[Process],
     *,
     may_not_run_yet: bool,

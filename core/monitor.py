@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from core import logs
-from core.endpoints import Place
+from core.endpoints import HostPort
 from core.findings import Finding, Light
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Handler(WSGIRequestHandler):
         """Being asked is worth no line."""
 
 
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
+class _ProbeServer(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_port = True
     request_queue_size = 128
@@ -51,7 +51,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
 
-class _ServerOnIPv6(_Server):
+class _ServerOnIPv6(_ProbeServer):
     address_family = socket.AF_INET6
 
 
@@ -61,19 +61,19 @@ class Monitor:
     def __init__(self, metrics: Callable[[], bytes], lives: Ask, is_ready: Ask) -> None:
         self._metrics = metrics
         self._asks = {"/healthz": lives, "/readyz": is_ready}
-        self._server: _Server | None = None
+        self._server: _ProbeServer | None = None
 
-    def start(self, place: Place) -> Place | None:
+    def start(self, place: HostPort) -> HostPort | None:
         """Where it listens; None where it cannot, which stops no mail."""
         try:
-            kind = _ServerOnIPv6 if ":" in place.host else _Server
+            kind = _ServerOnIPv6 if ":" in place.host else _ProbeServer
             self._server = kind((place.host, place.port), _Handler)
         except OSError as error:
             logs.monitor_unavailable(str(place), str(error))
             return None
         self._server.set_app(self._answer)
         threading.Thread(target=self._server.serve_forever, name="monitor", daemon=True).start()
-        bound = Place(place.host, self._server.server_port)
+        bound = HostPort(place.host, self._server.server_port)
         logs.monitor_started(str(bound))
         return bound
 

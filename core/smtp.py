@@ -15,7 +15,7 @@ from typing import cast
 import aiosmtplib
 
 from core.endpoints import TlsFiles, Upstream, UpstreamTls
-from core.people.tokens import TokenRefused, Tokens
+from core.upstream_tokens import TokenRefused, UpstreamToken
 
 _SECONDS_TO_CONNECT = 10
 _SECONDS_IN_ALL = 20
@@ -25,7 +25,7 @@ _WRONG_CREDENTIALS = frozenset({534, 535})
 _REFUSALS_OF_US = frozenset({530, 534, 535, 538})
 
 
-class Unavailable(Exception):
+class UpstreamUnavailable(Exception):
     """The server cannot be reached or does not answer; trying again later can help."""
 
 
@@ -56,7 +56,7 @@ class Connected:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SignInVerdict:
     """What a server said to a mail of ours, on one line; `accepted` is whether it took it."""
 
     accepted: bool
@@ -71,7 +71,9 @@ class Route:
         self._hostname = hostname
         self._tls_context = _tls_context(upstream) if upstream.tls is not UpstreamTls.NONE else None
         self._tokens = (
-            Tokens(upstream.token, upstream.password or "", upstream.ca_file) if upstream.token else None
+            UpstreamToken(upstream.token, upstream.password or "", upstream.ca_file)
+            if upstream.token
+            else None
         )
 
     def __str__(self) -> str:
@@ -81,7 +83,7 @@ class Route:
         """A connection of its own, greeted, secured and signed in: with these credentials, else the
         configured ones.
 
-        Raises Unavailable, RefusesUs, WrongCredentials."""
+        Raises UpstreamUnavailable, RefusesUs, WrongCredentials."""
         upstream = self.upstream
         client = aiosmtplib.SMTP(
             hostname=upstream.host,
@@ -142,10 +144,10 @@ class Door:
 
 async def send_mail(
     door: Door, credentials: Credentials, *, sender: str, recipient: str, content: bytes
-) -> Verdict:
+) -> SignInVerdict:
     """Send one mail through a listener of ours, and say how it was received.
 
-    `content`: the mail with CRLF line ends. Raises Unavailable."""
+    `content`: the mail with CRLF line ends. Raises UpstreamUnavailable."""
     client = aiosmtplib.SMTP(
         hostname=door.host,
         port=door.port,
@@ -161,14 +163,14 @@ async def send_mail(
             _, said = await client.sendmail(sender, [recipient], content)
             await client.quit()
     except aiosmtplib.SMTPRecipientsRefused as error:
-        return Verdict(accepted=False, text=f"{error.recipients[0].code} {error.recipients[0].message}")
+        return SignInVerdict(accepted=False, text=f"{error.recipients[0].code} {error.recipients[0].message}")
     except aiosmtplib.SMTPResponseException as error:
-        return Verdict(accepted=False, text=f"{error.code} {error.message}")
+        return SignInVerdict(accepted=False, text=f"{error.code} {error.message}")
     except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-        raise Unavailable(_cause(error)) from error
+        raise UpstreamUnavailable(_cause(error)) from error
     finally:
         client.close()
-    return Verdict(accepted=True, text=f"250 {said}")
+    return SignInVerdict(accepted=True, text=f"250 {said}")
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -224,7 +226,7 @@ async def _sign_in_by_token(client: aiosmtplib.SMTP, user: str, token: str) -> N
 def _connected(client: aiosmtplib.SMTP) -> Connected:
     transport = cast("asyncio.Transport | None", client.transport)  # uvloop's is no subclass of it
     if transport is None or transport.is_closing():
-        raise Unavailable("the connection was closed right after it was made")
+        raise UpstreamUnavailable("the connection was closed right after it was made")
     tls = transport.get_extra_info("ssl_object")
     return Connected(
         transport=transport,
@@ -244,7 +246,7 @@ def _trouble(error: Exception) -> Exception:
     is_ours = is_ours or isinstance(error, TokenRefused)
     if is_ours or isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
         return RefusesUs(_cause(error))
-    return Unavailable(_cause(error))
+    return UpstreamUnavailable(_cause(error))
 
 
 def _cause(error: Exception) -> str:

@@ -20,7 +20,7 @@ from core.secrets import Box
 from core.smtp import Route, server_context
 from core.state_directory import StateDirectory
 from relay.entrance import Entrance
-from relay.health import Health
+from relay.health import RelayHealth
 from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
@@ -68,7 +68,7 @@ async def _run(config: Config) -> None:
     pool = Pool(_route(upstream, config.hostname))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, count=meters.note))
-    health = Health(config, database, server, pool, logbook, snapshot)
+    health = RelayHealth(config, database, server, pool, logbook, snapshot)
     pulse = Pulse(database, snapshot, process_id, health.condition)
     await pulse.start()
     await _learn(pool)

@@ -29,11 +29,11 @@ class Registry(Protocol):
     is_stopping: bool
     is_overloaded: bool
 
-    def enter(self, connection: "Connection") -> None: ...
-    def leave(self, connection: "Connection") -> None: ...
+    def enter(self, connection: "ClientConnection") -> None: ...
+    def leave(self, connection: "ClientConnection") -> None: ...
 
 
-class Connection(SMTP):
+class ClientConnection(SMTP):
     """One client's connection; the session says what is said on it."""
 
     def __init__(self, registry: Registry) -> None:

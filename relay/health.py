@@ -18,7 +18,7 @@ _MOST_SECONDS_OF_LAG = 10.0
 _MOST_SECONDS_WITHOUT_A_LOOK = 10.0
 
 
-class Health:
+class RelayHealth:
     """How this relay is; what it says in its beats, and to whoever asks its monitor."""
 
     def __init__(

@@ -6,7 +6,7 @@ process's own."""
 import ipaddress
 from collections import Counter, OrderedDict, deque
 
-from core.endpoints import Limits, Network, is_loopback
+from core.endpoints import ListenerLimits, Network, is_loopback
 
 _FAILURES_COUNT_FOR = 600.0
 MOST_FAILURES_PER_SOURCE = 50
@@ -25,7 +25,7 @@ class Sessions:
     def __init__(self) -> None:
         self._sources: Counter[str] = Counter()
 
-    def may_enter(self, source: str, limits: Limits) -> bool:
+    def may_enter(self, source: str, limits: ListenerLimits) -> bool:
         """Whether there is room for one more; clients on this machine are counted in all only."""
         if self._sources.total() >= limits.sessions:
             return False

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Protocol
 
 from core import logs
-from core.smtp import Credentials, RefusesUs, Route, Unavailable, WrongCredentials
+from core.smtp import Credentials, RefusesUs, Route, UpstreamUnavailable, WrongCredentials
 from relay.link import UpstreamLink, UpstreamLost
 from relay.replies import Reply
 
@@ -168,11 +168,11 @@ class Pool:
         return str(self.route)
 
     async def sign_in(self, credentials: Credentials) -> OwnLink:
-        """A link of a client's own, by its own name and password. Raises Unavailable, RefusesUs,
+        """A link of a client's own, by its own name and password. Raises UpstreamUnavailable, RefusesUs,
         WrongCredentials."""
         try:
             connected = await self.route.connect(credentials)
-        except (Unavailable, RefusesUs) as error:
+        except (UpstreamUnavailable, RefusesUs) as error:
             if not isinstance(error, WrongCredentials):
                 self.note_unreachable(error)
             raise
@@ -180,7 +180,7 @@ class Pool:
         return OwnLink(UpstreamLink(connected.transport, connected.extensions, self._loop.time()))
 
     async def take(self) -> UpstreamLink:
-        """A link for one mail. Raises Unavailable, RefusesUs, UpstreamBusy."""
+        """A link for one mail. Raises UpstreamUnavailable, RefusesUs, UpstreamBusy."""
         await self.places.take()
         while self.idle_links:
             link = self.idle_links.pop()
@@ -216,7 +216,7 @@ class Pool:
         """Ask what the upstream offers; one that is down is asked again later."""
         try:
             self.give_back(await self.take_new())
-        except (Unavailable, RefusesUs, UpstreamBusy):
+        except (UpstreamUnavailable, RefusesUs, UpstreamBusy):
             return
 
     async def tidy(self) -> None:
@@ -256,7 +256,7 @@ class Pool:
             connected = await self.route.connect()
         except BaseException as error:
             self.places.give_back()
-            if isinstance(error, Unavailable | RefusesUs):
+            if isinstance(error, UpstreamUnavailable | RefusesUs):
                 self.note_unreachable(error)
             raise
         self._note_reached(connected.extensions)

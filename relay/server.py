@@ -9,7 +9,7 @@ from dataclasses import replace
 from core import logs
 from core.endpoints import Listener, ListenerKind
 from relay import replies
-from relay.connection import SECONDS_FOR_A_HANDSHAKE, Connection
+from relay.connection import SECONDS_FOR_A_HANDSHAKE, ClientConnection
 from relay.entrance import Entrance
 from relay.process import Relay
 from relay.session import Session
@@ -31,7 +31,7 @@ class Server:
         self.is_overloaded = False
         """The event loop is late: who is here is served, who comes is asked to come again."""
         self._relay = relay
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._none_left = asyncio.Event()
         self._looked_at = time.monotonic()
@@ -64,10 +64,10 @@ class Server:
         self._servers.append(server)
         return replace(listener, port=server.sockets[0].getsockname()[1])
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
         if not self.connections:
             self._none_left.set()

@@ -12,10 +12,10 @@ from typing import ClassVar
 from core import logs
 from core.journal.entries import LostReply, ReplyHeard
 from core.people.person import People
-from core.smtp import RefusesUs, Unavailable
+from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies, sign_in
 from relay.buffer import LineTooLong
-from relay.connection import SECONDS_FOR_A_CHUNK, Connection, Registry
+from relay.connection import SECONDS_FOR_A_CHUNK, ClientConnection, Registry
 from relay.delivery import ClientGone, Delivered, Delivery, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
@@ -38,7 +38,7 @@ _UPSTREAM_EXTENSIONS = ("8bitmime", "smtputf8", "dsn", "enhancedstatuscodes")
 
 
 _TROUBLES: Mapping[type[Exception], Reply] = {
-    Unavailable: replies.UPSTREAM_UNREACHABLE,
+    UpstreamUnavailable: replies.UPSTREAM_UNREACHABLE,
     RefusesUs: replies.MISCONFIGURED,
     UpstreamBusy: replies.UPSTREAM_BUSY,
     UpstreamLost: replies.UPSTREAM_LOST,
@@ -51,7 +51,7 @@ class AlreadyAnswered(Exception):
     """There is nothing more to say to this command."""
 
 
-class Session(Connection):
+class Session(ClientConnection):
     """What one client says, and what it is answered."""
 
     def __init__(self, relay: Relay, entrance: Entrance, registry: Registry) -> None:
@@ -150,7 +150,7 @@ class Session(Connection):
             reply = await handler(self, arguments.strip()) if handler is not None else _unknown(line)
         except BadCommand as error:
             reply = error.reply
-        except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain) as trouble:
+        except (UpstreamUnavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain) as trouble:
             reply = next(reply for kind, reply in _TROUBLES.items() if isinstance(trouble, kind))
         except (ClientGone, AlreadyAnswered):
             return

@@ -15,7 +15,7 @@ from core.endpoints import SignIn
 from core.journal.entries import PasswordUsed
 from core.people.addresses import address_key
 from core.people.person import AppPassword, People, Person
-from core.smtp import Credentials, RefusesUs, Unavailable, WrongCredentials
+from core.smtp import Credentials, RefusesUs, UpstreamUnavailable, WrongCredentials
 from relay import replies
 from relay.envelope import BadCommand
 from relay.pool import Links, OwnLink
@@ -99,7 +99,7 @@ async def at_upstream(relay: Relay, given: Credentials) -> SignedIn:
         link = await relay.pool.sign_in(given)
     except WrongCredentials as error:
         raise BadCommand(replies.BAD_CREDENTIALS) from error
-    except (Unavailable, RefusesUs) as error:
+    except (UpstreamUnavailable, RefusesUs) as error:
         raise BadCommand(replies.CANNOT_CHECK_SIGN_IN) from error
     return SignedIn(given.user, link, own_link=link)
 

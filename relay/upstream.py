@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from core.mail.row import Copy
-from core.smtp import RefusesUs, Unavailable
+from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies
 from relay.envelope import BadCommand, Path
 from relay.link import SECONDS_FOR_A_COMMAND, UpstreamLink, UpstreamLost
@@ -53,7 +53,7 @@ class Transaction:
     async def mail(self) -> Reply:
         """Say MAIL. A link that died of idleness is replaced once; nothing had been accepted on it.
 
-        Raises Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, BadCommand."""
+        Raises UpstreamUnavailable, RefusesUs, UpstreamBusy, UpstreamLost, BadCommand."""
         self.link = await self.links.take()
         was_used = self.link.mails > 0
         try:
@@ -164,7 +164,7 @@ class Transaction:
             self.link = await self.links.take_new()
             verdicts = [await self._say_mail()]
             verdicts += [await self.link.command(path.line(b"RCPT TO:")) for path in self.accepted]
-        except (Unavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain, BadCommand):
+        except (UpstreamUnavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain, BadCommand):
             return None
         if not all(verdict.is_positive for verdict in verdicts):
             return None

@@ -23,7 +23,7 @@ _CYCLE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 _LONGEST_SILENCE = 60.0
 
 
-class Health:
+class WorkerHealth:
     """What one worker counts, and what it answers to operators' tools."""
 
     def __init__(self, config: Config, database: Database) -> None:

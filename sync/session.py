@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from core.database.engine import Database, Session
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.salesforce import api_usage, connection_store
 from core.salesforce.client import Client
-from core.salesforce.connection_store import Connection, Identity
+from core.salesforce.connection_store import Connection
 from core.salesforce.connections import Connections
-from core.salesforce.troubles import Kind, Trouble
+from core.salesforce.login import Identity
+from core.salesforce.troubles import Trouble, TroubleKind
 
-FOR_GOOD = frozenset({Kind.PERMANENT, Kind.NO_API, Kind.CONNECTION})
+FOR_GOOD = frozenset({TroubleKind.PERMANENT, TroubleKind.NO_API, TroubleKind.CONNECTION})
 """Troubles of a single record that no further try mends."""
 _SMALLEST_OFFSET = timedelta(seconds=3)
 """The Date header says whole seconds, and is some milliseconds old."""
@@ -22,7 +23,7 @@ _SMALLEST_OFFSET = timedelta(seconds=3)
 T = TypeVar("T")
 
 
-def people_ready_to_sync(session: Session) -> dict[int, tuple[Account, Connection]]:
+def people_ready_to_sync(session: Session) -> dict[int, tuple[StoredPerson, Connection]]:
     """Everybody whose work can be done now, by id: the connection holds, and the organisation is not asked to
     wait."""
     paused = api_usage.paused(session)
@@ -146,9 +147,9 @@ def note_trouble(database: Database, connection: Connection, trouble: Trouble) -
     """What a trouble means beyond the batch or cycle that met it: a user without API access is noted as such,
     and a limit, be it met by a single record, makes all work for the organisation wait. Raises
     DatabaseUnavailable."""
-    if trouble.kind is Kind.NO_API:
+    if trouble.kind is TroubleKind.NO_API:
         with database.writing() as session:
             connection_store.lost_api(session, connection.person_id, trouble)
-    if trouble.kind is Kind.LIMIT:
+    if trouble.kind is TroubleKind.LIMIT:
         with database.writing() as session:
             api_usage.pause(session, connection.identity.organisation_id, trouble.code)

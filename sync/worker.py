@@ -16,7 +16,7 @@ from core.journal.loading import Orphans
 from core.salesforce.connections import Connections
 from core.secrets import Box
 from sync.bcc_addresses import look_up_addresses
-from sync.health import Health
+from sync.health import WorkerHealth
 from sync.mail.batch import MailLogger
 from sync.mail.queue import Mails
 from sync.mail.queue import tidy as tidy_mails
@@ -39,7 +39,7 @@ class Worker:
         self.process_id = str(uuid.uuid4())
         self._started_at = datetime.now(UTC)
         self._stop = threading.Event()
-        self.health = Health(config, database)
+        self.health = WorkerHealth(config, database)
         self._orphans = Orphans(database, config.state_dir, Box(config.secret_keys), logs.row_lost)
         self.mails = (
             Mails(MailLogger(self._connections, self.health.mail_settled), database, self.process_id)

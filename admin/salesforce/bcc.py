@@ -12,7 +12,7 @@ from admin.refusals import beside, flash_refusal, flash_trouble
 from admin.salesforce.forms import BccForm
 from admin.salesforce.redraw import Filled, redraw
 from core.salesforce import bcc_address_queue, connection_store
-from core.salesforce.bcc_address import Outcome
+from core.salesforce.bcc_address import AddressOutcome
 from core.salesforce.bcc_address_lookup import pick_up
 from core.salesforce.troubles import Trouble
 from core.settings import store as settings_store
@@ -23,16 +23,19 @@ from core.settings.kinds import SettingError
 pages = Blueprint("bcc", __name__, url_prefix="/settings/salesforce/bcc")
 
 _FOUND = {
-    Outcome.FOUND: (_l("Your address was found in Salesforce: your sales mails are copied."), "success"),
-    Outcome.ADDRESS_MISSING: (
+    AddressOutcome.FOUND: (
+        _l("Your address was found in Salesforce: your sales mails are copied."),
+        "success",
+    ),
+    AddressOutcome.ADDRESS_MISSING: (
         _l("Salesforce shows no address for you yet; the steps below help."),
         "warning",
     ),
-    Outcome.FEATURE_OFF: (
+    AddressOutcome.FEATURE_OFF: (
         _l("Your organisation has not switched Email to Salesforce on; the steps below help."),
         "warning",
     ),
-    Outcome.NO_RIGHT: (_l("Your Salesforce user may not look the address up; type it in."), "warning"),
+    AddressOutcome.NO_RIGHT: (_l("Your Salesforce user may not look the address up; type it in."), "warning"),
 }
 
 

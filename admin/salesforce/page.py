@@ -15,7 +15,7 @@ from admin.salesforce.settings_form import filled
 from core.mail import queue as mail_queue
 from core.people import store as people_store
 from core.salesforce import bcc_address_queue
-from core.salesforce.bcc_address import Outcome, senders_that_salesforce_lacks, senders_to_propose
+from core.salesforce.bcc_address import AddressOutcome, senders_that_salesforce_lacks, senders_to_propose
 from core.salesforce.bcc_address_queue import PickUp
 from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Setting
@@ -87,6 +87,6 @@ def _bcc_state(logging: InForce, bcc_address: str, picked_up: PickUp | None, kno
     if bcc_address:
         return "active"
     if not known.has_api:
-        return Outcome.ADDRESS_MISSING.value
-    outcome = Outcome.LOOKING if picked_up is None else picked_up.outcome
-    return Outcome.LOOKING.value if outcome is Outcome.FOUND else outcome.value
+        return AddressOutcome.ADDRESS_MISSING.value
+    outcome = AddressOutcome.LOOKING if picked_up is None else picked_up.outcome
+    return AddressOutcome.LOOKING.value if outcome is AddressOutcome.FOUND else outcome.value

@@ -21,7 +21,7 @@ from core.database.engine import Session
 from core.refusal import Refusal
 from core.salesforce.troubles import Trouble, trouble
 from core.settings import store as settings_store
-from core.settings.catalogue import Section, Setting, TaskSync, of_persons
+from core.settings.catalogue import Section, Setting, TaskSyncMode, of_persons
 from core.settings.in_force import (
     InForce,
     LockedSetting,
@@ -32,7 +32,7 @@ from core.settings.in_force import (
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.polling import seconds_between_looks
-from core.tasks.queue import Asks, Plan
+from core.tasks.queue import Asks, SyncPlan
 
 pages = Blueprint("task_sync", __name__, url_prefix="/settings/salesforce/tasks")
 
@@ -51,7 +51,7 @@ class Look:
     ago: str | None = None
     seconds: int = 0
     trouble: Trouble | None = None
-    plan: Plan | None = None
+    plan: SyncPlan | None = None
 
     @property
     def question(self) -> str:
@@ -114,7 +114,7 @@ def save() -> str | Response:
     chosen = typed(form, _SETTINGS)
     if not form.validate_on_submit() or not are_right(form, chosen):
         return redraw(Filled(tasks=form))
-    is_on = chosen[Setting.TASK_SYNC] == TaskSync.BOTH_WAYS
+    is_on = chosen[Setting.TASK_SYNC] == TaskSyncMode.BOTH_WAYS
     with database().reading() as session:
         reason = prerequisites(session).reason
     if is_on and reason is not None:
@@ -204,7 +204,7 @@ def _pace(session: Session, known: Prerequisites, policy: PolicySettings) -> tim
     return timedelta(seconds=seconds_between_looks(policy.sync_interval, timedelta(0), budget))
 
 
-def _question(plan: Plan) -> str:
+def _question(plan: SyncPlan) -> str:
     if plan.asks is Asks.FIRST:
         return (
             str(

@@ -18,7 +18,7 @@ from core.mail.reasons import Reason
 from core.mail.row import Copy, Decision, Row, State
 
 
-class Kind(IntEnum):
+class EntryKind(IntEnum):
     """The first byte of an entry."""
 
     BEGUN = 1
@@ -100,14 +100,14 @@ def from_bytes(data: bytes) -> Entry:
     try:
         length = int.from_bytes(data[1:5])
         plain = json.loads(data[5 : 5 + length].decode("utf-8", "surrogatepass"))
-        return _READERS[Kind(data[0])](plain, data[5 + length :])
+        return _READERS[EntryKind(data[0])](plain, data[5 + length :])
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"this is no entry: {error}") from error
 
 
 def is_begun(data: bytes) -> bool:
     """Whether these are the bytes of a `Begun`, without reading all of them."""
-    return data[:1] == bytes([Kind.BEGUN])
+    return data[:1] == bytes([EntryKind.BEGUN])
 
 
 def row_to_plain(row: Row) -> dict[str, Any]:
@@ -184,26 +184,31 @@ def _timed(entry: UnknownSender | PasswordUsed) -> str:
 
 
 _Writer = Callable[[Any], tuple[dict[str, Any], bytes]]
-_WRITERS: Mapping[type[Entry], tuple[Kind, _Writer]] = {
-    Begun: (Kind.BEGUN, _write_row),
-    Ended: (Kind.ENDED, _write_row),
-    Void: (Kind.VOID, lambda one: ({"mail_id": one.mail_id}, b"")),
-    LostReply: (Kind.LOST_REPLY, lambda one: ({"mail_id": one.mail_id}, one.fingerprint)),
-    ReplyHeard: (Kind.REPLY_HEARD, lambda one: ({"mail_id": one.mail_id}, b"")),
+_WRITERS: Mapping[type[Entry], tuple[EntryKind, _Writer]] = {
+    Begun: (EntryKind.BEGUN, _write_row),
+    Ended: (EntryKind.ENDED, _write_row),
+    Void: (EntryKind.VOID, lambda one: ({"mail_id": one.mail_id}, b"")),
+    LostReply: (EntryKind.LOST_REPLY, lambda one: ({"mail_id": one.mail_id}, one.fingerprint)),
+    ReplyHeard: (EntryKind.REPLY_HEARD, lambda one: ({"mail_id": one.mail_id}, b"")),
     UnknownSender: (
-        Kind.UNKNOWN_SENDER,
+        EntryKind.UNKNOWN_SENDER,
         lambda one: ({"key": one.key, "address": one.address, "time": _timed(one)}, b""),
     ),
-    PasswordUsed: (Kind.PASSWORD_USED, lambda one: ({"id": one.app_password_id, "time": _timed(one)}, b"")),
+    PasswordUsed: (
+        EntryKind.PASSWORD_USED,
+        lambda one: ({"id": one.app_password_id, "time": _timed(one)}, b""),
+    ),
 }
-_READERS: Mapping[Kind, Callable[[dict[str, Any], bytes], Entry]] = {
-    Kind.BEGUN: lambda plain, text: Begun(_read_row(plain, text)),
-    Kind.ENDED: lambda plain, text: Ended(_read_row(plain, text)),
-    Kind.VOID: lambda plain, _: Void(plain["mail_id"]),
-    Kind.LOST_REPLY: lambda plain, fingerprint: LostReply(plain["mail_id"], fingerprint),
-    Kind.REPLY_HEARD: lambda plain, _: ReplyHeard(plain["mail_id"]),
-    Kind.UNKNOWN_SENDER: lambda plain, _: UnknownSender(
+_READERS: Mapping[EntryKind, Callable[[dict[str, Any], bytes], Entry]] = {
+    EntryKind.BEGUN: lambda plain, text: Begun(_read_row(plain, text)),
+    EntryKind.ENDED: lambda plain, text: Ended(_read_row(plain, text)),
+    EntryKind.VOID: lambda plain, _: Void(plain["mail_id"]),
+    EntryKind.LOST_REPLY: lambda plain, fingerprint: LostReply(plain["mail_id"], fingerprint),
+    EntryKind.REPLY_HEARD: lambda plain, _: ReplyHeard(plain["mail_id"]),
+    EntryKind.UNKNOWN_SENDER: lambda plain, _: UnknownSender(
         plain["key"], plain["address"], datetime.fromisoformat(plain["time"])
     ),
-    Kind.PASSWORD_USED: lambda plain, _: PasswordUsed(plain["id"], datetime.fromisoformat(plain["time"])),
+    EntryKind.PASSWORD_USED: lambda plain, _: PasswordUsed(
+        plain["id"], datetime.fromisoformat(plain["time"])
+    ),
 }

@@ -59,7 +59,7 @@ class NotAJournal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JournalPlace:
     """Where an entry stands: in which half, from which byte of the file, how many bytes with its head."""
 
     half: int
@@ -68,7 +68,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class JournalRecord:
     """One entry as it is read back."""
 
     number: int
@@ -123,7 +123,7 @@ class _Half:
 
 @dataclass(slots=True)
 class _Hold:
-    place: Place
+    place: JournalPlace
     reserve: int
 
 
@@ -309,7 +309,7 @@ class Journal:
             else:
                 self._holds[name] = _Hold(self._write(active, record.data), hold.reserve)
 
-    def _write(self, half: _Half, data: bytes) -> Place:
+    def _write(self, half: _Half, data: bytes) -> JournalPlace:
         if half.seal is None:
             raise OSError(f"{self.path.name} was not opened")
         text = half.seal.closed(data)
@@ -318,7 +318,7 @@ class Journal:
         checksum = zlib.crc32(text, zlib.crc32(head))
         entry = b"".join([half.mark, head, checksum.to_bytes(4), text])
         _write_all(self._descriptor, entry, half.used)
-        place = Place(self.halves.index(half), half.used, len(entry))
+        place = JournalPlace(self.halves.index(half), half.used, len(entry))
         half.add(number, half.used, len(entry))
         self._last = number
         return place
@@ -366,16 +366,16 @@ class Journal:
         """The number of the last entry that was written."""
         return self._last
 
-    def after(self, number: int, most: int = sys.maxsize) -> Iterator[Record]:
+    def after(self, number: int, most: int = sys.maxsize) -> Iterator[JournalRecord]:
         """Up to `most` entries with a higher number than this, in their order, as far as they are written
         now. One that cannot be read back, or that no key opens, is left out, and the journal is then
         damaged."""
-        places: list[Place] = []
+        places: list[JournalPlace] = []
         with self._lock:
             for index, half in sorted(enumerate(self.halves), key=lambda pair: pair[1].base):
                 begin = bisect.bisect_right(half.numbers, number)
                 places += [
-                    Place(index, half.offsets[at], half.lengths[at])
+                    JournalPlace(index, half.offsets[at], half.lengths[at])
                     for at in range(begin, min(len(half.numbers), begin + most - len(places)))
                 ]
         for place in places:
@@ -406,7 +406,7 @@ class Journal:
             for index, half in enumerate(self.halves):
                 at = bisect.bisect_left(half.numbers, number)
                 if at < len(half.numbers) and half.numbers[at] == number:
-                    self._holds[name] = _Hold(Place(index, half.offsets[at], half.lengths[at]), 0)
+                    self._holds[name] = _Hold(JournalPlace(index, half.offsets[at], half.lengths[at]), 0)
 
     def done(self, number: int, released: Iterable[str]) -> None:
         """The database has everything up to this number; these names need not be held any more."""
@@ -421,7 +421,7 @@ class Journal:
         with self._lock:
             self._loaded = number
 
-    def _readable(self, place: Place) -> Record | None:
+    def _readable(self, place: JournalPlace) -> JournalRecord | None:
         """The entry at this place; None, and damage, where it cannot be had."""
         try:
             record = self._whole(place)
@@ -430,14 +430,14 @@ class Journal:
         self.is_damaged = self.is_damaged or record is None
         return record
 
-    def _whole(self, place: Place) -> Record | None:
+    def _whole(self, place: JournalPlace) -> JournalRecord | None:
         """The entry at this place; None where it is torn or damaged. Raises Undecryptable."""
         entry = os.pread(self._descriptor, place.length, place.offset)
         head, text = entry[_MARK : _MARK + 12], entry[_HEAD:]
         if len(entry) < place.length or zlib.crc32(text, zlib.crc32(head)) != int.from_bytes(entry[20:24]):
             return None
         seal = self.halves[place.half].seal
-        return None if seal is None else Record(int.from_bytes(head[:8]), seal.opened(text))
+        return None if seal is None else JournalRecord(int.from_bytes(head[:8]), seal.opened(text))
 
     # -- recovering
 
@@ -487,7 +487,7 @@ class Journal:
         try:
             for index, half in enumerate(self.halves):
                 for at in (0, -1) if half.numbers else ():
-                    self._whole(Place(index, half.offsets[at], half.lengths[at]))
+                    self._whole(JournalPlace(index, half.offsets[at], half.lengths[at]))
         except Undecryptable as error:
             raise NotAJournal(
                 f"{self.path} was written with a key that BLINDCOPY_SECRET_KEY does not hold; add that "

@@ -35,7 +35,7 @@ from core.journal.entries import (
     row_from_plain,
     to_digest,
 )
-from core.journal.file import InUse, Journal, NotAJournal, Record, journals
+from core.journal.file import InUse, Journal, JournalRecord, NotAJournal, journals
 from core.mail import bulk_insert
 from core.mail import store as mail_store
 from core.mail.row import KEEPS_TEXT, Row, State
@@ -197,7 +197,7 @@ class Loader:
         self._abandoned = self._abandoned[len(some) :]
         return len(entries)
 
-    def _entry(self, record: Record) -> Entry | None:
+    def _entry(self, record: JournalRecord) -> Entry | None:
         """None for what makes no row by itself."""
         try:
             entry = from_bytes(record.data)

@@ -38,7 +38,7 @@ class LastAdmin(Refusal):
 
 
 @dataclass(frozen=True)
-class Account:
+class StoredPerson:
     """A person as the pages and commands see one."""
 
     id: int
@@ -63,7 +63,7 @@ class AppPasswordEntry:
 
 def add_person(
     session: Session, email: str, *, name: str, is_admin: bool, password_hash: str, actor: str | None
-) -> Account:
+) -> StoredPerson:
     """A new person, whose e-mail address is an acceptable one from the start.
 
     Raises AddressError, AlreadyThere, AddressTaken."""
@@ -88,17 +88,17 @@ def add_person(
     return account_of(row)
 
 
-def person_by_email(session: Session, email: str) -> Account:
+def person_by_email(session: Session, email: str) -> StoredPerson:
     """The person who signs in with this address. Raises NoSuchPerson."""
     return account_of(_row_by_email(session, email))
 
 
-def person_by_id(session: Session, person_id: int) -> Account | None:
+def person_by_id(session: Session, person_id: int) -> StoredPerson | None:
     row = session.get(PersonRow, person_id)
     return None if row is None else account_of(row)
 
 
-def all_persons(session: Session) -> list[Account]:
+def all_persons(session: Session) -> list[StoredPerson]:
     """Everybody, by address."""
     return [account_of(row) for row in session.scalars(select(PersonRow).order_by(PersonRow.email_key))]
 
@@ -269,9 +269,9 @@ def _audit(
     settings_changed(session)
 
 
-def account_of(row: PersonRow) -> Account:
+def account_of(row: PersonRow) -> StoredPerson:
     """For the modules of this package."""
-    return Account(
+    return StoredPerson(
         row.id,
         row.email,
         row.name,

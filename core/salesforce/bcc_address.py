@@ -13,7 +13,7 @@ _FUNCTION = "EmailToSalesforce"
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
-class Outcome(StrEnum):
+class AddressOutcome(StrEnum):
     """What a look-up found."""
 
     LOOKING = "looking"
@@ -28,16 +28,16 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundAddress:
     """An address, and the senders that Salesforce takes mail from: addresses and domains; empty: from
     everybody."""
 
-    outcome: Outcome
+    outcome: AddressOutcome
     address: str | None = field(default=None, repr=False)
     senders: tuple[str, ...] | None = None
 
 
-def look_up(client: Client, user_id: str) -> Found:
+def look_up(client: Client, user_id: str) -> FoundAddress:
     """The address of this user. Raises Unavailable, and Refused for what does not concern the address."""
     try:
         mine = client.query(
@@ -49,7 +49,7 @@ def look_up(client: Client, user_id: str) -> Found:
         for row in mine:
             address = _address(f"{row['LocalPart']}@{row['EmailDomainName']}")
             if address is not None:
-                return Found(Outcome.FOUND, address, _senders(row["AuthorizedSenders"]))
+                return FoundAddress(AddressOutcome.FOUND, address, _senders(row["AuthorizedSenders"]))
         anybody = client.query(
             "SELECT Id FROM EmailServicesAddress WHERE Function.FunctionName = {} AND IsActive = true "
             "LIMIT 1",
@@ -58,8 +58,8 @@ def look_up(client: Client, user_id: str) -> Found:
     except Refused as refused:
         if not refused.trouble.code.startswith(_NO_RIGHT):
             raise
-        return Found(Outcome.NO_RIGHT)
-    return Found(Outcome.ADDRESS_MISSING if anybody else Outcome.FEATURE_OFF)
+        return FoundAddress(AddressOutcome.NO_RIGHT)
+    return FoundAddress(AddressOutcome.ADDRESS_MISSING if anybody else AddressOutcome.FEATURE_OFF)
 
 
 def senders_that_salesforce_lacks(addresses: tuple[str, ...], senders: tuple[str, ...]) -> tuple[str, ...]:

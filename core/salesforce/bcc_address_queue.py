@@ -9,15 +9,15 @@ from sqlalchemy.orm import Session
 from core.database.dialect import there
 from core.database.heartbeats import database_now
 from core.database.models import PickUpRow
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.salesforce import connection_store
-from core.salesforce.bcc_address import Found, Outcome
+from core.salesforce.bcc_address import AddressOutcome, FoundAddress
 from core.salesforce.connection_store import Connection
 from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Setting
 from core.settings.in_force import in_force
 
-AGAIN_AFTER = {Outcome.LOOKING: timedelta(minutes=1), Outcome.FOUND: timedelta(days=1)}
+AGAIN_AFTER = {AddressOutcome.LOOKING: timedelta(minutes=1), AddressOutcome.FOUND: timedelta(days=1)}
 _AGAIN_AFTER_ELSE = timedelta(hours=1)
 
 
@@ -25,7 +25,7 @@ _AGAIN_AFTER_ELSE = timedelta(hours=1)
 class PickUp:
     """`senders` None: not known; `is_another`: Salesforce names another address than the one in use."""
 
-    outcome: Outcome
+    outcome: AddressOutcome
     looked_at: datetime | None
     senders: tuple[str, ...] | None
     is_another: bool
@@ -37,16 +37,22 @@ def pick_up(session: Session, person_id: int) -> PickUp | None:
     if row is None:
         return None
     senders = None if row.senders is None else tuple(row.senders)
-    return PickUp(Outcome(row.outcome), row.looked_at, senders, row.is_another)
+    return PickUp(AddressOutcome(row.outcome), row.looked_at, senders, row.is_another)
 
 
 def ask(session: Session, person_id: int) -> None:
     """The address is to be looked up, by whoever comes first."""
-    _row(session, person_id).outcome = Outcome.LOOKING.value
+    _row(session, person_id).outcome = AddressOutcome.LOOKING.value
 
 
 def keep(
-    session: Session, account: Account, found: Found, *, user_id: str, takes_over: bool, actor: str | None
+    session: Session,
+    account: StoredPerson,
+    found: FoundAddress,
+    *,
+    user_id: str,
+    takes_over: bool,
+    actor: str | None,
 ) -> None:
     """What was found of this Salesforce user; the address is taken where there is none, where the one in use
     was found for another user, or where `takes_over` says so."""
@@ -67,10 +73,10 @@ def tried(session: Session, person_id: int) -> None:
     row = _row(session, person_id)
     row.looked_at = database_now(session)
     if not settings_store.preference(session, person_id).get(Setting.BCC_ADDRESS):
-        row.outcome = Outcome.LOOKING.value
+        row.outcome = AddressOutcome.LOOKING.value
 
 
-def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Connection]]:
+def due(session: Session, *, everybody: bool = False) -> list[tuple[StoredPerson, Connection]]:
     """Whose address is to be looked up now: those who are copied and connected, and lack one, or were last
     looked at long ago; `everybody`: without regard to when."""
     now = database_now(session)
@@ -83,20 +89,22 @@ def due(session: Session, *, everybody: bool = False) -> list[tuple[Account, Con
         row = session.get(PickUpRow, account.id)
         if chosen[Setting.LOGGING].value not in {one.value for one in Logging if one.copies}:
             continue
-        outcome = Outcome.LOOKING if row is None else Outcome(row.outcome)
+        outcome = AddressOutcome.LOOKING if row is None else AddressOutcome(row.outcome)
         is_due = (
             row is None
             or row.looked_at is None
             or row.looked_at + AGAIN_AFTER.get(outcome, _AGAIN_AFTER_ELSE) <= now
         )
         is_anothers = row is not None and row.user_id not in {None, connection.identity.user_id}
-        has_lost_it = is_anothers or (outcome is Outcome.FOUND and not chosen[Setting.BCC_ADDRESS].value)
+        has_lost_it = is_anothers or (
+            outcome is AddressOutcome.FOUND and not chosen[Setting.BCC_ADDRESS].value
+        )
         if everybody or is_due or has_lost_it:
             found.append((account, connection))
     return found
 
 
 def _row(session: Session, person_id: int) -> PickUpRow:
-    values = {"outcome": Outcome.LOOKING.value, "is_another": False}
+    values = {"outcome": AddressOutcome.LOOKING.value, "is_another": False}
     row: PickUpRow = there(session, PickUpRow, {"person_id": person_id}, values)
     return row

@@ -29,7 +29,7 @@ from core.salesforce.login import (
     read_in_time,
     session,
 )
-from core.salesforce.troubles import Kind, Trouble, trouble
+from core.salesforce.troubles import Trouble, TroubleKind, trouble
 
 API_VERSION = "62.0"
 MOST_RECORDS = 200
@@ -195,20 +195,20 @@ class Client:
         try:
             return _translating(call, self._salesforce)
         except Refused as refused:
-            if self._renew is None or refused.trouble.kind is not Kind.SESSION:
+            if self._renew is None or refused.trouble.kind is not TroubleKind.SESSION:
                 raise
         try:
             self._open(self._renew())
         except (
             Refused
         ) as refused:  # whatever it is, it is the connection's trouble and not that of what was asked
-            raise Refused(replace(refused.trouble, kind=Kind.CONNECTION)) from None
+            raise Refused(replace(refused.trouble, kind=TroubleKind.CONNECTION)) from None
         except Unavailable as error:  # and what was asked has been refused, with the session
             raise NeverSent(str(error), error.trouble) from None
         try:
             return _translating(call, self._salesforce)
         except Refused as refused:
-            if refused.trouble.kind is not Kind.SESSION:
+            if refused.trouble.kind is not TroubleKind.SESSION:
                 raise
             # a new session is refused too: no renewing helps, time or an admin does
             raise NeverSent("a session that has just been renewed is refused", refused.trouble) from None

@@ -15,10 +15,11 @@ from core.database.audit import Change, note, settings_changed
 from core.database.dialect import there
 from core.database.heartbeats import database_now
 from core.database.models import ConnectionRow, MailRow, PersonRow
-from core.people.store import Account, account_of
+from core.people.store import StoredPerson, account_of
 from core.refusal import Refusal
 from core.salesforce.ids import id_key
-from core.salesforce.troubles import Kind, Trouble, trouble
+from core.salesforce.login import Identity
+from core.salesforce.troubles import Trouble, TroubleKind, trouble
 
 TURN = timedelta(seconds=120)
 """Longer than the longest call that a renewal makes."""
@@ -48,16 +49,7 @@ class SomebodyElses(Refusal):
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who somebody is in Salesforce."""
-
-    organisation_id: str
-    user_id: str
-    username: str
-
-
-@dataclass(frozen=True)
-class Tokens:
+class OAuthTokens:
     """What opens Salesforce; no refresh token: there is none, or the one in hand stays good."""
 
     access_token: str = field(repr=False)
@@ -103,7 +95,7 @@ def connection(session: Session, person_id: int) -> Connection | None:
     return None if row is None else _connection(session, row)
 
 
-def connections(session: Session) -> list[tuple[Account, Connection]]:
+def connections(session: Session) -> list[tuple[StoredPerson, Connection]]:
     """Everybody active who has a connection, by the person's address."""
     query = (
         select(PersonRow, ConnectionRow)
@@ -116,12 +108,12 @@ def connections(session: Session) -> list[tuple[Account, Connection]]:
 
 def connect(
     session: Session,
-    account: Account,
+    account: StoredPerson,
     who: Identity,
     *,
     way: Way,
     login_url: str,
-    tokens: Tokens,
+    tokens: OAuthTokens,
     actor: str | None,
 ) -> None:
     """This person is that Salesforce user from now on. Raises SomebodyElses."""
@@ -141,7 +133,13 @@ def connect(
 
 
 def note_no_api(
-    session: Session, account: Account, who: Identity, found: Trouble, *, login_url: str, actor: str | None
+    session: Session,
+    account: StoredPerson,
+    who: Identity,
+    found: Trouble,
+    *,
+    login_url: str,
+    actor: str | None,
 ) -> None:
     """This person is that Salesforce user, who may not use the API: that is known, and no token."""
     known = session.get(ConnectionRow, account.id)
@@ -155,7 +153,7 @@ def note_no_api(
     settings_changed(session)
 
 
-def disconnect(session: Session, account: Account, *, actor: str | None) -> None:
+def disconnect(session: Session, account: StoredPerson, *, actor: str | None) -> None:
     """The tokens are forgotten."""
     row = session.get(ConnectionRow, account.id)
     if row is None:
@@ -180,7 +178,7 @@ def take_turn(session: Session, person_id: int, generation: int, asker: str) -> 
     return Turn(_connection(session, row), is_mine)
 
 
-def renewed(session: Session, person_id: int, generation: int, tokens: Tokens) -> Connection | None:
+def renewed(session: Session, person_id: int, generation: int, tokens: OAuthTokens) -> Connection | None:
     """Store what was issued in place of that generation, before anybody uses it; None where the connection
     was ended, or made or renewed anew, meanwhile. A turn that is over does not matter: these tokens are the
     only good ones."""
@@ -193,7 +191,7 @@ def renewed(session: Session, person_id: int, generation: int, tokens: Tokens) -
     row.instance_url = tokens.instance_url or row.instance_url
     row.generation += 1
     row.turn_of = row.turn_until = None
-    if row.trouble_code is not None and trouble(row.trouble_code).kind is not Kind.NO_API:
+    if row.trouble_code is not None and trouble(row.trouble_code).kind is not TroubleKind.NO_API:
         row.trouble_code = row.trouble_detail = (
             None  # that one is known to be over only when the API has answered
         )
@@ -253,10 +251,16 @@ def used(session: Session, person_id: int) -> None:
 
 def has_api(one: Connection | None) -> bool:
     """Whether this connection can ask and write."""
-    return one is not None and one.is_usable and (one.trouble is None or one.trouble.kind is not Kind.NO_API)
+    return (
+        one is not None
+        and one.is_usable
+        and (one.trouble is None or one.trouble.kind is not TroubleKind.NO_API)
+    )
 
 
-def _row(session: Session, account: Account, who: Identity, *, way: Way, login_url: str) -> ConnectionRow:
+def _row(
+    session: Session, account: StoredPerson, who: Identity, *, way: Way, login_url: str
+) -> ConnectionRow:
     now = database_now(session)
     values = {
         "standing": Standing.CONNECTED.value,
@@ -278,7 +282,7 @@ def _row(session: Session, account: Account, who: Identity, *, way: Way, login_u
     return row
 
 
-def _refuse_somebody_elses(session: Session, account: Account, who: Identity) -> None:
+def _refuse_somebody_elses(session: Session, account: StoredPerson, who: Identity) -> None:
     query = select(PersonRow.email).join(ConnectionRow, ConnectionRow.person_id == PersonRow.id)
     other = session.scalar(
         query.where(
@@ -322,5 +326,5 @@ def _connection(session: Session, row: ConnectionRow) -> Connection:
     )
 
 
-def _change(actor: str | None, account: Account, before: str | None, after: str | None) -> Change:
+def _change(actor: str | None, account: StoredPerson, before: str | None, after: str | None) -> Change:
     return Change(actor=actor, person=account.email, what="salesforce-connection", before=before, after=after)

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 from core.database.engine import Database, DatabaseUnavailable
 from core.endpoints import SALESFORCE_LOGIN, SalesforceApp
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.refusal import Refusal
 from core.salesforce import connection_store
 from core.salesforce.client import Client, Opening
-from core.salesforce.connection_store import Connection, Standing, Tokens, Way
+from core.salesforce.connection_store import Connection, OAuthTokens, Standing, Way
 from core.salesforce.ids import id_key
 from core.salesforce.login import (
     Challenge,
@@ -27,7 +27,7 @@ from core.salesforce.login import (
     Unavailable,
     checked_host,
 )
-from core.salesforce.troubles import Kind, Trouble, trouble
+from core.salesforce.troubles import Trouble, TroubleKind, trouble
 
 SECONDS_TO_WAIT_FOR_ANOTHER = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -56,7 +56,7 @@ class Connections:
         return self._app
 
     def by_code(
-        self, account: Account, code: str, challenge: Challenge, *, login_url: str, actor: str | None
+        self, account: StoredPerson, code: str, challenge: Challenge, *, login_url: str, actor: str | None
     ) -> Identity:
         """Connect with what the person brought back from Salesforce's page. Raises NotConnected,
         SomebodyElses."""
@@ -69,7 +69,7 @@ class Connections:
         )
 
     def by_refresh_token(
-        self, account: Account, refresh_token: str, *, instance_url: str, user_id: str, actor: str | None
+        self, account: StoredPerson, refresh_token: str, *, instance_url: str, user_id: str, actor: str | None
     ) -> Identity:
         """Connect with a token that was issued before, if it is that user's. Raises NotConnected,
         SomebodyElses."""
@@ -83,7 +83,7 @@ class Connections:
             user_id=user_id,
         )
 
-    def by_key(self, account: Account, username: str, *, actor: str | None) -> Identity:
+    def by_key(self, account: StoredPerson, username: str, *, actor: str | None) -> Identity:
         """Connect as the Salesforce user of this name, whom the team's key may speak for.
 
         Raises NotConnected, SomebodyElses."""
@@ -105,7 +105,7 @@ class Connections:
                 connection_store.used(session, connection.person_id)
         return _made(self._app, opening, hand)
 
-    def disconnect(self, account: Account, *, actor: str | None) -> bool:
+    def disconnect(self, account: StoredPerson, *, actor: str | None) -> bool:
         """Forget the tokens and have Salesforce forget them; False where Salesforce could not be told."""
         with self._database.writing() as session:
             connection = connection_store.connection(session, account.id)
@@ -125,7 +125,7 @@ class Connections:
             client = self.client(connection)
             _ask_for_the_user(client, connection.identity.user_id)
         except Refused as refused:
-            if refused.trouble.kind is Kind.NO_API:
+            if refused.trouble.kind is TroubleKind.NO_API:
                 with self._database.writing() as session:
                     connection_store.lost_api(session, connection.person_id, refused.trouble)
             return refused.trouble
@@ -179,7 +179,7 @@ class Connections:
 
     def _connect(
         self,
-        account: Account,
+        account: StoredPerson,
         ask: Callable[[Login], Issued],
         *,
         way: Way,
@@ -222,7 +222,7 @@ class Connections:
 
     def _keep(  # noqa: PLR0913
         self,
-        account: Account,
+        account: StoredPerson,
         issued: Issued,
         who: Identity,
         *,
@@ -237,11 +237,11 @@ class Connections:
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))
         if username is not None and who.username.casefold() != username.casefold():
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))
-        identity = connection_store.Identity(who.organisation_id, who.user_id, who.username)
+        identity = Identity(who.organisation_id, who.user_id, who.username)
         try:
             _ask_for_the_user(Client(self._app, issued.instance_url, issued.access_token), who.user_id)
         except Refused as refused:
-            if refused.trouble.kind is Kind.NO_API and way is Way.SIGN_IN:
+            if refused.trouble.kind is TroubleKind.NO_API and way is Way.SIGN_IN:
                 with self._database.writing() as session:
                     connection_store.note_no_api(
                         session, account, identity, refused.trouble, login_url=login_url, actor=actor
@@ -299,7 +299,7 @@ class _Hand:
             issued = self._connections.issued_anew(connection)
         except Refused as refused:
             with self._database.writing() as session:
-                if refused.trouble.kind is Kind.CONNECTION and connection.way is Way.SIGN_IN:
+                if refused.trouble.kind is TroubleKind.CONNECTION and connection.way is Way.SIGN_IN:
                     connection_store.broken(
                         session, connection.person_id, connection.generation, refused.trouble
                     )
@@ -346,8 +346,8 @@ def _ask_for_the_user(client: Client, user_id: str) -> None:
     client.query("SELECT Id FROM User WHERE Id = {}", user_id)
 
 
-def _tokens(issued: Issued) -> Tokens:
-    return Tokens(issued.access_token, issued.refresh_token, issued.instance_url)
+def _tokens(issued: Issued) -> OAuthTokens:
+    return OAuthTokens(issued.access_token, issued.refresh_token, issued.instance_url)
 
 
 def _with_what_was_given(issued: Issued, refresh_token: str, instance_url: str) -> Issued:

@@ -74,10 +74,10 @@ class Issued:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who signed in."""
+    """Who a person is in Salesforce."""
 
-    user_id: str
     organisation_id: str
+    user_id: str
     username: str
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 _LONGEST_DETAIL = 500
 
 
-class Kind(Enum):
+class TroubleKind(Enum):
     """What follows from a trouble."""
 
     TRANSIENT = "transient"
@@ -42,7 +42,7 @@ class Trouble:
     """One refusal. `cause` and `remedy` are sentences for people, `detail` is what Salesforce said."""
 
     code: str
-    kind: Kind
+    kind: TroubleKind
     mender: Mender
     cause: str
     remedy: str
@@ -50,19 +50,19 @@ class Trouble:
 
 
 _T, _L, _S, _C, _N, _P = (
-    Kind.TRANSIENT,
-    Kind.LIMIT,
-    Kind.SESSION,
-    Kind.CONNECTION,
-    Kind.NO_API,
-    Kind.PERMANENT,
+    TroubleKind.TRANSIENT,
+    TroubleKind.LIMIT,
+    TroubleKind.SESSION,
+    TroubleKind.CONNECTION,
+    TroubleKind.NO_API,
+    TroubleKind.PERMANENT,
 )
 _TIME, _PERSON, _ADMIN, _OPERATOR = Mender.TIME, Mender.PERSON, Mender.SALESFORCE_ADMIN, Mender.OPERATOR
 _WAITS = "It is tried again by itself."
 _RECONNECT = "Connect Salesforce again, under Settings, Salesforce, Connections & Customizations."
 _LOG_AGAIN = "then try again: “Log again” at a mail, “Send to Salesforce” at a task."
 
-_TABLE: dict[str, tuple[Kind, Mender, str, str]] = {
+_TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
     "FAILED_WRITE": (_T, _TIME, "Salesforce could not write the record just then.", _WAITS),
     "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE": (
         _T,

@@ -11,7 +11,7 @@ from typing import Self
 
 from core.mail.subject import DEFAULT_TEMPLATE, TemplateError, checked_template
 from core.people.addresses import checked_bcc_address, checked_domain_pattern, checked_pattern
-from core.settings.kinds import Flag, Kind, Line, ListOf, Number, OneOf, SettingError, SomeOf
+from core.settings.kinds import Flag, Line, ListOf, Number, OneOf, SettingError, SomeOf, ValueKind
 from core.translation import N_
 
 
@@ -33,7 +33,7 @@ class Logging(StrEnum):
         return self in {Logging.BCC, Logging.BCC_WITH_RECEIPT}
 
 
-class TaskSync(StrEnum):
+class TaskSyncMode(StrEnum):
     """Whether tasks are kept the same here and in Salesforce."""
 
     OFF = "off"
@@ -89,7 +89,7 @@ class Keep(StrEnum):
     ENVELOPE = "envelope"
 
 
-class Record(StrEnum):
+class RecordType(StrEnum):
     """As what a mail is logged."""
 
     AUTO = "auto"
@@ -119,7 +119,7 @@ class Level(StrEnum):
 class Definition:
     """What is known of a setting. `is_secret`: encrypted in the database, and never noted in words."""
 
-    kind: Kind
+    kind: ValueKind
     default: str
     level: Level
     section: Section
@@ -188,13 +188,13 @@ class Setting(StrEnum):
         "task-sync",
         Definition(
             OneOf(
-                TaskSync,
+                TaskSyncMode,
                 {
-                    TaskSync.OFF: N_("Do not sync to Salesforce tasks"),
-                    TaskSync.BOTH_WAYS: N_("Sync both ways"),
+                    TaskSyncMode.OFF: N_("Do not sync to Salesforce tasks"),
+                    TaskSyncMode.BOTH_WAYS: N_("Sync both ways"),
                 },
             ),
-            TaskSync.OFF,
+            TaskSyncMode.OFF,
             Level.PERSON,
             Section.TASKS,
             N_("Tasks"),
@@ -318,16 +318,16 @@ class Setting(StrEnum):
         "record",
         Definition(
             OneOf(
-                Record,
+                RecordType,
                 {
-                    Record.AUTO: N_(
+                    RecordType.AUTO: N_(
                         "as an e-mail where the organisation has Enhanced Email, otherwise as a task"
                     ),
-                    Record.EMAIL_MESSAGE: N_("as an e-mail"),
-                    Record.TASK: N_("as a completed task"),
+                    RecordType.EMAIL_MESSAGE: N_("as an e-mail"),
+                    RecordType.TASK: N_("as a completed task"),
                 },
             ),
-            Record.AUTO,
+            RecordType.AUTO,
             Level.PERSON,
             Section.API,
             N_("Record type"),

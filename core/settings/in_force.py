@@ -19,9 +19,9 @@ from core.settings.catalogue import (
     LogOn,
     NoMatch,
     Opportunity,
-    Record,
+    RecordType,
     Setting,
-    TaskSync,
+    TaskSyncMode,
 )
 from core.settings.kinds import SettingError
 
@@ -76,7 +76,7 @@ class Rules:
     no_match: NoMatch
     keep: Keep
     blind_copied: bool
-    record: Record
+    record: RecordType
     subject_template: str
 
 
@@ -150,7 +150,7 @@ def person_settings(
 
 def syncs_tasks(policy: Mapping[Setting, PolicyEntry], preference: Mapping[Setting, str]) -> bool:
     """Whether this person's tasks are kept the same here and in Salesforce."""
-    return one_in_force(Setting.TASK_SYNC, policy, preference).value == TaskSync.BOTH_WAYS
+    return one_in_force(Setting.TASK_SYNC, policy, preference).value == TaskSyncMode.BOTH_WAYS
 
 
 def time_zone(

@@ -17,7 +17,7 @@ class SettingError(Refusal):
     """This is not a value of the setting."""
 
 
-class Kind(Protocol):
+class ValueKind(Protocol):
     """`shape` says how a page shows it: `one-of`, `some-of`, `flag`, `number`, `line` or `list`."""
 
     @property

@@ -21,7 +21,7 @@ from core.database.models import (
 )
 from core.people.person import AppPassword, People, Person
 from core.people.public_mail import company_domains
-from core.people.store import Account, account_of, active_rows
+from core.people.store import StoredPerson, account_of, active_rows
 from core.salesforce.connection_store import Standing
 from core.settings.catalogue import BY_NAME, Logging, Setting
 from core.settings.in_force import (
@@ -58,7 +58,7 @@ def lock_policy(session: Session, name: Setting, *, locked: bool, actor: str | N
 
 
 def set_preference(
-    session: Session, account: Account, name: Setting, text: str, *, actor: str | None
+    session: Session, account: StoredPerson, name: Setting, text: str, *, actor: str | None
 ) -> None:
     """The person's choice; an empty one clears it. Raises SettingError, LockedSetting."""
     if policy(session).get(name, PolicyEntry()).locked:
@@ -116,7 +116,7 @@ def policy_for_mail(session: Session) -> PolicySettings:
     return replace(named, derived_domains=company_domains(keys))
 
 
-def logging_of_all(session: Session) -> list[tuple[Account, Logging, bool]]:
+def logging_of_all(session: Session) -> list[tuple[StoredPerson, Logging, bool]]:
     """Every active person, how that person's mail is logged, and whether an Email to Salesforce address is
     stored.
 

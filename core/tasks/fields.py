@@ -28,7 +28,7 @@ class Status:
 NOT_STARTED = Status()
 
 
-class Kind(Protocol):
+class FieldKind(Protocol):
     """How a value stands in our columns, in JSON (the stored bases) and in a record of Salesforce.
 
     `remote`: the record's fields. `read` raises TypeError, ValueError or KeyError for what makes no sense."""
@@ -50,7 +50,7 @@ class Kind(Protocol):
 
 
 @dataclass(frozen=True)
-class _Plain:
+class _PlainKind:
     """A value that stands in one column, and in JSON as it is."""
 
     column: str
@@ -78,13 +78,13 @@ class _Plain:
 
 
 @dataclass(frozen=True)
-class _Text(_Plain):
+class _TextKind(_PlainKind):
     def read(self, record: Record) -> str:
         return text_of(record[self.name])
 
 
 @dataclass(frozen=True)
-class _Word(_Plain):
+class _WordKind(_PlainKind):
     """A value of a picklist."""
 
     def to_columns(self, value: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class _Word(_Plain):
 
 
 @dataclass(frozen=True)
-class _Day(_Plain):
+class _DayKind(_PlainKind):
     """A day without a zone."""
 
     def to_json(self, value: date | None) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class _Day(_Plain):
 
 
 @dataclass(frozen=True)
-class _Status:
+class _StatusKind:
     """IsClosed follows from Status in Salesforce, and cannot be written."""
 
     remote: tuple[str, ...] = ("Status", "IsClosed")
@@ -139,7 +139,7 @@ class _Status:
 
 
 @dataclass(frozen=True)
-class _Reminder:
+class _ReminderKind:
     """A time; where IsReminderSet is false the record may still hold the time of one that was shown."""
 
     remote: tuple[str, ...] = ("IsReminderSet", "ReminderDateTime")
@@ -172,22 +172,22 @@ class _Reminder:
 class Field(StrEnum):
     """What is kept the same on both sides; the value of `core.tasks.task.Values` of that name."""
 
-    kind: Kind
+    kind: FieldKind
     label: str
 
-    def __new__(cls, name: str, kind: Kind, label: str) -> Self:
+    def __new__(cls, name: str, kind: FieldKind, label: str) -> Self:
         member = str.__new__(cls, name)
         member._value_ = name
         member.kind = kind
         member.label = label
         return member
 
-    SUBJECT = "subject", _Text("subject", "Subject"), N_("Subject")
-    DUE = "due", _Day("due", "ActivityDate"), N_("Due date")
-    STATUS = "status", _Status(), N_("Status")
-    PRIORITY = "priority", _Word("priority", "Priority"), N_("Priority")
-    COMMENTS = "comments", _Text("comments", "Description"), N_("Comments")
-    REMINDER = "reminder", _Reminder(), N_("Reminder")
+    SUBJECT = "subject", _TextKind("subject", "Subject"), N_("Subject")
+    DUE = "due", _DayKind("due", "ActivityDate"), N_("Due date")
+    STATUS = "status", _StatusKind(), N_("Status")
+    PRIORITY = "priority", _WordKind("priority", "Priority"), N_("Priority")
+    COMMENTS = "comments", _TextKind("comments", "Description"), N_("Comments")
+    REMINDER = "reminder", _ReminderKind(), N_("Reminder")
 
 
 FIELDS_BY_NAME: Mapping[str, Field] = {one.value: one for one in Field}

@@ -19,7 +19,7 @@ from core.database.task_models import OwnTaskRow, TaskRow
 from core.salesforce.ids import id_key
 from core.tasks.fields import FIELDS_BY_NAME, Field
 from core.tasks.store import Binned, bin_it, columns_of, lose, note_trouble, put, start_anew, values_of
-from core.tasks.task import Limits, Ours, Related, Values, from_json, lacking, to_json
+from core.tasks.task import Ours, Related, TextLimits, Values, from_json, lacking, to_json
 
 _AT_ONCE = 500
 _LONGEST_NAME = 255
@@ -209,7 +209,7 @@ def take(
     base: Values,
     related: Related,
     person_id: int,
-    limits: Limits,
+    limits: TextLimits,
 ) -> None:
     """The values that the task has from now on, and those that Salesforce has."""
     row = _row(session, ours)
@@ -286,14 +286,14 @@ def never_sent(session: Session, ours: Ours, sent: Values | None, not_before: da
 
 
 def created(
-    session: Session, ours: Ours, organisation_id: str, record_id: str, sent: Values, limits: Limits
+    session: Session, ours: Ours, organisation_id: str, record_id: str, sent: Values, limits: TextLimits
 ) -> None:
     """The record is there, with these values."""
     link(session, ours, organisation_id, record_id)
     updated(session, ours, sent, limits)
 
 
-def updated(session: Session, ours: Ours, base: Values, limits: Limits) -> None:
+def updated(session: Session, ours: Ours, base: Values, limits: TextLimits) -> None:
     """Salesforce has these values; what was edited meanwhile waits on."""
     row = _row(session, ours)
     differing = lacking(values_of(row), base, limits)

@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from core.database.dialect import there
 from core.database.task_models import TaskChoicesRow
-from core.tasks.task import Choices, KnownStatus, Limits
+from core.tasks.task import Choices, KnownStatus, TextLimits
 
 
 def choices(session: Session, organisation_id: str | None) -> Choices:
@@ -25,7 +25,7 @@ def choices(session: Session, organisation_id: str | None) -> Choices:
             for one in plain["statuses"]
         ),
         tuple(plain["priorities"]),
-        Limits(plain["subject"], plain["comments"]),
+        TextLimits(plain["subject"], plain["comments"]),
         has_key=plain["has_key"],
     )
 

@@ -45,12 +45,12 @@ class NothingToConfirm(Refusal):
     """No plan and no Halt waits."""
 
 
-class Lost(Exception):
+class ClaimLost(Exception):
     """The claim is another worker's by now, or the sync was switched off."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class SyncPlan:
     """What waits for a word: how many tasks would come in, be paired and be deleted; `of`: how many there
     are."""
 
@@ -86,8 +86,8 @@ class TaskSync:
     progress: int
     is_restored: bool
     """The database was restored since the last look."""
-    plan: Plan | None
-    confirmed: Plan | None
+    plan: SyncPlan | None
+    confirmed: SyncPlan | None
     trouble_code: str | None
     trouble_detail: str
     organisation_id: str | None
@@ -275,10 +275,10 @@ def let_go(session: Session, worker: str, but: Collection[int]) -> None:
 
 
 def hold(session: Session, held: TaskSync) -> TaskSyncRow:
-    """The row, locked, if it is still this claim's. Raises Lost."""
+    """The row, locked, if it is still this claim's. Raises ClaimLost."""
     row = session.get(TaskSyncRow, held.person_id, with_for_update=True, populate_existing=True)
     if row is None or row.claim != held.claim or row.claimed_by is None or not row.is_on:
-        raise Lost
+        raise ClaimLost
     return row
 
 
@@ -332,7 +332,7 @@ def by_user(session: Session, organisation_id: str) -> dict[str, int]:
     return {id_key(user_id): person_id for user_id, person_id in session.execute(query)}
 
 
-def plan_to_json(plan: Plan) -> dict[str, Any]:
+def plan_to_json(plan: SyncPlan) -> dict[str, Any]:
     return {
         "asks": plan.asks.value,
         "bring_in": plan.bring_in,
@@ -371,8 +371,8 @@ def _task_sync(row: TaskSyncRow) -> TaskSync:
     )
 
 
-def _plan(plain: dict[str, Any] | None) -> Plan | None:
-    return None if plain is None else Plan(**{**plain, "asks": Asks(plain["asks"])})
+def _plan(plain: dict[str, Any] | None) -> SyncPlan | None:
+    return None if plain is None else SyncPlan(**{**plain, "asks": Asks(plain["asks"])})
 
 
 def _new(now: datetime) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from core.people.store import NotThere
 from core.refusal import Refusal
 from core.tasks import queue as task_queue
 from core.tasks.fields import FIELDS_BY_NAME, Field, Status
-from core.tasks.task import Choices, Limits, Related, State, Values, fitted, from_text, to_text
+from core.tasks.task import Choices, Related, TaskState, TextLimits, Values, fitted, from_text, to_text
 
 DAYS_IN_THE_BIN = 15
 HERE = "here"
@@ -69,7 +69,7 @@ class Task:
     person_id: int
     salesforce_id: str | None
     values: Values
-    state: State
+    state: TaskState
     version: int
     is_wanted: bool
     is_cut: bool
@@ -375,17 +375,17 @@ def _note_status(session: Session, row: TaskRow, before: Status, after: Status) 
             sync.last_closed_status = after.name
 
 
-def _state(row: TaskRow) -> State:
+def _state(row: TaskRow) -> TaskState:
     if row.binned_at is not None:
-        return State.BIN
+        return TaskState.BIN
     if row.trouble_code is not None and not row.is_waiting:
-        return State.FAILED
+        return TaskState.FAILED
     if row.is_waiting:
-        return State.WAITING
+        return TaskState.WAITING
     if row.conflict_at is not None:
-        return State.CONFLICT
-    return State.LOCAL if row.salesforce_id is None else State.IN_SYNC
+        return TaskState.CONFLICT
+    return TaskState.LOCAL if row.salesforce_id is None else TaskState.IN_SYNC
 
 
 def _is_cut(row: TaskRow, values: Values) -> bool:
-    return fitted(values, Limits(is_by_bytes=row.is_by_bytes)) != values
+    return fitted(values, TextLimits(is_by_bytes=row.is_by_bytes)) != values

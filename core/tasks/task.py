@@ -24,7 +24,7 @@ class TaskError(Refusal):
     """This cannot be a task's value."""
 
 
-class State(StrEnum):
+class TaskState(StrEnum):
     """How a task stands to Salesforce."""
 
     LOCAL = "local"
@@ -130,7 +130,7 @@ class KnownStatus:
 
 
 @dataclass(frozen=True)
-class Limits:
+class TextLimits:
     """How much Salesforce holds, in characters. `is_by_bytes`: it turned out to count bytes (KB
     000382141)."""
 
@@ -148,7 +148,7 @@ class Choices:
         KnownStatus("Completed", "Completed", is_open=False, is_default=False, order=2),
     )
     priorities: tuple[str, ...] = ("High", "Normal", "Low")
-    limits: Limits = Limits()
+    limits: TextLimits = TextLimits()
     has_key: bool = False
     """Whether it has the unique external-id field on tasks, so that nothing is ever written twice."""
 
@@ -183,7 +183,7 @@ class Choices:
         return self.known(status.name) or (self.open_status() if status.is_open else self.closed_status())
 
 
-def fitted(values: Values, limits: Limits) -> Values:
+def fitted(values: Values, limits: TextLimits) -> Values:
     """What of the values Salesforce can hold: texts are cut between characters, and stay whole here."""
     return replace(
         values,
@@ -192,7 +192,7 @@ def fitted(values: Values, limits: Limits) -> Values:
     )
 
 
-def lacking(values: Values, base: Values, limits: Limits) -> tuple[Field, ...]:
+def lacking(values: Values, base: Values, limits: TextLimits) -> tuple[Field, ...]:
     """The fields in which Salesforce, which has `base`, lacks what it could hold; what it has whole is not
     cut."""
     return tuple(name for name in fitted(values, limits).differing(base) if values.of(name) != base.of(name))

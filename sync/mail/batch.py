@@ -13,7 +13,7 @@ from core.mail.writes import MatchResult
 from core.people.addresses import matches
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
-from core.salesforce.troubles import Kind, Trouble
+from core.salesforce.troubles import Trouble, TroubleKind
 from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
 from sync.mail.outcomes import Outcomes
 from sync.mail.receipts import confirmed
@@ -121,10 +121,10 @@ def _stop_for(trouble: Trouble, outcomes: Outcomes) -> None:
     for mail in outcomes.open:
         if mail.log.targets and not mail.log.missing and not mail.needs_match:
             outcomes.end(mail, State.LOGGED)
-    if trouble.kind in {Kind.NO_API, Kind.LIMIT}:
+    if trouble.kind in {TroubleKind.NO_API, TroubleKind.LIMIT}:
         outcomes.release()
     for mail in outcomes.open:
-        if trouble.kind is not Kind.PERMANENT or mail.is_copy:
+        if trouble.kind is not TroubleKind.PERMANENT or mail.is_copy:
             outcomes.try_again_later(mail, trouble)
         else:
             outcomes.end(mail, State.FAILED, trouble)
@@ -145,7 +145,7 @@ def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence
         for mail in mails:
             _note_not_confirmed(mail)
             is_old = now - mail.job.row.time > _LONGEST_LOOK_FOR_A_RECEIPT
-            is_last = is_old or error.trouble.kind is Kind.PERMANENT
+            is_last = is_old or error.trouble.kind is TroubleKind.PERMANENT
             outcomes.end(
                 mail, State.COPIED, error.trouble, due_at=None if is_last else now + FIRST_LOOK_FOR_A_MATCH
             )

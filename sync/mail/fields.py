@@ -16,7 +16,7 @@ from core.mail.row import Row
 from core.mail.subject import task_subject
 from core.mail.writes import EMAIL_MESSAGE, TASK, Target, Where
 from core.salesforce.schema import KEY_FIELD
-from core.settings.catalogue import Keep, Record
+from core.settings.catalogue import Keep, RecordType
 from core.settings.in_force import Rules
 from sync.mail.choose import Choice
 from sync.mail.content import Content, clean, fitting
@@ -50,9 +50,9 @@ class Features:
         """Whether a record of this kind is never written twice."""
         return self.has_email_key if kind == EMAIL_MESSAGE else self.has_task_key
 
-    def kind(self, wanted: Record) -> str:
+    def kind(self, wanted: RecordType) -> str:
         """As what mails are logged."""
-        return EMAIL_MESSAGE if wanted is not Record.TASK and self.has_email_messages else TASK
+        return EMAIL_MESSAGE if wanted is not RecordType.TASK and self.has_email_messages else TASK
 
 
 @dataclass(frozen=True)

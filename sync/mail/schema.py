@@ -7,7 +7,7 @@ from dataclasses import replace
 from core.mail.writes import EMAIL_MESSAGE, TASK
 from core.salesforce.client import Client, Record
 from core.salesforce.schema import KEY_FIELD, TASK_STATUSES, is_key
-from core.settings.catalogue import Record as RecordType
+from core.settings.catalogue import RecordType
 from sync.mail.fields import Features
 from sync.session import Remembered
 

@@ -9,7 +9,7 @@ from core.mail import queue as mail_queue
 from core.mail.queue import Job
 from core.mail.row import State
 from core.mail.writes import TASK, FailedTry, MailLog, Target
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.salesforce.connection_store import Connection
 from core.salesforce.troubles import Trouble
 from core.settings.in_force import PolicySettings, Rules
@@ -29,7 +29,7 @@ class Sender:
     person does not want to be asked about; `restored_at`: when the database was restored from a backup, so
     that Salesforce may have more of older mails than we know."""
 
-    account: Account
+    account: StoredPerson
     connection: Connection
     rules: Rules
     policy: PolicySettings

@@ -30,7 +30,7 @@ _SCHEMA = frozenset(
 
 
 @dataclass
-class _Record:
+class _NewRecord:
     """One record to be written. `was_tried`: an earlier write of it has an end that is not known."""
 
     mail: WaitingMail
@@ -99,9 +99,9 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     DatabaseUnavailable."""
     wanted = [(mail, target) for mail in mails for target in mail.log.missing]
     wanted.sort(key=lambda pair: pair[1].kind)
-    batch: list[_Record] = []
+    batch: list[_NewRecord] = []
     for mail, target in wanted:
-        record = _Record(mail, target, session.fields(mail, target), target.is_tried)
+        record = _NewRecord(mail, target, session.fields(mail, target), target.is_tried)
         is_full = len(batch) == MOST_RECORDS or sum(one.size for one in batch) > MOST_CHARACTERS
         if batch and (is_full or batch[0].target.kind != target.kind):
             _write_batch(session, outcomes, batch)
@@ -111,27 +111,27 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         _write_batch(session, outcomes, batch)
 
 
-def _write_batch(session: MailSession, outcomes: Outcomes, records: Sequence[_Record]) -> None:
+def _write_batch(session: MailSession, outcomes: Outcomes, records: Sequence[_NewRecord]) -> None:
     """One call. Its records are noted as tried, written, and each answer is taken in."""
     kind, has_key = records[0].target.kind, session.has_key(records[0].target)
     for record in records:
         record.put(replace(record.target, is_tried=True))
 
-    def note(in_database: Session, not_before: datetime) -> list[_Record]:
+    def note(in_database: Session, not_before: datetime) -> list[_NewRecord]:
         mails = {record.mail.id: record.mail for record in records}
         for mail in mails.values():
             mail.log = replace(mail.log, not_before=not_before)
         ours = mail_queue.intend(in_database, [(mail.job, mail.log) for mail in mails.values()])
         return [record for record in records if record.mail.id in ours]
 
-    def call(ours: Sequence[_Record]) -> list[Written]:
+    def call(ours: Sequence[_NewRecord]) -> list[Written]:
         left = {record.mail.id for record in ours}
         for record in records:
             if record.mail.id not in left:  # the worker that has it knows nothing of this call
                 outcomes.drop(record.mail)
         return session.client.create(kind, [record.fields for record in ours])
 
-    def take_back(ours: Sequence[_Record]) -> None:
+    def take_back(ours: Sequence[_NewRecord]) -> None:
         for record in ours:
             record.put(replace(record.target, is_tried=record.was_tried))
 
@@ -143,7 +143,7 @@ def _write_batch(session: MailSession, outcomes: Outcomes, records: Sequence[_Re
         _take_in(session, record, judged(answer, has_key=has_key, was_tried=record.was_tried))
 
 
-def _take_in(session: MailSession, record: _Record, answer: Judged) -> None:
+def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
     """What became of one record. A refusal is mended where we can; the rest is the mail's trouble."""
     mail, target = record.mail, record.target
     if answer.verdict is Verdict.WRITTEN:

@@ -14,7 +14,7 @@ from core.salesforce.ids import id_key
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks.polling import seconds_of_a_round
-from core.tasks.queue import Asks, Plan
+from core.tasks.queue import Asks, SyncPlan
 from sync.tasks.held import HeldSync
 from sync.tasks.plan import CLOCKS_MAY_DIFFER, begun_at, gone, halts
 from sync.tasks.pull import Pull
@@ -26,7 +26,7 @@ _LONG_OFF = timedelta(days=15)
 
 
 @dataclass
-class Outcome:
+class CycleOutcome:
     """What is to be noted of a cycle, and whether nothing is left that will be tried again."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Cycle:
         self._is_rehearsal = is_new and (sync.policy.confirm_first_sync or sync.row.is_restored)
         self._pull = Pull(sync, self._query, is_rehearsal=self._is_rehearsal)
 
-    def run(self) -> Outcome:
+    def run(self) -> CycleOutcome:
         """The whole of it."""
         row, sync = self._sync.row, self._sync
         polled_at, looked = row.succeeded_at or row.enabled_at, {}
@@ -86,7 +86,7 @@ class Cycle:
             values["confirmed"] = None
         if is_changed:
             values["changed_at"] = datetime.now(UTC)
-        outcome = Outcome(
+        outcome = CycleOutcome(
             values,
             is_all_done=not push.is_waiting,
             is_transient=push.is_waiting,
@@ -179,7 +179,7 @@ class Cycle:
             self._pull.removals |= {one.ours.id: one for one in gone(lost)}
         return some[-1].id if len(some) == MOST_IDS else 0
 
-    def _question(self) -> Plan | None:
+    def _question(self) -> SyncPlan | None:
         """What the person has to say something about before anything is deleted."""
         sync, counts = self._sync, self._pull.counts
         removals = {number: one for number, one in self._pull.removals.items() if one.ours.binned_at is None}
@@ -189,27 +189,27 @@ class Cycle:
             send = task_links.waiting_number(session, person_id, organisation_id) if self._is_rehearsal else 0
         if self._is_rehearsal:
             asks = Asks.RESTORED if sync.row.is_restored else Asks.FIRST
-            return Plan(asks, counts.brought, counts.paired, len(removals), linked, send)
+            return SyncPlan(asks, counts.brought, counts.paired, len(removals), linked, send)
         lost = sum(one.is_loss for one in removals.values())
         handed_over = len(removals) - lost
         if halts(lost, linked - handed_over) and lost > self._allowed(
             Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE
         ):
-            return Plan(Asks.LOST_THERE, delete=lost, of=linked)
+            return SyncPlan(Asks.LOST_THERE, delete=lost, of=linked)
         last = sync.row.succeeded_at
         traceless = sum(one.why == "gone" for one in removals.values())
         is_long_ago = last is not None and datetime.now(UTC) - last > _LONG_OFF
         if is_long_ago and traceless > self._allowed(Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE):
-            return Plan(Asks.GONE, delete=traceless, of=linked)
+            return SyncPlan(Asks.GONE, delete=traceless, of=linked)
         return None
 
-    def _question_of_deletions(self) -> Plan | None:
+    def _question_of_deletions(self) -> SyncPlan | None:
         sync = self._sync
         with sync.salesforce.database.reading() as session:
             due = task_links.deletions_due(session, sync.row.person_id, sync.organisation_id)
             linked = task_links.linked(session, sync.row.person_id, sync.organisation_id) if due else 0
         is_too_many = due > self._allowed(Asks.LOST_HERE) and halts(due, due + linked)
-        return Plan(Asks.LOST_HERE, delete=due, of=due + linked) if is_too_many else None
+        return SyncPlan(Asks.LOST_HERE, delete=due, of=due + linked) if is_too_many else None
 
     def _allowed(self, *asks: Asks) -> int:
         """So many deletions the person has said yes to, and they are not done yet."""
@@ -227,6 +227,6 @@ class Cycle:
         with sync.salesforce.database.reading() as session:
             return not task_links.deletions_due(session, sync.row.person_id, sync.organisation_id)
 
-    def _asking(self, plan: Plan) -> Outcome:
+    def _asking(self, plan: SyncPlan) -> CycleOutcome:
         """Nothing more is done until the person has spoken."""
-        return Outcome({"plan": task_queue.plan_to_json(plan)})
+        return CycleOutcome({"plan": task_queue.plan_to_json(plan)})

@@ -10,7 +10,7 @@ from core.settings.in_force import PolicySettings
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks.queue import TaskSync
-from core.tasks.task import Choices, Limits
+from core.tasks.task import Choices, TextLimits
 from sync.session import Remembered, SalesforceSession
 from sync.tasks.plan import View
 
@@ -49,9 +49,9 @@ class HeldSync:
         since = self.enabled_at + self.salesforce.offset - timedelta(hours=self.policy.first_sync_hours)
         return since.replace(microsecond=0)  # records tell less of their times than we keep of ours
 
-    def limits(self, *, is_by_bytes: bool) -> Limits:
+    def limits(self, *, is_by_bytes: bool) -> TextLimits:
         """How much Salesforce holds of a task's texts."""
-        return Limits(self.choices.limits.subject, self.choices.limits.comments, is_by_bytes=is_by_bytes)
+        return TextLimits(self.choices.limits.subject, self.choices.limits.comments, is_by_bytes=is_by_bytes)
 
     def view(self, session: Session, ids: list[str]) -> View:
         """By what records of these ids are looked at."""

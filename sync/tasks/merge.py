@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from core.tasks.fields import Field
-from core.tasks.task import Limits, Values, fitted
+from core.tasks.task import TextLimits, Values, fitted
 
 THE_SAME_MOMENT = timedelta(seconds=2)
 """Within it nobody can say who was later, and Salesforce wins."""
@@ -26,7 +26,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostValue:
     """A value that gave way to another. `is_conflict`: both sides had changed it."""
 
     field: Field
@@ -40,7 +40,7 @@ class Merged:
     """The one version, and what gave way to it."""
 
     values: Values
-    lost: tuple[Lost, ...] = ()
+    lost: tuple[LostValue, ...] = ()
 
     @property
     def is_conflict(self) -> bool:
@@ -55,7 +55,7 @@ class Times:
     theirs: datetime
 
 
-def merge(base: Values | None, ours: Values, theirs: Values, times: Times, limits: Limits) -> Merged:
+def merge(base: Values | None, ours: Values, theirs: Values, times: Times, limits: TextLimits) -> Merged:
     """The version that both sides are to have. Without a base Salesforce's values win: nobody knows who
     changed what.
 
@@ -63,7 +63,7 @@ def merge(base: Values | None, ours: Values, theirs: Values, times: Times, limit
     whole."""
     held = fitted(ours, limits)
     won: dict[Field, Any] = {}
-    lost: list[Lost] = []
+    lost: list[LostValue] = []
     for field in Field:
         there = theirs.of(field)
         was = there if base is None else base.of(field)
@@ -74,13 +74,13 @@ def merge(base: Values | None, ours: Values, theirs: Values, times: Times, limit
             continue
         if base is not None and mine != was and _is_conflict(field, mine, there):  # changed on both sides
             if _is_ours_later(times, field):
-                lost.append(Lost(field, there, Side.SALESFORCE, is_conflict=True))
+                lost.append(LostValue(field, there, Side.SALESFORCE, is_conflict=True))
             else:
                 won[field] = there
-                lost.append(Lost(field, ours.of(field), Side.HERE, is_conflict=True))
+                lost.append(LostValue(field, ours.of(field), Side.HERE, is_conflict=True))
             continue
         won[field] = there  # changed there only, or both in the same sense
-        lost.append(Lost(field, ours.of(field), Side.HERE, is_conflict=False))
+        lost.append(LostValue(field, ours.of(field), Side.HERE, is_conflict=False))
     return Merged(ours.having(won), tuple(lost))
 
 

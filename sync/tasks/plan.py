@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from core.salesforce import late_commits
 from core.salesforce.ids import id_key
 from core.tasks.fields import Field
-from core.tasks.task import Limits, Ours, Values, fitted
+from core.tasks.task import Ours, TextLimits, Values, fitted
 from sync.tasks.merge import Merged, Times, merge
 from sync.tasks.records import Nonsense, Remote
 
@@ -86,7 +86,7 @@ class View:
     persons: Mapping[str, int] = field(default_factory=dict)
     """Of whose tasks are synchronised too: by the first fifteen characters of the user's id."""
     own_logs: frozenset[str] = frozenset()
-    limits: Limits = field(default_factory=Limits)
+    limits: TextLimits = field(default_factory=TextLimits)
     has_key: bool = False
 
     def person_of(self, owner_id: str) -> int | None:
@@ -95,9 +95,9 @@ class View:
             self.person_id if id_key(owner_id) == id_key(self.user_id) else self.persons.get(id_key(owner_id))
         )
 
-    def limits_of(self, ours: Ours) -> Limits:
+    def limits_of(self, ours: Ours) -> TextLimits:
         """How much Salesforce holds of this task's texts."""
-        return Limits(self.limits.subject, self.limits.comments, is_by_bytes=ours.is_by_bytes)
+        return TextLimits(self.limits.subject, self.limits.comments, is_by_bytes=ours.is_by_bytes)
 
 
 def plan(

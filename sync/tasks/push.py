@@ -15,7 +15,7 @@ from core.salesforce.client import MOST_IDS, MOST_RECORDS, Written
 from core.salesforce.ids import id_key
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.schema import KEY_FIELD
-from core.salesforce.troubles import Kind, Trouble
+from core.salesforce.troubles import Trouble, TroubleKind
 from core.tasks import links as task_links
 from core.tasks import queue as task_queue
 from core.tasks.fields import Field
@@ -276,7 +276,7 @@ class Push:
         and written like any batch, and the others go on without it. Raises what it is given where the record
         is not to blame."""
         trouble = refused.trouble
-        if trouble.kind is not Kind.PERMANENT or trouble.code in _OF_THE_CALL:
+        if trouble.kind is not TroubleKind.PERMANENT or trouble.code in _OF_THE_CALL:
             raise refused
         if len(some) == 1:
             if trouble.code not in _OF_A_RECORD and not self._has_written:

@@ -12,21 +12,21 @@ from typing import Any
 from core import logs
 from core.database.engine import Database, DatabaseUnavailable
 from core.database.heartbeats import database_now
-from core.people.store import Account
+from core.people.store import StoredPerson
 from core.retry import seconds_until_next
 from core.salesforce.connection_store import Connection, connections, has_api
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
-from core.salesforce.troubles import Kind, Trouble
+from core.salesforce.troubles import Trouble, TroubleKind
 from core.settings import store as settings_store
 from core.settings.in_force import PolicySettings, policy_settings
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.polling import seconds_between_looks
-from core.tasks.queue import Lost, TaskSync
+from core.tasks.queue import ClaimLost, TaskSync
 from core.tasks.task import Choices
 from sync.session import Clocks, Remembered, SalesforceSession, note_trouble, people_ready_to_sync
-from sync.tasks.cycle import Cycle, Outcome
+from sync.tasks.cycle import Cycle, CycleOutcome
 from sync.tasks.held import HeldSync
 from sync.tasks.schema import SECONDS_GOOD, choices_of
 from sync.threads import THREADS, at_once
@@ -35,7 +35,7 @@ _SECONDS_FOR_ANOTHER = 45.0
 """Longer than a worker that was killed is believed to live."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 _LEAST = 5.0
-_FOR_A_PERSON = frozenset({Kind.CONNECTION, Kind.NO_API})
+_FOR_A_PERSON = frozenset({TroubleKind.CONNECTION, TroubleKind.NO_API})
 
 
 class TaskSyncs:
@@ -120,7 +120,7 @@ class TaskSyncs:
         self, *, everything: bool, but: Collection[int] = (), most: int | None = None
     ) -> list[tuple[TaskSync, Connection, PolicySettings]]:
         with self._database.writing() as session:
-            persons: dict[int, tuple[Account, Connection]] = people_ready_to_sync(session)
+            persons: dict[int, tuple[StoredPerson, Connection]] = people_ready_to_sync(session)
             claimed = task_queue.claim(
                 session, self._worker, set(persons) - set(but), everything=everything, most=most
             )
@@ -172,7 +172,7 @@ class TaskSyncs:
         try:
             outcome = self._cycle(held, connection, policy, stop, everything=everything)
             self._settle(held, policy, outcome)
-        except Lost:
+        except ClaimLost:
             return False
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
@@ -189,7 +189,7 @@ class TaskSyncs:
         """What nobody foresaw is not met again at full speed."""
         try:
             self._settle(
-                held, policy, Outcome(is_all_done=False, is_broken=True, trouble_code="unforeseen_sync")
+                held, policy, CycleOutcome(is_all_done=False, is_broken=True, trouble_code="unforeseen_sync")
             )
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
@@ -203,8 +203,8 @@ class TaskSyncs:
         stop: threading.Event,
         *,
         everything: bool,
-    ) -> Outcome:
-        """Raises Lost, DatabaseUnavailable."""
+    ) -> CycleOutcome:
+        """Raises ClaimLost, DatabaseUnavailable."""
         try:
             salesforce = SalesforceSession(
                 self._connections, connection, api_reserve=policy.api_reserve, clocks=self._clocks
@@ -213,7 +213,7 @@ class TaskSyncs:
             return self._stopped(error.trouble, connection)
         try:
             if not salesforce.has_calls_left():
-                return Outcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
+                return CycleOutcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
             if held.is_first:
                 self.choices.forget(salesforce.organisation_id)
             choices = choices_of(self.choices, salesforce)
@@ -223,18 +223,18 @@ class TaskSyncs:
         finally:
             salesforce.note_usage()
 
-    def _stopped(self, found: Trouble, connection: Connection) -> Outcome:
+    def _stopped(self, found: Trouble, connection: Connection) -> CycleOutcome:
         """Time, or a person, has to mend it."""
         self.choices.forget(connection.identity.organisation_id)
         note_trouble(self._database, connection, found)
-        return Outcome(
+        return CycleOutcome(
             is_all_done=found.kind in _FOR_A_PERSON,
             is_broken=True,
             trouble_code=found.code,
             trouble_detail=found.detail,
         )
 
-    def _settle(self, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> None:
+    def _settle(self, held: TaskSync, policy: PolicySettings, outcome: CycleOutcome) -> None:
         """Let go of it until it is due again."""
         is_asking = outcome.values.get("plan") is not None
         attempts = held.attempts + 1 if outcome.is_broken or outcome.is_transient else 0
@@ -259,7 +259,7 @@ class TaskSyncs:
             }
             task_queue.release(session, held, values)
 
-    def _pace(self, session: Any, held: TaskSync, policy: PolicySettings, outcome: Outcome) -> float:
+    def _pace(self, session: Any, held: TaskSync, policy: PolicySettings, outcome: CycleOutcome) -> float:
         links = outcome.values.get("links", held.links)
         budget = task_queue.budget(session, held.organisation_id, policy.api_share, links)
         active_at = outcome.values.get("changed_at", held.last_active_at)

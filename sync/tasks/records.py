@@ -11,7 +11,7 @@ from typing import Any
 
 from core.salesforce.schema import KEY_FIELD
 from core.tasks.fields import REMOTE_NAMES, Field, clean, flag_of, time_of, word_of
-from core.tasks.task import Limits, Related, Values, fitted
+from core.tasks.task import Related, TextLimits, Values, fitted
 
 _NOT_TO_DO = frozenset({"email", "list email", "listemail", "call"})
 """Subtypes of what was done, mails and calls, not of what is to do (object reference, Task.TaskSubtype)."""
@@ -83,7 +83,7 @@ def read_all(records: Iterable[Mapping[str, Any]]) -> list[Remote | Nonsense]:
     return [found for record in records if (found := read(record)) is not None]
 
 
-def written(values: Values, fields: Iterable[Field], limits: Limits) -> dict[str, Any]:
+def written(values: Values, fields: Iterable[Field], limits: TextLimits) -> dict[str, Any]:
     """What is written of these fields; of the texts as much as Salesforce holds."""
     held = fitted(values, limits)
     return {name: plain for one in fields for name, plain in one.kind.write(held.of(one)).items()}

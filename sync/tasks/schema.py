@@ -7,7 +7,7 @@ from typing import Any
 from core.salesforce.client import Record
 from core.salesforce.schema import TASK_STATUSES, is_key
 from core.tasks import picklists
-from core.tasks.task import Choices, KnownStatus, Limits
+from core.tasks.task import Choices, KnownStatus, TextLimits
 from sync.session import Remembered, SalesforceSession
 
 SECONDS_GOOD = 3_600.0
@@ -39,7 +39,7 @@ def _choices(fields: Mapping[str, Record], statuses: list[Record]) -> Choices:
     return Choices(
         known or usual.statuses,
         tuple(str(one["value"]) for one in priorities if one.get("active", True)) or usual.priorities,
-        Limits(_length(fields, "Subject", 255), _length(fields, "Description", 32_000)),
+        TextLimits(_length(fields, "Subject", 255), _length(fields, "Description", 32_000)),
         has_key=is_key(fields),
     )
 

@@ -25,7 +25,7 @@ from core.mail.row import Decision, Row, State
 from core.people import store as people_store
 from core.salesforce import connection_store
 from core.salesforce.connections import Connections
-from core.salesforce.login import session
+from core.salesforce.login import Identity, session
 from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
@@ -190,8 +190,8 @@ def _in_api_mode(installation):
     with database.writing() as opened:
         account = people_store.all_persons(opened)[0]
         connection_store.connect(
-            opened, account, connection_store.Identity("00D000000000001", "005000000000001", "x"), way=connection_store.Way.SIGN_IN,
-            login_url="https://x.salesforce.com", tokens=connection_store.Tokens("a", "r", "https://x.salesforce.com"), actor=None,
+            opened, account, Identity("00D000000000001", "005000000000001", "x"), way=connection_store.Way.SIGN_IN,
+            login_url="https://x.salesforce.com", tokens=connection_store.OAuthTokens("a", "r", "https://x.salesforce.com"), actor=None,
         )  # fmt: skip
         settings_store.set_preference(opened, account, Setting.LOGGING, "api", actor=None)
     database.close()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.database.engine import Database
-from core.endpoints import Limits, Listener, ListenerKind, SalesforceApp, Upstream, UpstreamTls
+from core.endpoints import Listener, ListenerKind, ListenerLimits, SalesforceApp, Upstream, UpstreamTls
 from core.mail.store import Filter, entries
 from core.people import store as people_store
 from core.people.addresses import address_key
@@ -96,7 +96,7 @@ def add_anna(database, logging="bcc"):
 class RunningRelay:
     """A relay on this event loop, in front of a sink that may be scripted."""
 
-    def __init__(self, database, directory, sink, *, upstream=None, entrance=None, limits=Limits()):  # noqa: B008
+    def __init__(self, database, directory, sink, *, upstream=None, entrance=None, limits=ListenerLimits()):  # noqa: B008
         self.database, self.directory, self.sink = database, directory, sink
         self.upstream, self.entrance, self.limits = upstream, entrance, limits
         self.password = ""

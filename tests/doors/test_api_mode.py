@@ -11,7 +11,8 @@ from core.mail import queue as mail_queue
 from core.mail.row import Copy, Decision, State
 from core.people import store as people_store
 from core.salesforce import connection_store
-from core.salesforce.connection_store import Identity, Tokens, Way
+from core.salesforce.connection_store import OAuthTokens, Way
+from core.salesforce.login import Identity
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from tests.doors.conftest import BCC, mail, running
@@ -29,7 +30,7 @@ def connect_anna(database, logging="api", **more):
         anna = people_store.person_by_email(session, "anna@acme.test")
         connection_store.connect(
             session, anna, Identity("00D000000000001", "005000000000001", "anna@acme.test"), way=Way.SIGN_IN,
-            login_url="https://x.salesforce.com", tokens=Tokens("a", "r", "https://x.my.salesforce.com"), actor=None,
+            login_url="https://x.salesforce.com", tokens=OAuthTokens("a", "r", "https://x.my.salesforce.com"), actor=None,
         )  # fmt: skip
         settings_store.set_preference(session, anna, Setting.LOGGING, logging, actor=None)
         for name, value in more.items():

@@ -14,7 +14,7 @@ from core.salesforce import connection_store
 from core.salesforce.connection_store import SomebodyElses, Standing, Way
 from core.salesforce.connections import Connections, NotConnected
 from core.salesforce.login import Login, Refused, Unavailable
-from core.salesforce.troubles import Kind
+from core.salesforce.troubles import TroubleKind
 from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
@@ -78,7 +78,7 @@ class TestConnecting:
         org.app.extensions["has_api"] = False
         with pytest.raises(NotConnected) as caught:
             connected(connections, org, app, anna)
-        assert caught.value.trouble.kind is Kind.NO_API
+        assert caught.value.trouble.kind is TroubleKind.NO_API
         one = kept(database, anna)
         assert (one.standing, one.access_token, one.refresh_token) == (Standing.NO_API, None, None)
         assert org.tokens.refresh == {}, "what nobody holds is revoked"
@@ -140,7 +140,7 @@ class TestRenewing:
         org.tokens.revoke_all()
         with pytest.raises(Refused) as caught:
             works(connections, anna)
-        assert caught.value.trouble.kind is Kind.CONNECTION
+        assert caught.value.trouble.kind is TroubleKind.CONNECTION
         one = kept(database, anna)
         assert (one.standing, one.access_token, one.refresh_token) == (Standing.BROKEN, None, None)
         assert "Connect Salesforce again" in one.trouble.remedy
@@ -277,7 +277,7 @@ class TestProbing:
         one = connected(connections, org, app, anna)
         assert connections.probe(one) is None
         org.app.extensions["has_api"] = False
-        assert connections.probe(one).kind is Kind.NO_API
+        assert connections.probe(one).kind is TroubleKind.NO_API
         lost = kept(database, anna)
         assert (lost.is_usable, connection_store.has_api(lost)) == (True, False)
         org.app.extensions["has_api"] = True
@@ -402,13 +402,13 @@ def test_tokens_that_come_after_their_turn_is_over_are_kept(connections, org, ap
     with database.writing() as session:
         assert connection_store.take_turn(session, anna.id, one.generation, "second").is_mine
         renewed = connection_store.renewed(
-            session, anna.id, one.generation, connection_store.Tokens("a", "r", org.url)
+            session, anna.id, one.generation, connection_store.OAuthTokens("a", "r", org.url)
         )
     assert renewed.refresh_token == "r"
     with database.writing() as session:
         assert (
             connection_store.renewed(
-                session, anna.id, one.generation, connection_store.Tokens("b", "s", org.url)
+                session, anna.id, one.generation, connection_store.OAuthTokens("b", "s", org.url)
             )
             is None
         )
@@ -439,7 +439,7 @@ def test_a_renewal_that_commits_while_keys_are_taken_over_is_not_undone(
     def renew():
         with database.writing() as session:
             connection_store.renewed(
-                session, anna.id, one.generation, connection_store.Tokens("a", "rotated", org.url)
+                session, anna.id, one.generation, connection_store.OAuthTokens("a", "rotated", org.url)
             )
         done.set()
 

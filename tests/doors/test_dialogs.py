@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from core.endpoints import Limits, Listener, ListenerKind
+from core.endpoints import Listener, ListenerKind, ListenerLimits
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from relay import limits, session
@@ -49,7 +49,7 @@ def scripted(setup):
             name, _, number = rest.partition("=")
             most[name] = int(number)
     kind = next((line.split()[1:] for line in setup if line.startswith("entrance ")), ["submission"])
-    return script, entrance(kind, Limits(**most))
+    return script, entrance(kind, ListenerLimits(**most))
 
 
 def entrance(kind, most):

@@ -12,7 +12,7 @@ from core.mail.row import State
 from core.mail.store import unknown_senders
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
-from core.smtp import RefusesUs, Route, Unavailable
+from core.smtp import RefusesUs, Route, UpstreamUnavailable
 from relay import limits
 from relay.entrance import Entrance
 from tests.doors.conftest import BCC, Client, mail, running, until
@@ -291,7 +291,7 @@ def test_the_upstream_is_not_spoken_to_in_clear_where_tls_is_meant(authority, tm
         sink = Sink(Script(extensions=["PIPELINING"]))
         port = await sink.start()
         route = Route(Upstream(UpstreamTls.STARTTLS, "127.0.0.1", port, "me", "s3cret"), "relay.test")
-        with pytest.raises(Unavailable):
+        with pytest.raises(UpstreamUnavailable):
             await route.connect()
         assert not any("AUTH" in command for command in sink.commands)
         await sink.stop()

@@ -13,7 +13,7 @@ from core.database.engine import Database
 from core.database.heartbeats import Beat, Condition, beat
 from core.database.installation import StateDirectoryTaken, restored_at
 from core.database.models import InstallationRow
-from core.endpoints import Place
+from core.endpoints import HostPort
 from core.findings import Light
 from core.health import Watch, look_at_installation, look_at_machine
 from core.mail import store as mail_store
@@ -24,13 +24,14 @@ from core.mail.store import UnknownSender
 from core.monitor import readiness
 from core.people import store as people_store
 from core.salesforce import connection_store
-from core.salesforce.connection_store import Identity, Tokens, Way
+from core.salesforce.connection_store import OAuthTokens, Way
+from core.salesforce.login import Identity
 from core.salesforce.troubles import trouble
 from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.state_directory import StateDirectory
-from relay.health import Health
+from relay.health import RelayHealth
 from relay.meters import Meters
 from relay.record import new_mail_id
 from tests.doors.asking import ask
@@ -63,7 +64,7 @@ def connect(database, email="anna@acme.test", token="t"):
         anna = people_store.person_by_email(session, email)
         connection_store.connect(
             session, anna, Identity("00D1", "0051", "anna@x"), way=Way.SIGN_IN, login_url="https://login.salesforce.com",
-            tokens=Tokens(token, token, "https://x.my.salesforce.com"), actor=None,
+            tokens=OAuthTokens(token, token, "https://x.my.salesforce.com"), actor=None,
         )  # fmt: skip
         return anna
 
@@ -373,10 +374,10 @@ class TestARelay:
         async def claim():
             async with running(sqlite, tmp_path) as relay:
                 config = read_config(environment(tmp_path))
-                health = Health(config, sqlite, relay.server, relay.pool, relay.logbook, relay.snapshot)
+                health = RelayHealth(config, sqlite, relay.server, relay.pool, relay.logbook, relay.snapshot)
                 meters = Meters(tmp_path, "one")
                 monitor = health.monitor(meters)
-                place = monitor.start(Place("127.0.0.1", 0))
+                place = monitor.start(HostPort("127.0.0.1", 0))
 
                 async def asked(path):
                     return await asyncio.to_thread(ask, place, path)

@@ -5,7 +5,7 @@ import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 
-from core.endpoints import Limits, Listener, ListenerKind
+from core.endpoints import Listener, ListenerKind, ListenerLimits
 from core.mail.row import State
 from core.people import store as people_store
 from core.settings import store as settings_store
@@ -23,7 +23,7 @@ from tests.sandbox.sink import Script
 
 class TestLimits:
     def limited(self, **fields):
-        return Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, Limits(**fields)))
+        return Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, ListenerLimits(**fields)))
 
     def test_of_size_declared_and_counted(self, start):
         async def claim():
@@ -254,7 +254,7 @@ class TestCounting:
         assert len(failed.failures) <= 10_000
 
     def test_sessions_of_one_source(self):
-        sessions, most = limits.Sessions(), Limits(sessions=10, sessions_per_source=2)
+        sessions, most = limits.Sessions(), ListenerLimits(sessions=10, sessions_per_source=2)
         for _ in range(2):
             sessions.enter("10.0.0.1")
         assert not sessions.may_enter("10.0.0.1", most)

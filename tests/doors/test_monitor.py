@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from core.endpoints import Place
+from core.endpoints import HostPort
 from core.findings import Finding, Light, facts
 from core.monitor import Monitor
 from relay.meters import CommitSeen, MailSeen, Meters, RowLost, RowsLoaded
@@ -21,7 +21,7 @@ def test_what_does_not_hold_is_503_with_its_reason(meters, host):
         facts(Light.RED, "load", "behind", "start another relay", stops_mail=True),
     ]
     monitor = Monitor(meters.text, lambda: conditions[:1], lambda: conditions)
-    place = monitor.start(Place(host, 0))
+    place = monitor.start(HostPort(host, 0))
     try:
         assert ask(place, "/healthz") == (200, "event loop: ok\n")
         assert ask(place, "/readyz") == (503, "event loop: ok\nload: behind; start another relay\n")
@@ -39,7 +39,7 @@ def test_only_what_stops_mail_takes_a_relay_from_its_balancer(meters):
         facts(Light.YELLOW, "own domains", "are not named"),
     ]
     monitor = Monitor(meters.text, list, lambda: conditions)
-    place = monitor.start(Place("127.0.0.1", 0))
+    place = monitor.start(HostPort("127.0.0.1", 0))
     try:
         assert ask(place, "/readyz") == (
             503, "settings: ok\nworker: no worker is running on a; start it\nown domains: yellow: are not named\n",
@@ -68,7 +68,7 @@ def test_a_part_of_the_figures_is_no_answer(tmp_path, host):
     meters = Meters(tmp_path / "nowhere", "one")
     meters.keep()
     monitor = Monitor(meters.text, list, list)
-    place = monitor.start(Place(host, 0))
+    place = monitor.start(HostPort(host, 0))
     try:
         assert ask(place, "/metrics")[0] == 503
         assert ask(place, "/healthz")[0] == 200
@@ -122,7 +122,7 @@ def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(tmp_path, meters,
 
 def test_head_has_no_body(meters, host):
     monitor = Monitor(meters.text, list, list)
-    place = monitor.start(Place(host, 0))
+    place = monitor.start(HostPort(host, 0))
     try:
         assert ask(place, "/metrics", "HEAD") == (200, "")
     finally:

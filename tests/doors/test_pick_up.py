@@ -6,7 +6,7 @@ from core.database.audit import changes
 from core.database.models import PickUpRow
 from core.people import store as people_store
 from core.salesforce import bcc_address_queue
-from core.salesforce.bcc_address import Outcome, senders_that_salesforce_lacks, senders_to_propose
+from core.salesforce.bcc_address import AddressOutcome, senders_that_salesforce_lacks, senders_to_propose
 from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Setting
 from tests.doors.bcc_lookup import (
@@ -32,7 +32,7 @@ class TestTheWorker:
         one, address = found(sqlite, anna)
         assert address == ADDRESS
         assert (one.outcome, one.senders) == (
-            Outcome.FOUND,
+            AddressOutcome.FOUND,
             ("anna@acme.test", "sales@acme.test", "acme.org"),
         )
         with sqlite.reading() as session:
@@ -41,17 +41,17 @@ class TestTheWorker:
 
     def test_tells_a_missing_address_from_a_feature_that_is_off(self, connections, worker, org, anna, sqlite):
         assert worker.once()
-        assert found(sqlite, anna)[0].outcome is Outcome.FEATURE_OFF
+        assert found(sqlite, anna)[0].outcome is AddressOutcome.FEATURE_OFF
         other = org.org.put("User", Username="bob@acme.test", Name="Bob", Email="b@acme.test", IsActive=True)
         give_address(org, user=other)
         assert worker.once()
         assert found(sqlite, anna) == (found(sqlite, anna)[0], None)
-        assert found(sqlite, anna)[0].outcome is Outcome.ADDRESS_MISSING
+        assert found(sqlite, anna)[0].outcome is AddressOutcome.ADDRESS_MISSING
 
     def test_says_who_may_not_look(self, connections, worker, org, anna, sqlite):
         del org.org.objects["emailservicesaddress"]
         assert worker.once()
-        assert found(sqlite, anna)[0].outcome is Outcome.NO_RIGHT
+        assert found(sqlite, anna)[0].outcome is AddressOutcome.NO_RIGHT
 
     @pytest.mark.parametrize("fault", [Fault.HTML, Fault.GARBAGE, Fault.LIMIT])
     def test_goes_on_looking_while_salesforce_does_not_answer(
@@ -60,7 +60,7 @@ class TestTheWorker:
         give_address(org)
         org.faults.order(fault, "query")
         assert not worker.once()
-        assert found(sqlite, anna)[0].outcome is Outcome.LOOKING
+        assert found(sqlite, anna)[0].outcome is AddressOutcome.LOOKING
         assert worker.once()
         assert found(sqlite, anna)[1] == ADDRESS
 
@@ -98,7 +98,7 @@ class TestTheWorker:
         with sqlite.reading() as session:
             assert bcc_address_queue.due(session) == []
         with sqlite.writing() as session:
-            session.query(PickUpRow).one().looked_at -= bcc_address_queue.AGAIN_AFTER[Outcome.FOUND]
+            session.query(PickUpRow).one().looked_at -= bcc_address_queue.AGAIN_AFTER[AddressOutcome.FOUND]
         with sqlite.reading() as session:
             assert [account.id for account, _ in bcc_address_queue.due(session)] == [anna.id]
 

@@ -19,7 +19,7 @@ from core.salesforce.login import (
     checked_host,
     new_challenge,
 )
-from core.salesforce.troubles import Kind
+from core.salesforce.troubles import TroubleKind
 from tests.doors.conftest import CALLBACK
 from tests.doors.consent import (
     app,  # noqa: F401
@@ -45,7 +45,7 @@ class TestSigningIn:
         _, back = come_back(org, app)
         with pytest.raises(Refused) as caught:
             Login(app).by_code(back["code"], new_challenge())
-        assert caught.value.trouble.kind is Kind.CONNECTION
+        assert caught.value.trouble.kind is TroubleKind.CONNECTION
 
     def test_is_renewed_with_a_new_refresh_token_and_the_old_one_is_dead(self, org, app):
         issued = signed_in(org, app)
@@ -143,17 +143,17 @@ class TestAsking:
         org.faults.order(Fault.LIMIT)
         with pytest.raises(Refused) as caught:
             client.query("SELECT Id FROM Contact")
-        assert caught.value.trouble.kind is Kind.LIMIT
+        assert caught.value.trouble.kind is TroubleKind.LIMIT
         assert client.usage == Usage(2, 15_000), "of refusals as well"
 
     @pytest.mark.parametrize(
         ("fault", "trouble", "kind"),
         [
-            (Fault.EXPIRED, Refused, Kind.SESSION),
-            (Fault.HTML, Unavailable, Kind.TRANSIENT),
-            (Fault.GARBAGE, Unavailable, Kind.TRANSIENT),
-            (Fault.LOST, Unavailable, Kind.TRANSIENT),
-            (Fault.SLOW, Unavailable, Kind.TRANSIENT),
+            (Fault.EXPIRED, Refused, TroubleKind.SESSION),
+            (Fault.HTML, Unavailable, TroubleKind.TRANSIENT),
+            (Fault.GARBAGE, Unavailable, TroubleKind.TRANSIENT),
+            (Fault.LOST, Unavailable, TroubleKind.TRANSIENT),
+            (Fault.SLOW, Unavailable, TroubleKind.TRANSIENT),
         ],
     )
     def test_every_fault_is_one_of_two(self, org, client, monkeypatch, fault, trouble, kind):
@@ -170,7 +170,7 @@ class TestAsking:
         org.app.extensions["has_api"] = False
         with pytest.raises(Refused) as caught:
             client.query("SELECT Id FROM Contact")
-        assert caught.value.trouble.kind is Kind.NO_API
+        assert caught.value.trouble.kind is TroubleKind.NO_API
         assert "blind copy" in caught.value.trouble.remedy
 
     def test_knows_what_the_org_has(self, client):
@@ -216,7 +216,7 @@ class TestWriting:
     def test_locked_rows_can_be_tried_again(self, org, client):
         org.faults.order(Fault.LOCKED, "composite")
         answers = client.create("Task", [{"Subject": "a"}, {"Subject": "b"}])
-        assert [answer.trouble and answer.trouble.kind for answer in answers] == [None, Kind.TRANSIENT]
+        assert [answer.trouble and answer.trouble.kind for answer in answers] == [None, TroubleKind.TRANSIENT]
 
 
 def test_what_the_environment_says_of_proxies_and_passwords_is_not_heard(org, app, monkeypatch, tmp_path):

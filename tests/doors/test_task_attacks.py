@@ -11,7 +11,7 @@ from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.lists import Which, listed
-from core.tasks.task import Choices, State
+from core.tasks.task import Choices, TaskState
 from tests.doors.connected import person
 from tests.doors.task_bench import (
     OnBothDatabases,
@@ -58,7 +58,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.once()
         bench.org.org.create = strict
         bench.once()
-        assert bench.task(task_id).state is State.FAILED
+        assert bench.task(task_id).state is TaskState.FAILED
         bench.edit(task_id, subject="good")
         assert bench.once()
         assert bench.is_equal(task_id)
@@ -76,7 +76,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.org.org.create, real = taken, bench.org.org.create
         task_id = bench.add("new")
         assert bench.once()
-        assert (bench.task(task_id).state, bench.task(task_id).salesforce_id) == (State.FAILED, None)
+        assert (bench.task(task_id).state, bench.task(task_id).salesforce_id) == (TaskState.FAILED, None)
         bench.org.org.create = real
         bench.do(task_store.send, task_id, is_syncing=True)
         assert bench.once()
@@ -118,7 +118,8 @@ class TestWhatAnAttackFound(OnBothDatabases):
         assert bench.once()
 
     def test_a_reassigned_task_reaches_its_new_owner_who_switches_on_later(self, bench, linked):
-        from core.salesforce.connection_store import Identity, Tokens, Way, connect
+        from core.salesforce.connection_store import OAuthTokens, Way, connect
+        from core.salesforce.login import Identity
 
         user = bench.org.org.put(
             "User", Username="carl@acme.test", Name="Carl", Email="c@acme.test", IsActive=True
@@ -131,7 +132,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         with bench.database.writing() as session:
             mine = _token(bench)
             connect(session, carl, Identity(bench.sync().organisation_id, user, "carl@acme.test"), way=Way.SIGN_IN,
-                    login_url=bench.org.url, tokens=Tokens(mine.access_token, mine.refresh_token, bench.org.url), actor=None)  # fmt: skip
+                    login_url=bench.org.url, tokens=OAuthTokens(mine.access_token, mine.refresh_token, bench.org.url), actor=None)  # fmt: skip
             settings_store.set_preference(session, carl, Setting.TASK_SYNC, "both-ways", actor=None)
         bench.once()
         with bench.database.reading() as session:
@@ -150,7 +151,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             with bench.database.writing() as session:
                 session.query(ConnectionRow).update({"user_id": user})
             bench.once()
-        assert (bench.only().id, bench.task(linked).state) == (linked, State.IN_SYNC)
+        assert (bench.only().id, bench.task(linked).state) == (linked, TaskState.IN_SYNC)
 
     def test_thousands_of_deletions_are_done_in_small_portions(self, bench):
         from sync.tasks import pull
@@ -227,7 +228,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         assert bench.sync().is_first
         bench.there("theirs")
         assert bench.once()
-        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.FIRST, 1, 0, 0, 0)
+        assert bench.sync().plan == task_queue.SyncPlan(task_queue.Asks.FIRST, 1, 0, 0, 0)
 
     def test_a_record_that_makes_sense_again_gets_what_was_edited(self, bench, linked):
         there = bench.task(linked).salesforce_id
@@ -405,7 +406,7 @@ class TestWhatASecondAttackFound:
         bench.do(task_store.restore, linked, is_wanted=True)
         bench.once()
         assert (bench.task(linked).state, bench.task(linked).trouble_code) == (
-            State.FAILED,
+            TaskState.FAILED,
             "ENTITY_IS_DELETED",
         )
         bench.do(task_store.send, linked, is_syncing=True)
@@ -433,7 +434,7 @@ class TestWhatASecondAttackFound:
         assert bench.once()
         bench.do(task_store.send, task_id, is_syncing=True)
         assert bench.once()
-        assert bench.task(task_id).state is State.IN_SYNC
+        assert bench.task(task_id).state is TaskState.IN_SYNC
         bench.delete(linked)
         with bench.database.writing() as session:
             session.query(TaskRow).filter_by(id=linked).update(

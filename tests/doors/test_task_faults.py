@@ -10,7 +10,7 @@ from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.lists import Which
-from core.tasks.task import Related, State, Values
+from core.tasks.task import Related, TaskState, Values
 from sync.worker import Worker
 from tests.doors.task_bench import (
     OnBothDatabases,
@@ -49,7 +49,7 @@ class TestFaults:
         task_id = bench.add("new", comments="x")
         bench.org.faults.order(Fault.LOST, "composite/sobjects$", method="POST")
         assert not bench.once()
-        assert bench.task(task_id).state is State.WAITING
+        assert bench.task(task_id).state is TaskState.WAITING
         bench.edit(task_id, subject="edited meanwhile")
         assert bench.once()
         assert len([row for row in bench.records() if row["Description"] == "x"]) == 1
@@ -80,9 +80,9 @@ class TestFaults:
             bench.edit(one, comments="x")
         bench.org.faults.order(Fault.LOCKED, "composite/sobjects$", method="PATCH")
         assert not bench.once()
-        assert {bench.task(one).state for one in (linked, second)} == {State.IN_SYNC, State.WAITING}
+        assert {bench.task(one).state for one in (linked, second)} == {TaskState.IN_SYNC, TaskState.WAITING}
         assert bench.once()
-        assert {bench.task(one).state for one in (linked, second)} == {State.IN_SYNC}
+        assert {bench.task(one).state for one in (linked, second)} == {TaskState.IN_SYNC}
 
     def test_what_salesforce_refuses_is_said_on_the_task_and_holds_up_nothing(self, bench, linked):
         second = bench.add("second")
@@ -95,10 +95,10 @@ class TestFaults:
             bench.edit(one, comments="x")
         assert bench.once()
         assert (bench.task(linked).state, bench.task(linked).trouble_code) == (
-            State.FAILED,
+            TaskState.FAILED,
             "FIELD_INTEGRITY_EXCEPTION",
         )
-        assert bench.task(second).state is State.IN_SYNC
+        assert bench.task(second).state is TaskState.IN_SYNC
         bench.record(bench.task(linked).salesforce_id).update(WhoId=None)
         bench.do(task_store.send, linked, is_syncing=True)
         assert bench.once()
@@ -109,7 +109,7 @@ class TestFaults:
         task_id = bench.add("new")
         assert bench.once()
         assert (bench.task(task_id).state, bench.task(task_id).trouble_code) == (
-            State.FAILED,
+            TaskState.FAILED,
             "INACTIVE_OWNER_OR_USER",
         )
 
@@ -136,7 +136,7 @@ class TestFaults:
         assert bench.once()
         assert bench.record(bench.task(good).salesforce_id)["WhoId"] == contact
         assert (bench.task(bad).state, bench.task(bad).trouble_code) == (
-            State.FAILED,
+            TaskState.FAILED,
             "INVALID_CROSS_REFERENCE_KEY",
         )
         bench.once()
@@ -155,7 +155,7 @@ class TestFaults:
         )
         assert bench.once()
         assert (bench.task(linked).state, bench.task(linked).values.due) == (
-            State.IN_SYNC,
+            TaskState.IN_SYNC,
             date(9999, 12, 31),
         )
 
@@ -177,7 +177,7 @@ class TestFaults:
         with bench.database.writing() as session:
             [held] = task_queue.claim(session, "dead", [bench.anna.id], everything=True)
         bench.once()
-        with bench.database.writing() as session, pytest.raises(task_queue.Lost):
+        with bench.database.writing() as session, pytest.raises(task_queue.ClaimLost):
             task_queue.hold(session, held)
 
     def test_what_a_killed_worker_of_this_machine_had_is_taken_up_at_once(self, bench, linked):
@@ -206,7 +206,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.remove(bench.task(linked).salesforce_id)
         bench.on()
         bench.once()
-        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.GONE, delete=2, of=6)
+        assert bench.sync().plan == task_queue.SyncPlan(task_queue.Asks.GONE, delete=2, of=6)
         confirm(bench)
         assert bench.once()
         assert bench.sync().plan is None
@@ -226,7 +226,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         stranger = bench.org.org.put("User", Username="b", Name="B", IsActive=True)
         bench.change(bench.task(linked).salesforce_id, OwnerId=stranger)
         bench.cycle()
-        assert bench.task(linked).state is State.IN_SYNC, "a query for the person's tasks does not tell"
+        assert bench.task(linked).state is TaskState.IN_SYNC, "a query for the person's tasks does not tell"
         with bench.database.writing() as session:
             task_queue.sync_now(session, bench.anna.id)
         bench.cycle()
@@ -262,8 +262,8 @@ class TestWhatAReaderFound(OnBothDatabases):
         bench.edit(linked, comments="poison")
         bench.org.faults.order(Fault.POISON, "composite/sobjects$", times=1_000)
         assert bench.once()
-        assert {bench.task(one).state for one in made} == {State.IN_SYNC}
-        assert {bench.task(one).state for one in (poison, linked)} == {State.FAILED}
+        assert {bench.task(one).state for one in made} == {TaskState.IN_SYNC}
+        assert {bench.task(one).state for one in (poison, linked)} == {TaskState.FAILED}
         assert bench.task(poison).trouble_code == "JSON_PARSER_ERROR"
         assert len(bench.records()) == 10
 
@@ -271,7 +271,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         made = [bench.add(f"task {number}") for number in range(4)]
         bench.org.faults.order(Fault.UNKNOWN_FIELD, "composite/sobjects$", method="POST")
         assert not bench.once()
-        assert {bench.task(one).state for one in made} == {State.WAITING}
+        assert {bench.task(one).state for one in made} == {TaskState.WAITING}
         assert bench.sync().trouble_code == "INVALID_FIELD"
         assert bench.once()
         assert len(bench.records()) == 5
@@ -285,7 +285,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         for one in more[18:28]:
             bench.remove(bench.task(one).salesforce_id)
         assert bench.once()
-        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.LOST_THERE, delete=10, of=30)
+        assert bench.sync().plan == task_queue.SyncPlan(task_queue.Asks.LOST_THERE, delete=10, of=30)
 
     def test_what_is_added_while_disconnected_is_sent_when_connected_again(self, bench, linked):
         with without_connection(bench):
@@ -315,7 +315,7 @@ class TestWhatAReaderFound(OnBothDatabases):
         with without_connection(bench):
             task_id = bench.add("before")
         assert bench.once()
-        assert bench.task(task_id).state is State.LOCAL
+        assert bench.task(task_id).state is TaskState.LOCAL
         assert bench.records() == []
 
 
@@ -325,7 +325,7 @@ class TestTexts:
         bench.edit(linked, subject=text)
         assert bench.once()
         task = bench.task(linked)
-        assert (task.values.subject, task.state) == (text, State.IN_SYNC)
+        assert (task.values.subject, task.state) == (text, TaskState.IN_SYNC)
         assert task.is_cut == (len(text.encode("utf-16-le")) > 510)
         there = bench.record(task.salesforce_id)["Subject"]
         assert text.startswith(there)
@@ -352,5 +352,5 @@ class TestTexts:
         bench.edit(linked, subject="ü" * 200)
         for _ in range(3):
             bench.once()
-        assert bench.task(linked).state is State.IN_SYNC
+        assert bench.task(linked).state is TaskState.IN_SYNC
         assert bench.record(bench.task(linked).salesforce_id)["Subject"] == "ü" * 124

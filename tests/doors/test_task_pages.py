@@ -14,7 +14,7 @@ from core.settings.catalogue import Setting
 from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.lists import Which
-from core.tasks.task import State, Values
+from core.tasks.task import TaskState, Values
 from tests.doors.browser import PASSWORD, Browser
 from tests.doors.task_bench import (
     TaskBench,
@@ -319,7 +319,7 @@ class TestTheState:
         anna.post("/settings/salesforce/tasks/now")
         assert "Salesforce is asked within seconds." in anna.page
         assert bench.sync().due_at <= datetime.now(UTC)
-        assert bench.task(task_id).state is State.IN_SYNC
+        assert bench.task(task_id).state is TaskState.IN_SYNC
 
     def test_looking_quickens_the_pace(self, anna, bench):
         bench.on()
@@ -350,7 +350,7 @@ class TestTheState:
         assert "Conflict" in anna.get("/tasks").page
         assert "The later change won" in anna.get(f"/tasks/{task_id}").page
         anna.post(f"/tasks/{task_id}/seen")
-        assert bench.task(task_id).state is State.IN_SYNC
+        assert bench.task(task_id).state is TaskState.IN_SYNC
 
     def test_a_failure_says_why_and_is_sent_again(self, anna, bench):
         bench.on()
@@ -364,7 +364,7 @@ class TestTheState:
         assert "A validation rule of your organisation refuses the record." in anna.page
         assert "Salesforce said: No calls on Mondays" in anna.page
         anna.post(f"/tasks/{task_id}/send")
-        assert bench.task(task_id).state is State.WAITING
+        assert bench.task(task_id).state is TaskState.WAITING
 
     def test_a_plan_waits_for_a_word(self, anna, bench):
         bench.policy(Setting.CONFIRM_FIRST_SYNC, "yes")
@@ -519,7 +519,7 @@ class TestCommands:
         assert json.loads(command("list", "anna@acme.test", "--bin", "--json")[1])["state"] == "bin"
         assert "Call Eve" in command("list", "anna@acme.test", "--bin")[1]
         assert command("restore", "anna@acme.test", task_id)[0] == 0
-        assert bench.task(int(task_id)).state is State.LOCAL
+        assert bench.task(int(task_id)).state is TaskState.LOCAL
 
     @pytest.mark.parametrize(
         ("arguments", "status", "says"),
@@ -546,7 +546,7 @@ class TestCommands:
         bench.once()
         assert command("send", "anna@acme.test", task_id)[0] == 0
         assert bench.once()
-        assert bench.task(int(task_id)).state is State.IN_SYNC
+        assert bench.task(int(task_id)).state is TaskState.IN_SYNC
         ids = [bench.there(f"t{number}") for number in range(7)]
         bench.once()
         for one in ids:

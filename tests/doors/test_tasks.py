@@ -13,7 +13,7 @@ from core.tasks import queue as task_queue
 from core.tasks import store as task_store
 from core.tasks.fields import Field, Status
 from core.tasks.lists import Which
-from core.tasks.task import State, Values
+from core.tasks.task import TaskState, Values
 from tests.doors.connected import person
 from tests.doors.task_bench import (
     OnBothDatabases,
@@ -36,7 +36,7 @@ class TestFirstSync(OnBothDatabases):
         bench.edit(old[0], subject="old and edited")
         assert bench.once()
         assert [row["Subject"] for row in bench.records()] == ["mine", "somebody else's"]
-        assert bench.task(old[0]).state is State.LOCAL
+        assert bench.task(old[0]).state is TaskState.LOCAL
 
     def test_the_window_is_a_day_and_its_edge_belongs_to_it(self, bench):
         bench.on()
@@ -59,7 +59,7 @@ class TestFirstSync(OnBothDatabases):
         bench.on()
         bench.once()
         bench.do(task_store.send, task_id, is_syncing=True)
-        assert bench.task(task_id).state is State.WAITING
+        assert bench.task(task_id).state is TaskState.WAITING
         assert bench.once()
         assert bench.is_equal(task_id)
 
@@ -95,7 +95,7 @@ class TestFirstSync(OnBothDatabases):
         assert bench.once()
         assert (len(bench.all()), bench.sync().plan) == (
             1,
-            task_queue.Plan(task_queue.Asks.FIRST, 2, 1, 0, 0),
+            task_queue.SyncPlan(task_queue.Asks.FIRST, 2, 1, 0, 0),
         )
         assert bench.once()
         assert len(bench.all()) == 1
@@ -129,7 +129,7 @@ class TestFirstSync(OnBothDatabases):
 class TestEveryVerbBothWays(OnBothDatabases):
     def test_create_here(self, bench, linked):
         assert bench.is_equal(linked)
-        assert bench.task(linked).state is State.IN_SYNC
+        assert bench.task(linked).state is TaskState.IN_SYNC
 
     def test_create_there(self, bench, linked):
         there = bench.there("theirs", ActivityDate=date(2026, 12, 24), Priority="Low", Status="In Progress", Description="a\r\nb",
@@ -142,7 +142,7 @@ class TestEveryVerbBothWays(OnBothDatabases):
     def test_edit_here(self, bench, linked):
         bench.edit(linked, subject="Call Eve", due=date(2026, 12, 2), priority="High", comments="soon",
                    reminder=datetime(2026, 12, 1, 9, tzinfo=UTC))  # fmt: skip
-        assert bench.task(linked).state is State.WAITING
+        assert bench.task(linked).state is TaskState.WAITING
         assert bench.once()
         assert bench.is_equal(linked)
         bench.edit(linked, due=None, comments="", reminder=None)
@@ -242,7 +242,7 @@ class TestStatusAndPriority:
         assert bench.once()
         assert bench.task(linked).values.status == Status("Won", is_open=False)
         assert bench.record(there)["Status"] == "Won"
-        assert bench.task(linked).state is State.IN_SYNC
+        assert bench.task(linked).state is TaskState.IN_SYNC
 
     def test_a_status_that_the_organisation_removed_becomes_its_own_word(self, bench, linked):
         """Its statuses were asked for; then an admin renamed “Completed”."""
@@ -257,7 +257,7 @@ class TestStatusAndPriority:
             bench.once()
         assert bench.record(bench.task(linked).salesforce_id)["Status"] == "Done"
         assert bench.is_equal(linked)
-        assert bench.task(linked).state is State.IN_SYNC
+        assert bench.task(linked).state is TaskState.IN_SYNC
 
 
 class TestConflicts:
@@ -269,13 +269,13 @@ class TestConflicts:
         bench.edit(linked, subject="ours")
         assert bench.once()
         assert (bench.task(linked).values.subject, bench.record(there)["Subject"]) == ("ours", "ours")
-        assert bench.task(linked).state is State.CONFLICT
+        assert bench.task(linked).state is TaskState.CONFLICT
         [loser] = [one for one in bench.history(linked) if one.why == "conflict"]
         assert (loser.value, loser.side) == ("theirs", "salesforce")
         bench.do(task_store.restore_value, linked, loser.id, bench.choices())
         assert bench.once()
         assert bench.record(there)["Subject"] == "theirs"
-        assert bench.task(linked).state is State.IN_SYNC
+        assert bench.task(linked).state is TaskState.IN_SYNC
 
     def test_within_two_seconds_salesforce_wins(self, bench, linked):
         there = bench.task(linked).salesforce_id
@@ -295,7 +295,7 @@ class TestConflicts:
         assert (row["Subject"], row["Description"], bench.task(linked).state) == (
             "ours",
             "theirs",
-            State.IN_SYNC,
+            TaskState.IN_SYNC,
         )
 
     def test_a_clock_that_is_wrong_decides_nothing(self, bench, linked):
@@ -410,7 +410,7 @@ class TestHalt(OnBothDatabases):
         for one in seven[:4]:
             bench.remove(one)
         assert bench.once()
-        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.LOST_THERE, 0, 0, 4, 7)
+        assert bench.sync().plan == task_queue.SyncPlan(task_queue.Asks.LOST_THERE, 0, 0, 4, 7)
         bench.edit(bench.all()[0].id, comments="waits")
         assert bench.once()
         assert len(bench.all()) == 7
@@ -429,7 +429,7 @@ class TestHalt(OnBothDatabases):
         for one in bench.all()[:4]:
             bench.delete(one.id)
         assert bench.once()
-        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.LOST_HERE, 0, 0, 4, 7)
+        assert bench.sync().plan == task_queue.SyncPlan(task_queue.Asks.LOST_HERE, 0, 0, 4, 7)
         assert len(bench.records()) == 7
         with bench.database.writing() as session:
             task_queue.confirm(session, bench.anna.id)
@@ -523,9 +523,9 @@ class TestOffAndOn(OnBothDatabases):
         assert bench.once()
         assert bench.is_equal(linked)
         assert bench.task(linked).values == Values("ours", comments="theirs")
-        assert bench.task(second).state is State.BIN
+        assert bench.task(second).state is TaskState.BIN
         assert bench.record(gone)["IsDeleted"]
-        assert bench.task(local).state is State.LOCAL
+        assert bench.task(local).state is TaskState.LOCAL
 
     def test_what_is_gone_since_longer_than_the_bin_remembers_is_asked_about(self, bench, linked):
         bench.on("off")
@@ -534,12 +534,12 @@ class TestOffAndOn(OnBothDatabases):
         del bench.org.org.rows["task"][bench.task(linked).salesforce_id]
         bench.on()
         assert bench.once()
-        assert bench.sync().plan == task_queue.Plan(task_queue.Asks.GONE, 0, 0, 1, 1)
-        assert bench.task(linked).state is State.IN_SYNC
+        assert bench.sync().plan == task_queue.SyncPlan(task_queue.Asks.GONE, 0, 0, 1, 1)
+        assert bench.task(linked).state is TaskState.IN_SYNC
         with bench.database.writing() as session:
             task_queue.confirm(session, bench.anna.id)
         assert bench.once()
-        assert bench.task(linked).state is State.BIN
+        assert bench.task(linked).state is TaskState.BIN
 
 
 @pytest.mark.parametrize("ask", ["waiting", "waiting_number", "deletions_due", "unsettled"])

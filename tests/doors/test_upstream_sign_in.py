@@ -9,7 +9,7 @@ import pytest
 
 from core.endpoints import Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
 from core.mail.row import State
-from core.smtp import RefusesUs, Route, Unavailable
+from core.smtp import RefusesUs, Route, UpstreamUnavailable
 from relay.entrance import Entrance
 from tests.doors.conftest import mail, until
 from tests.doors.entrance_bench import (
@@ -213,7 +213,7 @@ class TestTokens:
             (401, {"error": "x"}, RefusesUs),
             (200, ["no"], RefusesUs),
             (200, {"a": 1}, RefusesUs),
-            (503, {"a": 1}, Unavailable),
+            (503, {"a": 1}, UpstreamUnavailable),
             (200, {"access_token": None}, RefusesUs),
         ],
     )
@@ -222,5 +222,5 @@ class TestTokens:
             self.connect(Script(), TokenEndpoint(status, answer))
 
     def test_of_an_endpoint_that_speaks_no_http_are_to_wait_for(self):
-        with contextlib.closing(NoHttp()) as endpoint, pytest.raises(Unavailable):
+        with contextlib.closing(NoHttp()) as endpoint, pytest.raises(UpstreamUnavailable):
             self.connect(Script(), endpoint)

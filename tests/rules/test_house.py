@@ -26,7 +26,7 @@ DOORS = {
         "core/mail/queue.py",
         "core/mail/store.py",
         "core/people/store.py",
-        "core/people/tokens.py",
+        "core/upstream_tokens.py",
         "core/settings/store.py",
         "core/salesforce/api_usage.py",
         "core/salesforce/bcc_address_queue.py",
@@ -126,3 +126,28 @@ def test_only_the_configuration_reads_the_environment():
         if relative(path) != "core/config.py":
             assert not {"os.environ", "os.getenv"} & imported(path), relative(path)
             assert "os.environ" not in path.read_text(), relative(path)
+
+
+def test_no_class_name_stands_for_two_things():
+    seen: dict[str, str] = {}
+    for path in MODULES:
+        if "migrations" in path.parts:
+            continue
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef):
+                name = node.name.lstrip("_")
+                assert seen.setdefault(name, relative(path)) == relative(path), (
+                    f"{name}: {seen[name]}, {relative(path)}"
+                )
+
+
+TESTS = sorted((CHECKOUT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_a_test_file_is_short_and_imports_no_other(path):
+    assert len(path.read_text().splitlines()) <= 600
+    for name in imported(path):
+        assert not any(part.startswith("test_") for part in name.split(".")[:3]), (
+            f"{relative(path)} imports {name}"
+        )

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.tasks.fields import Field, Status
-from core.tasks.task import Limits, Values, fitted
-from sync.tasks.merge import THE_SAME_MOMENT, Lost, Merged, Side, Times, merge
+from core.tasks.task import TextLimits, Values, fitted
+from sync.tasks.merge import THE_SAME_MOMENT, LostValue, Merged, Side, Times, merge
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-LIMITS = Limits()
+LIMITS = TextLimits()
 SUBJECTS = ("base", "ours", "theirs", "")
 OPEN, PROGRESS, DONE, WON = (
     Status("Not Started"), Status("In Progress"), Status("Completed", is_open=False), Status("Won", is_open=False),
@@ -32,11 +32,13 @@ def test_a_text(edited):
         if theirs in {ours, base}:  # the same on both sides, or changed here only
             expected = Merged(Values(ours))
         elif ours == base:  # changed there only
-            expected = Merged(Values(theirs), (Lost(Field.SUBJECT, ours, Side.HERE, is_conflict=False),))
+            expected = Merged(Values(theirs), (LostValue(Field.SUBJECT, ours, Side.HERE, is_conflict=False),))
         elif edited == LATER:  # changed on both sides, here later
-            expected = Merged(Values(ours), (Lost(Field.SUBJECT, theirs, Side.SALESFORCE, is_conflict=True),))
+            expected = Merged(
+                Values(ours), (LostValue(Field.SUBJECT, theirs, Side.SALESFORCE, is_conflict=True),)
+            )
         else:  # changed on both sides, there later or within the same moment
-            expected = Merged(Values(theirs), (Lost(Field.SUBJECT, ours, Side.HERE, is_conflict=True),))
+            expected = Merged(Values(theirs), (LostValue(Field.SUBJECT, ours, Side.HERE, is_conflict=True),))
         assert merged == expected, (base, ours, theirs)
 
 
@@ -92,7 +94,7 @@ TIMES = st.dictionaries(
 
 
 @settings(max_examples=100)
-@given(VALUES | st.none(), VALUES, VALUES, TIMES, st.sampled_from([LIMITS, Limits(comments=20)]))
+@given(VALUES | st.none(), VALUES, VALUES, TIMES, st.sampled_from([LIMITS, TextLimits(comments=20)]))
 def test_nothing_is_invented_and_nothing_is_lost(base, ours, theirs, known, limits):
     theirs = fitted(theirs, limits)
     base = None if base is None else fitted(base, limits)

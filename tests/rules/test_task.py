@@ -12,8 +12,8 @@ from core.tasks.polling import Budget, least_seconds, seconds_between_looks, sec
 from core.tasks.task import (
     Choices,
     KnownStatus,
-    Limits,
     TaskError,
+    TextLimits,
     Values,
     checked_comments,
     checked_due,
@@ -48,7 +48,7 @@ CHOICES = Choices((WON, DONE, NEW, OPEN))
 )
 def test_what_is_cut_is_a_beginning_and_no_longer_than_may_be(text):
     for is_by_bytes in (False, True):
-        cut = fitted(Values(text, comments=text), Limits(255, 100, is_by_bytes=is_by_bytes))
+        cut = fitted(Values(text, comments=text), TextLimits(255, 100, is_by_bytes=is_by_bytes))
         for found, most in ((cut.subject, 255), (cut.comments, 100)):
             assert text.startswith(found)
             assert len(found.encode() if is_by_bytes else found.encode("utf-16-le")) <= most * (

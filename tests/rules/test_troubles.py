@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.salesforce.troubles import _TABLE, Kind, Mender, trouble
+from core.salesforce.troubles import _TABLE, Mender, TroubleKind, trouble
 
 
 @pytest.mark.parametrize("code", sorted(_TABLE))
@@ -19,24 +19,24 @@ def test_every_trouble_says_why_and_what_to_do(code):
 @pytest.mark.parametrize(
     ("code", "message", "status", "kind"),
     [
-        ("UNABLE_TO_LOCK_ROW", "", 400, Kind.TRANSIENT),
-        ("REQUEST_LIMIT_EXCEEDED", "", 403, Kind.LIMIT),
-        ("INVALID_SESSION_ID", "", 401, Kind.SESSION),
-        ("", "", 401, Kind.SESSION),
-        ("", "", 503, Kind.TRANSIENT),
-        ("", "", 410, Kind.PERMANENT),
-        ("NEVER_HEARD_OF", "", 400, Kind.PERMANENT),
-        ("NEVER_HEARD_OF", "", 500, Kind.TRANSIENT),
-        ("invalid_grant", "expired access/refresh token", 400, Kind.CONNECTION),
-        ("API_DISABLED_FOR_ORG", "", 403, Kind.NO_API),
+        ("UNABLE_TO_LOCK_ROW", "", 400, TroubleKind.TRANSIENT),
+        ("REQUEST_LIMIT_EXCEEDED", "", 403, TroubleKind.LIMIT),
+        ("INVALID_SESSION_ID", "", 401, TroubleKind.SESSION),
+        ("", "", 401, TroubleKind.SESSION),
+        ("", "", 503, TroubleKind.TRANSIENT),
+        ("", "", 410, TroubleKind.PERMANENT),
+        ("NEVER_HEARD_OF", "", 400, TroubleKind.PERMANENT),
+        ("NEVER_HEARD_OF", "", 500, TroubleKind.TRANSIENT),
+        ("invalid_grant", "expired access/refresh token", 400, TroubleKind.CONNECTION),
+        ("API_DISABLED_FOR_ORG", "", 403, TroubleKind.NO_API),
         (
             "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
             "trigger: INVALID_SESSION_ID: Session expired",
             400,
-            Kind.SESSION,
+            TroubleKind.SESSION,
         ),
-        ("INVALID_FIELD", "Read timed out: Timeout", 400, Kind.TRANSIENT),
-        ("INVALID_FIELD", "No such column 'X__c'", 400, Kind.PERMANENT),
+        ("INVALID_FIELD", "Read timed out: Timeout", 400, TroubleKind.TRANSIENT),
+        ("INVALID_FIELD", "No such column 'X__c'", 400, TroubleKind.PERMANENT),
     ],
 )
 def test_what_follows(code, message, status, kind):
@@ -47,7 +47,7 @@ def test_of_a_trouble_that_passes_nobody_needs_to_know():
     assert all(
         mender is Mender.TIME
         for kind, mender, _, _ in _TABLE.values()
-        if kind in {Kind.TRANSIENT, Kind.SESSION}
+        if kind in {TroubleKind.TRANSIENT, TroubleKind.SESSION}
     )
 
 

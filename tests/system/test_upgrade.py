@@ -33,7 +33,8 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from core.secrets import Box
 from core.storage import connections, people, settings, task_links, task_syncs, tasks
-from core.salesforce.connection_store import Identity, Tokens, Way
+from core.salesforce.login import Identity
+from core.salesforce.connection_store import Tokens, Way
 from core.database.engine import Database
 from core.settings.catalogue import Setting
 from core.tasks.fields import Field, Status

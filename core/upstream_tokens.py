@@ -24,7 +24,7 @@ class TokenRefused(Exception):
     """The token endpoint does not give us a token; its answer or our request is wrong."""
 
 
-class Tokens:
+class UpstreamToken:
     """The token of one route, shared by all its connections; asked for by one at a time."""
 
     def __init__(self, source: TokenSource, secret: str, ca_file: Path | None) -> None:
