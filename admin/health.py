@@ -72,6 +72,6 @@ def _needs(session: Session) -> list[Need]:
         )
         needs.append(Need(text, "activity.activity", state))
     if unknown := len(unknown_senders(session)):
-        text = ngettext("%(num)d sender is nobody's.", "%(num)d senders are nobody's.", unknown)
+        text = ngettext("%(num)d sender is unknown.", "%(num)d senders are unknown.", unknown)
         needs.append(Need(text, "senders.senders"))
     return needs

@@ -1,4 +1,4 @@
-"""Senders that nobody knows: mail that was passed on and logged for nobody."""
+"""Unknown senders: their mail was passed on and logged for no person."""
 
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_babel import gettext as _

@@ -55,7 +55,7 @@ def add() -> str | Response:
     made = task_forms.read_new(form, choices) if form.validate_on_submit() else None
     whose = next((one for one in persons if str(one.id) == (form.person.data or str(me().id))), None)
     if whose is None:
-        beside(form.person, Refusal("There is nobody of this name"))
+        beside(form.person, Refusal("There is no person of this name"))
     if made is None or whose is None:
         return _render(form)
     values, related = made

@@ -90,7 +90,7 @@ def _recipients(trace: Trace) -> list[str]:
             )
         )
     if trace.ignored:
-        steps.append(_("Ignored as you wished: %(addresses)s.", addresses=", ".join(trace.ignored)))
+        steps.append(_("Ignored at your request: %(addresses)s.", addresses=", ".join(trace.ignored)))
     return steps
 
 
@@ -130,7 +130,7 @@ _RESULTS = {
 
 def _found(address: str, contacts: int, leads: int) -> str:
     if not contacts and not leads:
-        return str(_("%(address)s: nobody in Salesforce that you can see.", address=address))
+        return str(_("%(address)s: no contact or lead in Salesforce that you can see.", address=address))
     return str(
         _(
             "%(address)s: %(contacts)s contacts, %(leads)s leads.",
@@ -163,9 +163,9 @@ def _link(target: Target, trace: Trace, instance_url: str | None) -> Link:
 def _mender(mender: Mender) -> str:
     return str(
         {
-            Mender.TIME: _("nobody needs to"),
+            Mender.TIME: _("no action needed"),
             Mender.PERSON: _("you"),
             Mender.SALESFORCE_ADMIN: _("your Salesforce admin"),
-            Mender.OPERATOR: _("whoever runs Blindcopy"),
+            Mender.OPERATOR: _("the operator of Blindcopy"),
         }[mender]
     )

@@ -43,7 +43,7 @@ COLOURS = {
 
 _REASONS = {
     Reason.UNREADABLE_AUTHOR: _l(
-        "The From line of the mail does not name exactly one address, so nobody can say whose mail it is."
+        "The From line of the mail does not name exactly one address, so the sender cannot be told."
     ),
     Reason.NOT_OWN_ADDRESS: _l("The From address is not one of this person's acceptable addresses."),
     Reason.LOGGING_OFF: _l("Logging is switched off."),
@@ -73,7 +73,7 @@ _OUTCOMES = {
         "The mail broke off before its end, so nothing was sent; the mail client has been told, or knows."
     ),
     State.UNKNOWN: _l(
-        "The connection broke right after the mail was handed over: nobody knows whether the mail "
+        "The connection broke right after the mail was handed over, so it is not known whether the mail "
         "provider took it. "
         "If a recipient has it, Salesforce may have its copy too."
     ),
@@ -82,7 +82,7 @@ _OUTCOMES = {
     State.CONFIRMED: _l("A blind copy was sent, and Salesforce has the mail."),
     State.WAITING: _l("The mail was sent, and waits to be logged in Salesforce."),
     State.LOGGED: _l("The mail is logged in Salesforce."),
-    State.UNMATCHED: _l("The mail was sent, and nobody in Salesforce has one of its addresses."),
+    State.UNMATCHED: _l("The mail was sent, and no contact or lead in Salesforce has one of its addresses."),
     State.FAILED: _l("The mail was sent, and Salesforce refuses to log it."),
     State.DISMISSED: _l("Nothing is to be done about this mail."),
 }
@@ -119,7 +119,7 @@ BINNED = {
     Binned.HERE: _l("Deleted here."),
     Binned.SALESFORCE: _l("Deleted in Salesforce."),
     Binned.GONE: _l("Salesforce does not show it any more."),
-    Binned.REASSIGNED: _l("It was given to somebody else in Salesforce."),
+    Binned.REASSIGNED: _l("It was given to another person in Salesforce."),
 }
 TASK_LISTS = {
     Which.NOW: _l("Today and tomorrow"),

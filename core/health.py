@@ -132,7 +132,7 @@ def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -
         yield Finding(
             Light.YELLOW,
             "task sync",
-            "the task sync waits for an answer of so many persons: %(number)s",
+            "task syncs that wait for an answer: %(number)s",
             {"number": asking},
             remedy="they answer it in their Command Center",
         )

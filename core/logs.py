@@ -182,7 +182,7 @@ def undecryptable(what: str) -> None:
 
 
 def settings_missing() -> None:
-    _log.error("ALARM no settings: neither the database nor a snapshot can be read; nobody can sign in")
+    _log.error("ALARM no settings: neither the database nor a snapshot can be read; sign-in is impossible")
 
 
 def failed_unexpectedly(where: str) -> None:

@@ -82,7 +82,7 @@ def _do(
         click.echo(str(mail_queue.each(opened, ids, what)))
 
 
-@click.command(help="Senders that nobody knows, those with most mails first.")
+@click.command(help="Unknown senders, those with most mails first.")
 @as_json
 def senders(as_json: bool) -> None:
     with database() as opened:

@@ -65,14 +65,14 @@ def password(email: str, password_stdin: bool) -> None:
             people_store.set_password_hash(session, email, password_hash, actor=None)
 
 
-@user.command("disable", help="Shut somebody out of pages and relay.")
+@user.command("disable", help="Bar a person from pages and relay.")
 @click.argument("email")
 def disable(email: str) -> None:
     with database() as opened, opened.writing() as session:
         people_store.set_active(session, email, active=False, actor=None)
 
 
-@user.command("enable", help="Let somebody in again.")
+@user.command("enable", help="Admit a person again.")
 @click.argument("email")
 def enable(email: str) -> None:
     with database() as opened, opened.writing() as session:
@@ -169,7 +169,7 @@ def disconnect(email: str) -> None:
 def address() -> None: ...
 
 
-@address.command("add", help="One more address whose mail is this person's.")
+@address.command("add", help="Add an acceptable address of this person.")
 @click.argument("email")
 @click.argument("address")
 def add_address(email: str, address: str) -> None:

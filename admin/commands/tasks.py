@@ -19,7 +19,7 @@ from core.tasks.store import Task
 from core.tasks.task import Choices, Values, checked_comments, checked_due, checked_priority, checked_subject
 
 
-@click.group(help="What somebody has to do.")
+@click.group(help="A person's tasks.")
 def task() -> None: ...
 
 

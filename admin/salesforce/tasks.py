@@ -167,7 +167,7 @@ def reconsider() -> Response:
                 number = task_store.restore_undone(session, me().id)
                 flash(ngettext("%(num)d task is back.", "%(num)d tasks are back.", number), "success")
             else:
-                flash(_("Salesforce is looked at anew within seconds."), "success")
+                flash(_("Salesforce is checked again within seconds."), "success")
             task_queue.reconsider(session, me().id)
     return redirect(_back())
 

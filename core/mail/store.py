@@ -132,7 +132,7 @@ def count_unknown(session: Session, senders: Iterable[UnknownSender]) -> None:
 
 
 def unknown_senders(session: Session) -> list[UnknownSenderCount]:
-    """Senders that nobody knows, those with most mails first."""
+    """Unknown senders, those with most mails first."""
     rows = session.scalars(
         select(UnknownSenderRow).order_by(UnknownSenderRow.mails.desc(), UnknownSenderRow.key)
     )

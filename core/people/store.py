@@ -18,7 +18,7 @@ from core.secrets import new_app_password
 
 
 class NoSuchPerson(Refusal):
-    """There is nobody of this name."""
+    """There is no person of this name."""
 
 
 class AlreadyThere(Refusal):

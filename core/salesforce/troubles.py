@@ -31,10 +31,10 @@ class TroubleKind(Enum):
 class Mender(Enum):
     """Who can mend it."""
 
-    TIME = "nobody needs to"
+    TIME = "no action needed"
     PERSON = "you"
     SALESFORCE_ADMIN = "your Salesforce admin"
-    OPERATOR = "whoever runs Blindcopy"
+    OPERATOR = "the operator of Blindcopy"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ _T, _L, _S, _C, _N, _P = (
     TroubleKind.PERMANENT,
 )
 _TIME, _PERSON, _ADMIN, _OPERATOR = Mender.TIME, Mender.PERSON, Mender.SALESFORCE_ADMIN, Mender.OPERATOR
-_WAITS = "It is tried again by itself."
+_WAITS = "It is retried automatically."
 _RECONNECT = "Connect Salesforce again, under Settings, Salesforce, Connections & Customizations."
 _LOG_AGAIN = "then try again: “Log again” at a mail, “Send to Salesforce” at a task."
 
@@ -74,13 +74,18 @@ _TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
     "REQUEST_RUNNING_TOO_LONG": (_T, _TIME, "Salesforce took too long over a request.", _WAITS),
     "SERVER_UNAVAILABLE": (_T, _TIME, "Salesforce is overloaded or down.", _WAITS),
     "TOO_MANY_APEX_REQUESTS": (_T, _TIME, "Salesforce is overloaded.", _WAITS),
-    "UNABLE_TO_LOCK_ROW": (_T, _TIME, "Somebody else was changing the record at the same moment.", _WAITS),
+    "UNABLE_TO_LOCK_ROW": (
+        _T,
+        _TIME,
+        "Another user or program was changing the record at the same moment.",
+        _WAITS,
+    ),
     "API_CURRENTLY_DISABLED": (_T, _TIME, "Salesforce has switched its API off for the moment.", _WAITS),
     "REQUEST_LIMIT_EXCEEDED": (
         _L,
         _ADMIN,
         "The organisation has used up its API calls of the day.",
-        "Everything waits and goes on by itself; if it happens often, ask for more API calls.",
+        "Work pauses and resumes automatically; if it happens often, ask for more API calls.",
     ),
     "INVALID_SESSION_ID": (_S, _TIME, "The session with Salesforce has ended.", _WAITS),
     "AUTHENTICATION_FAILURE": (_C, _PERSON, "Salesforce no longer accepts the connection.", _RECONNECT),
@@ -136,7 +141,7 @@ _TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
     "access_denied": (
         _P,
         _PERSON,
-        "You pressed Deny on Salesforce's page, or your Salesforce admin lets nobody use the app.",
+        "You pressed Deny on Salesforce's page, or your Salesforce admin has not allowed the app.",
         (
             "Connect again and press Allow; if there is nothing to press, have the Salesforce admin install "
             "the app."
@@ -194,7 +199,7 @@ _TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
         _P,
         _OPERATOR,
         "The token belongs to another Salesforce user than was named.",
-        "Name the user whose token it is.",
+        "Name the user that the token belongs to.",
     ),
     "not_approved": (
         _P,
@@ -205,25 +210,25 @@ _TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
     "unforeseen": (
         _P,
         _OPERATOR,
-        "Blindcopy met something in this mail that nobody foresaw.",
+        "An unexpected error occurred while logging this mail.",
         "Look at the worker's log, and report it; then log the mail again, or dismiss it.",
     ),
     "unforeseen_sync": (
         _T,
         _TIME,
-        "Blindcopy met something among the tasks that nobody foresaw.",
-        "It is tried again by itself; if it stays, have whoever runs Blindcopy look at the worker's log.",
+        "An unexpected error occurred while synchronising tasks.",
+        "It is retried automatically; if it stays, have the operator of Blindcopy look at the worker's log.",
     ),
     "unreadable_record": (
         _P,
         _ADMIN,
         "What Salesforce has of this task makes no sense, so nothing is done about it.",
-        "Look at the task in Salesforce; it is read again by itself.",
+        "Look at the task in Salesforce; it is read again automatically.",
     ),
     "lost_text": (
         _P,
         _OPERATOR,
-        "What was kept of the mail cannot be read, so nobody can say who stood in its header.",
+        "What was kept of the mail cannot be read, so its To and Cc are not known any more.",
         (
             "Give the worker the key that the relay had, in BLINDCOPY_SECRET_KEY, then log the mail again; "
             "or dismiss it."
@@ -358,7 +363,7 @@ _TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
         "Another record has the same value in a field where each must have its own.",
         f"Look at the field and the record that the message names, {_LOG_AGAIN}",
     ),
-    "STRING_TOO_LONG": (_P, _OPERATOR, "A text is longer than the field.", "Tell whoever runs Blindcopy."),
+    "STRING_TOO_LONG": (_P, _OPERATOR, "A text is longer than the field.", "Tell the operator of Blindcopy."),
     "INVALID_CROSS_REFERENCE_KEY": (
         _P,
         _PERSON,

@@ -256,7 +256,7 @@ def checked_priority(text: str, choices: Choices, current: str | None = None) ->
 def checked_reminder(time: datetime | None) -> datetime | None:
     """A time with its zone. Raises TaskError."""
     if time is not None and not _EARLIEST_REMINDER <= time <= _LATEST_REMINDER:
-        raise TaskError("Nobody can be reminded in the year %(year)s", year=time.year)
+        raise TaskError("A reminder in the year %(year)s is not possible", year=time.year)
     return time
 
 

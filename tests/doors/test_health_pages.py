@@ -61,7 +61,7 @@ class TestHealth:
         assert "5.0 MB" in page
         assert "in your own domains is not logged: i@acme.test" in page
         assert 'href="/activity?state=unknown"' in page
-        assert "1 sender is nobody" in page
+        assert "1 sender is unknown" in page
 
     def test_a_relay_of_the_first_release_is_understood(self, boss, sqlite):
         self.beating(sqlite, "one", Condition("it does not accept us, and answers 530"))

@@ -270,7 +270,7 @@ class TestCommandCenter:
             anna.get("/tasks").post("/tasks", subject="x", about=wrong)
             assert "Name one contact or lead" in anna.page
         anna.post("/tasks", subject="x", person="4711")
-        assert "There is nobody of this name" in anna.page
+        assert "There is no person of this name" in anna.page
 
     def test_reminders_lead_back_to_where_one_was(self, anna, bench):
         past = datetime.now(UTC) - timedelta(minutes=1)
