@@ -15,9 +15,9 @@ from admin.trace import Told, trace_of
 from core.database.engine import Session
 from core.mail import queue as mail_queue
 from core.mail import store as mail_store
+from core.mail.progress import MailLog
 from core.mail.row import DISMISSIBLE, State
 from core.mail.store import Entry, Filter
-from core.mail.writes import MailLog
 from core.people.addresses import AddressError, checked_pattern
 from core.people.store import NotThere, all_persons, person_by_email
 from core.refusal import Refusal

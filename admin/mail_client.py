@@ -14,7 +14,7 @@ from admin.access import config, database, me, sign_in_required
 from core.database.heartbeats import listeners
 from core.endpoints import Listener, ListenerKind
 from core.people.store import add_app_password, revoke_app_password
-from core.smtp import Credentials, Door, SignInVerdict, UpstreamUnavailable, send_mail
+from core.smtp import Credentials, MailVerdict, SubmissionEndpoint, UpstreamUnavailable, send_mail
 
 pages = Blueprint("mail_client", __name__, url_prefix="/settings/mail-client")
 _PASSWORD_LIVES = timedelta(minutes=2)
@@ -39,7 +39,7 @@ def test_mail() -> str:
     try:
         verdict = _send(door)
     except UpstreamUnavailable as error:
-        verdict = SignInVerdict(
+        verdict = MailVerdict(
             accepted=False,
             text=_(
                 "The relay does not answer at %(host)s:%(port)s: %(cause)s",
@@ -51,7 +51,7 @@ def test_mail() -> str:
     return _render(verdict)
 
 
-def _send(door: Door) -> SignInVerdict:
+def _send(door: SubmissionEndpoint) -> MailVerdict:
     """From the person to the person, with a password that is good for this one mail.
 
     Raises UpstreamUnavailable."""
@@ -90,14 +90,14 @@ def _content(address: str) -> bytes:
     return mail.as_bytes()
 
 
-def _door() -> Door:
+def _door() -> SubmissionEndpoint:
     """A relay that says it is there, else the one that is configured."""
     with database().reading() as session:
         alive = [Listener.parsed(text) for text in listeners(session)]
     doors = [one for one in [*alive, *config().listeners] if one.kind is not ListenerKind.GATEWAY]
     listener = doors[0] if doors else config().listeners[0]
     tls = config().tls
-    return Door(
+    return SubmissionEndpoint(
         host="127.0.0.1" if listener.is_everywhere else listener.host,
         port=listener.port,
         is_implicit_tls=listener.kind is ListenerKind.SUBMISSIONS,
@@ -105,7 +105,7 @@ def _door() -> Door:
     )
 
 
-def _encryption(door: Door) -> str:
+def _encryption(door: SubmissionEndpoint) -> str:
     if door.is_implicit_tls:
         return str(_("SSL/TLS"))
     return str(
@@ -113,12 +113,12 @@ def _encryption(door: Door) -> str:
     )
 
 
-def _host(door: Door) -> str:
+def _host(door: SubmissionEndpoint) -> str:
     """What people type: the relay's name, unless it is on their own machine."""
     return door.host if door.certificate is None else config().hostname
 
 
-def _render(verdict: SignInVerdict | None) -> str:
+def _render(verdict: MailVerdict | None) -> str:
     door = _door()
     return render_template(
         "mail_client.html",

@@ -171,7 +171,7 @@ def _status(text: str, choices: Choices, was: Values) -> Any:
     found = choices.known(text)
     if found is None:
         raise TaskError(
-            "“%(text)s” is none of the statuses: %(choices)s",
+            "“%(text)s” is not one of the statuses: %(choices)s",
             text=text,
             choices=", ".join(one.name for one in choices.statuses),
         )

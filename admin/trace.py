@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from flask_babel import gettext as _
 from flask_babel import ngettext
 
+from core.mail.progress import MailLog, MatchResult, Target, Trace
 from core.mail.row import Row, State
-from core.mail.writes import MailLog, MatchResult, Target, Trace
 from core.salesforce.troubles import Mender, Trouble, trouble
 
 _KINDS = {

@@ -56,7 +56,7 @@ class Connected:
 
 
 @dataclass(frozen=True)
-class SignInVerdict:
+class MailVerdict:
     """What a server said to a mail of ours, on one line; `accepted` is whether it took it."""
 
     accepted: bool
@@ -132,7 +132,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Door:
+class SubmissionEndpoint:
     """A submission listener of ours; `certificate` is the one it must show, None where it is in clear on
     loopback."""
 
@@ -143,8 +143,8 @@ class Door:
 
 
 async def send_mail(
-    door: Door, credentials: Credentials, *, sender: str, recipient: str, content: bytes
-) -> SignInVerdict:
+    door: SubmissionEndpoint, credentials: Credentials, *, sender: str, recipient: str, content: bytes
+) -> MailVerdict:
     """Send one mail through a listener of ours, and say how it was received.
 
     `content`: the mail with CRLF line ends. Raises UpstreamUnavailable."""
@@ -163,14 +163,14 @@ async def send_mail(
             _, said = await client.sendmail(sender, [recipient], content)
             await client.quit()
     except aiosmtplib.SMTPRecipientsRefused as error:
-        return SignInVerdict(accepted=False, text=f"{error.recipients[0].code} {error.recipients[0].message}")
+        return MailVerdict(accepted=False, text=f"{error.recipients[0].code} {error.recipients[0].message}")
     except aiosmtplib.SMTPResponseException as error:
-        return SignInVerdict(accepted=False, text=f"{error.code} {error.message}")
+        return MailVerdict(accepted=False, text=f"{error.code} {error.message}")
     except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
         raise UpstreamUnavailable(_cause(error)) from error
     finally:
         client.close()
-    return SignInVerdict(accepted=True, text=f"250 {said}")
+    return MailVerdict(accepted=True, text=f"250 {said}")
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:

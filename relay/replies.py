@@ -168,7 +168,7 @@ NUL_BYTE = _own(550, "5.6.0 The mail holds a NUL byte")
 NEEDS_SMTPUTF8_UPSTREAM = _own(550, "5.6.7 The mail provider does not take internationalised addresses now")
 TOO_BIG = _own(552, "5.3.4 The mail is too big")
 NEEDS_SMTPUTF8 = _own(553, "5.6.7 An address with these characters needs SMTPUTF8")
-LOOP = _own(554, "5.4.6 The mail has come by too many servers, it runs in circles")
+LOOP = _own(554, "5.4.6 Mail loop: it has passed through too many servers")
 NO_RECIPIENTS = _own(554, "5.5.1 No valid recipients")
 UNKNOWN_PARAMETER = _own(555, "5.5.4 A parameter is not known or not offered")
 

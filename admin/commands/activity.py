@@ -10,9 +10,9 @@ from core.database.engine import Session
 from core.journal.loading import load_left_behind
 from core.mail import queue as mail_queue
 from core.mail import store as mail_store
+from core.mail.progress import MailLog
 from core.mail.row import Row, State
 from core.mail.store import Entry, Filter
-from core.mail.writes import MailLog
 from core.people.store import person_by_email
 
 

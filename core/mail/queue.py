@@ -19,9 +19,9 @@ from core.database.engine import Database
 from core.database.heartbeats import alive, database_now
 from core.database.models import IgnoredRow, MailLogRow, MailRow, MailTextRow
 from core.database.task_models import OwnTaskRow
+from core.mail.progress import TASK, MailLog, from_json, log_from_json, to_json, trace_to_json
 from core.mail.row import KEEPS_TEXT, Row, State
 from core.mail.store import entry, first_id, row_of
-from core.mail.writes import TASK, MailLog, from_json, log_from_json, to_json, trace_to_json
 from core.refusal import Refusal
 from core.salesforce.ids import id_key
 from core.secrets import Undecryptable

@@ -12,9 +12,9 @@ from core.database.dialect import fit, insert
 from core.database.heartbeats import alive
 from core.database.models import ADDRESS_LENGTH, MailLogRow, MailRow, MailTextRow, PersonRow, UnknownSenderRow
 from core.journal.entries import UnknownSender
+from core.mail.progress import from_json
 from core.mail.reasons import Reason
 from core.mail.row import DISMISSIBLE, Copy, Decision, Row, State
-from core.mail.writes import from_json
 from core.people.store import NotThere
 from core.refusal import Refusal
 

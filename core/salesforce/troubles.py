@@ -192,7 +192,7 @@ _TABLE: dict[str, tuple[TroubleKind, Mender, str, str]] = {
     "not_salesforce": (
         _P,
         _PERSON,
-        "The address is none of Salesforce.",
+        "This is not a Salesforce address.",
         "A My Domain looks like acme.my.salesforce.com.",
     ),
     "another_user": (

@@ -367,7 +367,8 @@ class Setting(StrEnum):
             Section.MAIL,
             N_("Own domains"),
             N_(
-                "Mail to these domains only is internal and never logged; a gateway takes mail from them. "
+                "Mail whose recipients are all in these domains is internal and is never logged; a "
+                "gateway takes mail from them. "
                 "Comma-separated; .example.com means it and everything below."
             ),
         ),

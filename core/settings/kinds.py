@@ -42,7 +42,7 @@ class OneOf:
         word = text.strip().lower()
         if word not in [one.value for one in self.words]:
             raise SettingError(
-                "“%(text)s” is none of: %(choices)s", text=text.strip(), choices=", ".join(self.words)
+                "“%(text)s” is not one of: %(choices)s", text=text.strip(), choices=", ".join(self.words)
             )
         return word
 
@@ -85,7 +85,7 @@ class Flag:
     def check(self, text: str) -> str:
         word = text.strip().lower()
         if word not in {"no", "yes"}:
-            raise SettingError("“%(text)s” is none of: %(choices)s", text=text.strip(), choices="no, yes")
+            raise SettingError("“%(text)s” is not one of: %(choices)s", text=text.strip(), choices="no, yes")
         return word
 
     def read(self, text: str) -> bool:

@@ -18,7 +18,16 @@ from core.database.heartbeats import database_now
 from core.database.task_models import OwnTaskRow, TaskRow
 from core.salesforce.ids import id_key
 from core.tasks.fields import FIELDS_BY_NAME, Field
-from core.tasks.store import Binned, bin_it, columns_of, lose, note_trouble, put, start_anew, values_of
+from core.tasks.store import (
+    Binned,
+    add_to_history,
+    bin_it,
+    columns_of,
+    note_trouble,
+    put,
+    start_anew,
+    values_of,
+)
 from core.tasks.task import Ours, Related, TextLimits, Values, from_json, lacking, to_json
 
 _AT_ONCE = 500
@@ -237,7 +246,7 @@ def take_out_of_bin(session: Session, ours: Ours) -> None:
 def remember(session: Session, ours: Ours, field: Field, value: Any, *, side: str, why: str) -> None:
     """A value that gave way goes to the history; a conflict is shown until it is seen."""
     row = _row(session, ours)
-    lose(session, row, field, value, side=side, why=why)
+    add_to_history(session, row, field, value, side=side, why=why)
     if why == "conflict":
         row.conflict_at = database_now(session)
 
@@ -329,7 +338,7 @@ def respell(session: Session, ours: Ours, values: Values) -> Ours:
         return ours
     row = _row(session, ours)
     for name in ours.values.differing(values):
-        lose(session, row, name, ours.values.of(name), side="here", why="overwritten")
+        add_to_history(session, row, name, ours.values.of(name), side="here", why="overwritten")
     put(row, values)
     row.version += 1
     session.flush()

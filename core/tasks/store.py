@@ -139,7 +139,7 @@ def put(row: TaskRow, values: Values) -> None:
         setattr(row, name, plain)
 
 
-def lose(session: Session, row: TaskRow, field: Field, value: Any, *, side: str, why: str) -> None:
+def add_to_history(session: Session, row: TaskRow, field: Field, value: Any, *, side: str, why: str) -> None:
     """A value goes to the history."""
     session.add(
         TaskHistoryRow(
@@ -193,7 +193,7 @@ def edit(session: Session, person_id: int, task_id: int, changes: Mapping[Field,
         return
     now = database_now(session)
     for field in fields:
-        lose(session, row, field, before.of(field), side=HERE, why="edited")
+        add_to_history(session, row, field, before.of(field), side=HERE, why="edited")
     if Field.STATUS in fields:
         _note_status(session, row, before.status, after.status)
     put(row, after)

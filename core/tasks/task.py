@@ -248,7 +248,7 @@ def checked_priority(text: str, choices: Choices, current: str | None = None) ->
     found = next((one for one in known if one.casefold() == value.casefold()), None)
     if found is None:
         raise TaskError(
-            "“%(text)s” is none of the priorities: %(choices)s", text=value, choices=", ".join(known)
+            "“%(text)s” is not one of the priorities: %(choices)s", text=value, choices=", ".join(known)
         )
     return found
 

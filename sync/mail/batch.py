@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from core.mail.progress import MatchResult
 from core.mail.queue import Job
 from core.mail.row import State
-from core.mail.writes import MatchResult
 from core.people.addresses import matches
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable

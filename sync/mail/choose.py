@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.mail.writes import Where
+from core.mail.progress import Where
 from core.people.addresses import address_key, domain_of, matches
 from core.salesforce.ids import id_key
 from core.settings.catalogue import Duplicates, First, LogOn, Opportunity

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from core.batches import batches
+from core.mail.progress import EMAIL_MESSAGE, TASK, Target, Where
 from core.mail.row import Row
 from core.mail.subject import task_subject
-from core.mail.writes import EMAIL_MESSAGE, TASK, Target, Where
 from core.salesforce.schema import KEY_FIELD
 from core.settings.catalogue import Keep, RecordType
 from core.settings.in_force import Rules

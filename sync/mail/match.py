@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from core.mail.progress import TASK, ChosenRecord, MatchResult, Target, Trace, Where
 from core.mail.row import State
-from core.mail.writes import TASK, ChosenRecord, MatchResult, Target, Trace, Where
 from core.salesforce.troubles import trouble
 from core.settings.catalogue import NoMatch
 from sync.mail.choose import (

@@ -4,7 +4,7 @@ needed."""
 from collections.abc import Mapping
 from dataclasses import replace
 
-from core.mail.writes import EMAIL_MESSAGE, TASK
+from core.mail.progress import EMAIL_MESSAGE, TASK
 from core.salesforce.client import Client, Record
 from core.salesforce.schema import KEY_FIELD, TASK_STATUSES, is_key
 from core.settings.catalogue import RecordType

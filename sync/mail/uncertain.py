@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from core.mail.progress import EMAIL_MESSAGE, Target
 from core.mail.row import Row
-from core.mail.writes import EMAIL_MESSAGE, Target
 from core.salesforce.client import Client, Record
 from core.salesforce.ids import id_key
 from sync.mail.fields import identifier, iso, last_line

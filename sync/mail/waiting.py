@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from core.mail import queue as mail_queue
+from core.mail.progress import TASK, FailedTry, MailLog, Target
 from core.mail.queue import Job
 from core.mail.row import State
-from core.mail.writes import TASK, FailedTry, MailLog, Target
 from core.people.store import StoredPerson
 from core.salesforce.connection_store import Connection
 from core.salesforce.troubles import Trouble

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from core.database.engine import Session
 from core.mail import queue as mail_queue
-from core.mail.writes import Target
+from core.mail.progress import Target
 from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS, Written
 from core.salesforce.troubles import trouble

@@ -41,7 +41,7 @@ class CycleOutcome:
 
 
 class Cycle:
-    """Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
+    """Raises Unavailable, Refused, ClaimLost, DatabaseUnavailable."""
 
     def __init__(self, sync: HeldSync) -> None:
         self._sync = sync

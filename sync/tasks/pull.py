@@ -49,7 +49,7 @@ class Pull:
         """Open tasks that may be the same as one that is here."""
 
     def take_in(self, remotes: Sequence[Remote | Nonsense]) -> None:
-        """One page. Raises Lost, DatabaseUnavailable."""
+        """One page. Raises ClaimLost, DatabaseUnavailable."""
         if not remotes:
             return
         with (
@@ -81,7 +81,7 @@ class Pull:
         """What came in at first and may be the same as what is here: linked where there is no doubt, else
         brought in.
 
-        Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
+        Raises Unavailable, Refused, ClaimLost, DatabaseUnavailable."""
         if not self._doubles:
             return
         there = Counter(
@@ -104,7 +104,7 @@ class Pull:
         self._doubles = []
 
     def remove(self) -> None:
-        """What is gone there goes here. Raises Lost, DatabaseUnavailable."""
+        """What is gone there goes here. Raises ClaimLost, DatabaseUnavailable."""
         for some in batches(list(self.removals.values()), _AT_ONCE):
             with self._sync.salesforce.database.writing() as session:
                 row = task_queue.hold(session, self._sync.row)

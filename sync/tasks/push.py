@@ -71,7 +71,7 @@ class Push:
         """Everything that waits. `polled_at`: what was created well before that moment has been seen by now,
         if it is there.
 
-        Raises Unavailable, Refused, Lost, DatabaseUnavailable."""
+        Raises Unavailable, Refused, ClaimLost, DatabaseUnavailable."""
         after = 0
         while True:
             if self._sync.stop.is_set():
@@ -162,11 +162,11 @@ class Push:
             for one, answer in zip(updates, answers, strict=True):
                 if answer.id is not None:
                     self.number += 1
-                    self._is_there(session, one)
+                    self._note_updated(session, one)
                 else:
                     self._refused(session, one.ours, answer.trouble)
 
-    def _is_there(self, session: Session, update: _Update) -> None:
+    def _note_updated(self, session: Session, update: _Update) -> None:
         ours = update.ours
         task_links.updated(session, ours, update.values, self._sync.limits(is_by_bytes=ours.is_by_bytes))
 

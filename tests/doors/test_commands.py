@@ -128,7 +128,7 @@ class TestSettings:
         assert "begins with" in refused(
             admin("preference", "anna@acme.test", "set", "bcc-address", "anna@acme.test")
         )
-        assert "none of: off, bcc" in refused(
+        assert "not one of: off, bcc" in refused(
             admin("preference", "anna@acme.test", "set", "logging", "maybe")
         )
         assert admin("preference", "anna@acme.test", "set", "colour", "red")[0] == 2

@@ -7,8 +7,8 @@ import pytest
 
 from core.database.models import MailLogRow, MailRow, ProcessRow
 from core.mail import queue as mail_queue
+from core.mail.progress import MatchResult
 from core.mail.row import Decision, State
-from core.mail.writes import MatchResult
 from core.salesforce import late_commits
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from core.mail import queue as mail_queue
+from core.mail.progress import MatchResult
 from core.mail.row import State
-from core.mail.writes import MatchResult
 from core.salesforce import api_usage
 from core.settings.catalogue import Setting
 from sync.worker import Worker

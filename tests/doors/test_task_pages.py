@@ -150,7 +150,7 @@ class TestCommandCenter:
         [
             ("subject", "  ", "A task needs a subject"),
             ("due", "soon", "is not a day; write it like 2026-12-31"),
-            ("priority", "Urgent", "none of the priorities: High, Normal, Low"),
+            ("priority", "Urgent", "not one of the priorities: High, Normal, Low"),
             ("reminder", "0001-01-01T00:00", "in the year 1"),
             ("reminder", "later", "is not a time"),
         ],

@@ -110,7 +110,7 @@ def test_a_pure_module_touches_nothing():
     [
         "relay/dataflow.py", "relay/envelope.py", "relay/message.py", "relay/decide.py", "relay/replies.py", "relay/figures.py", "relay/fingerprint.py", "relay/masking.py",
         "core/refusal.py", "core/retry.py", "core/findings.py", "core/journal/entries.py",
-        "core/mail/reasons.py", "core/mail/row.py", "core/mail/subject.py", "core/mail/writes.py",
+        "core/mail/reasons.py", "core/mail/row.py", "core/mail/subject.py", "core/mail/progress.py",
         "core/people/addresses.py", "core/people/person.py", "core/people/public_mail.py",
         "core/settings/catalogue.py", "core/settings/in_force.py", "core/settings/kinds.py", "core/batches.py", "core/translation.py", "core/salesforce/ids.py", "core/salesforce/late_commits.py", "core/salesforce/schema.py", "core/salesforce/troubles.py", "core/tasks/polling.py", "core/tasks/task.py", "core/tasks/fields.py",
         "sync/mail/choose.py", "sync/mail/content.py", "sync/mail/fields.py",

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.mail.progress import EMAIL_MESSAGE, TASK, Target, Where, from_json, to_json
 from core.mail.reasons import Reason
 from core.mail.row import Decision, Row, State
 from core.mail.subject import TemplateError, checked_template, task_subject
-from core.mail.writes import EMAIL_MESSAGE, TASK, Target, Where, from_json, to_json
 from core.retry import FIRST_SECONDS, LONGEST_SECONDS, seconds_until_next
 from core.settings.catalogue import BY_NAME
 from core.settings.in_force import rules

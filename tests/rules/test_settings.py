@@ -71,7 +71,7 @@ def test_a_good_value_is_stored_in_one_spelling(name, text, stored):
 
 
 BAD = [
-    (Setting.LOGGING, "sometimes", "none of: off, bcc"),
+    (Setting.LOGGING, "sometimes", "not one of: off, bcc"),
     (Setting.BCC_ADDRESS, "anna@acme.test", "begins with emailtosalesforce@"),
     (Setting.BCC_ADDRESS, "emailtosalesforce@acme.test", "ends in .salesforce.com"),
     (Setting.BCC_ADDRESS, "emailtosalesforce@evilsalesforce.com", "ends in .salesforce.com"),
