@@ -84,7 +84,7 @@ import contextlib, json, random, sys, time
 from datetime import UTC, date, datetime
 from core.refusal import Refusal
 from core.secrets import Box
-from core.storage import task_lists, tasks
+from core.tasks import lists as task_lists, store as tasks
 from core.database.engine import Database, DatabaseUnavailable
 from core.tasks.fields import Field
 from core.tasks.task import Choices, Values

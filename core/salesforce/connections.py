@@ -237,21 +237,20 @@ class Connections:
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))
         if username is not None and who.username.casefold() != username.casefold():
             raise NotConnected(trouble("another_user", f"it is {who.username} ({who.user_id})"))
-        identity = Identity(who.organisation_id, who.user_id, who.username)
         try:
             _ask_for_the_user(Client(self._app, issued.instance_url, issued.access_token), who.user_id)
         except Refused as refused:
             if refused.trouble.kind is TroubleKind.NO_API and way is Way.SIGN_IN:
                 with self._database.writing() as session:
                     connection_store.note_no_api(
-                        session, account, identity, refused.trouble, login_url=login_url, actor=actor
+                        session, account, who, refused.trouble, login_url=login_url, actor=actor
                     )
             raise NotConnected(refused.trouble) from refused
         except Unavailable as error:
             raise NotConnected(error.trouble) from error
         with self._database.writing() as session:
             connection_store.connect(
-                session, account, identity, way=way, login_url=login_url, tokens=_tokens(issued), actor=actor
+                session, account, who, way=way, login_url=login_url, tokens=_tokens(issued), actor=actor
             )
 
 

@@ -228,9 +228,9 @@ class Login:
             found = self._userinfo(self._base, issued)
         try:
             return Identity(
-                str(found["user_id"]),
-                str(found["organization_id"]),
-                str(found["preferred_username"]),
+                organisation_id=str(found["organization_id"]),
+                user_id=str(found["user_id"]),
+                username=str(found["preferred_username"]),
             )
         except KeyError as error:
             raise Unavailable("the answer names nobody") from error

@@ -267,7 +267,7 @@ def test_the_command_center_is_worked_by_keyboard_alone(page, demo):
 def test_task_sync_is_switched_off_and_on_by_keyboard(page):
     page.goto(page.url.replace("/activity", "/settings/salesforce"))
     for key, said in (
-        ("ArrowUp", "Nothing is synchronised any more"),
+        ("ArrowUp", "Tasks are no longer synchronised"),
         ("ArrowDown", "The sync has begun in the background."),
     ):
         page.locator("#tasks input[type=radio]:checked").focus()

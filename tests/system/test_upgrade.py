@@ -33,12 +33,10 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from core.secrets import Box
 from core.storage import connections, people, settings, task_links, task_syncs, tasks
-from core.salesforce.login import Identity
-from core.salesforce.connection_store import Tokens, Way
-from core.database.engine import Database
-from core.settings.catalogue import Setting
-from core.tasks.fields import Field, Status
-from core.tasks.task import Related, Values
+from core.storage.connections import Identity, Tokens, Way
+from core.storage.database import Database
+from core.settings import Name
+from core.task import Field, Related, Status, Values
 database = Database(sys.argv[1], Box(["0123456789abcdef0123456789abcdef"]))
 database.migrate()
 with database.writing() as session:
@@ -46,7 +44,7 @@ with database.writing() as session:
     for number, person in enumerate((anna, carl)):
         connections.connect(session, person, Identity("00D000000000001AAA", f"00500000000000{number}AAA", f"{person.email}.org"), way=Way.SIGN_IN,
                             login_url="https://login.salesforce.com", tokens=Tokens(f"access {number}", f"refresh {number}", "https://acme.my.salesforce.com"), actor=None)
-    settings.set_preference(session, anna, Setting.TASK_SYNC, "both-ways", actor=None)
+    settings.set_preference(session, anna, Name.TASK_SYNC, "both-ways", actor=None)
     task_links.bring_in(session, anna.id, "00D000000000001AAA", [
         (f"00T0000000000{number:02d}AAA", Values(f"Call {number}", date(2026, 12, number + 1), Status("Not Started", True), "High", "as agreed"), Related("003000000000001AAA", None, "Bob", None), datetime.now(UTC))
         for number in range(20)])
