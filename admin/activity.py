@@ -72,13 +72,13 @@ def activity() -> str:
 @pages.post("/activity/<mail_id>/dismiss")
 @sign_in_required
 def dismiss(mail_id: str) -> Response:
-    return _do(mail_id, lambda session: mail_store.dismiss(session, mail_id), _("Dismissed."))
+    return _change_mail(mail_id, lambda session: mail_store.dismiss(session, mail_id), _("Dismissed."))
 
 
 @pages.post("/activity/<mail_id>/log-again")
 @sign_in_required
 def log_again(mail_id: str) -> Response:
-    return _do(
+    return _change_mail(
         mail_id,
         lambda session: mail_queue.log_again(session, mail_id),
         _("It is tried again within seconds."),
@@ -99,7 +99,7 @@ def pick(mail_id: str) -> Response:
             "danger",
         )
         return redirect(url_for("activity.activity", state=State.UNMATCHED))
-    return _do(
+    return _change_mail(
         mail_id,
         lambda session: mail_queue.pick(session, mail_id, ids),
         _("It is logged there within seconds."),
@@ -119,7 +119,9 @@ def ignore(mail_id: str) -> Response:
     def done(session: Session) -> None:
         mail_queue.ignore(session, mail_store.entry(session, mail_id).row.person, pattern)
 
-    return _do(mail_id, done, _("Mails to %(pattern)s are not looked up for you any more.", pattern=pattern))
+    return _change_mail(
+        mail_id, done, _("Mails to %(pattern)s are not looked up for you any more.", pattern=pattern)
+    )
 
 
 @pages.post("/activity/all-of-a-kind")
@@ -141,7 +143,7 @@ def all_of_a_kind() -> Response:
     return redirect(url_for("activity.activity", person=chosen if account.is_admin else None))
 
 
-def _do(mail_id: str, what: Callable[[Session], None], said: str) -> Response:
+def _change_mail(mail_id: str, what: Callable[[Session], None], said: str) -> Response:
     try:
         with database().writing() as session:
             _refuse_others(mail_store.entry(session, mail_id))

@@ -107,7 +107,7 @@ def build_app(config: Config | None = None) -> Flask:
         app.add_template_filter(text)
     app.add_template_global(get_locale)
     app.add_template_global(tasks.reminders, "due_reminders")
-    app.register_error_handler(HTTPException, _sorry)
+    app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(DatabaseUnavailable, _database_away)
     app.register_error_handler(ConfigurationError, _database_away)
     app.after_request(_keep_private)
@@ -147,7 +147,7 @@ def _look_first() -> None:
         abort(400)
 
 
-def _sorry(error: HTTPException) -> tuple[str, int]:
+def _error_page(error: HTTPException) -> tuple[str, int]:
     return render_template("error.html", error=error), error.code or 500
 
 

@@ -52,7 +52,7 @@ def health() -> str:
             revision=settings_revision(session),
             mails_last_minute=mails_since(session, now - timedelta(minutes=1)),
             mails_per_minute=mails_since(session, now - _A_WHILE) / (_A_WHILE.total_seconds() / 60),
-            needs=_needs(session),
+            needs=_mails_that_need_attention(session),
         )
 
 
@@ -64,7 +64,7 @@ def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _needs(session: Session) -> list[Need]:
+def _mails_that_need_attention(session: Session) -> list[Need]:
     needs = []
     for state, number in sorted(in_need_of_somebody(session).items()):
         text = ngettext(

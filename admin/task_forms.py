@@ -60,8 +60,8 @@ class TaskForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
     ) -> None:
         """What may be chosen: what the organisation has, and what the task has."""
         priority, status = (None, None) if current is None else (current.priority, current.status.name)
-        self.priority.choices = [(name, name) for name in _with(choices.priorities, priority)]
-        names = _with([one.name for one in choices.statuses], status)
+        self.priority.choices = [(name, name) for name in _choices_with(choices.priorities, priority)]
+        names = _choices_with([one.name for one in choices.statuses], status)
         self.status.choices = [(name, choices.label(name)) for name in names]
         self.person.choices = [(str(one.id), one.name or one.email) for one in persons]
 
@@ -198,7 +198,7 @@ def _texts(values: Values) -> dict[Field, str]:
         Field.STATUS: values.status.name,
         Field.PRIORITY: values.priority,
         Field.COMMENTS: values.comments,
-        Field.REMINDER: _local(values.reminder),
+        Field.REMINDER: _local_time(values.reminder),
     }
 
 
@@ -213,7 +213,7 @@ def _mark(name: Field, text: str) -> str:
     return hashlib.sha256(same.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _local(time: datetime | None) -> str:
+def _local_time(time: datetime | None) -> str:
     if time is None:
         return ""
     try:
@@ -222,5 +222,5 @@ def _local(time: datetime | None) -> str:
         return ""
 
 
-def _with(known: Sequence[str], current: str | None) -> list[str]:
+def _choices_with(known: Sequence[str], current: str | None) -> list[str]:
     return [*known] if current is None or current in known else [current, *known]

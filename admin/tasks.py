@@ -71,8 +71,8 @@ def add() -> str | Response:
             ),
             "success",
         )
-        return redirect(_back())
-    return redirect(_back(added=task_id))
+        return redirect(_url_to_return_to())
+    return redirect(_url_to_return_to(added=task_id))
 
 
 @pages.get(f"/<{_ID}:task_id>")
@@ -109,7 +109,7 @@ def save(task_id: int) -> str | Response:
     if changes is None:
         return _render_task(task_id, form)
     flash(_("Saved."), "success")
-    return redirect(_back())
+    return redirect(_url_to_return_to())
 
 
 @pages.post(f"/<{_ID}:task_id>/complete")
@@ -118,7 +118,7 @@ def complete(task_id: int) -> Response:
     def done(session: Session, person_id: int) -> None:
         task_store.complete(session, person_id, task_id, _choices(session))
 
-    return _do(done, None, completed=task_id)
+    return _change_task(done, None, completed=task_id)
 
 
 @pages.post(f"/<{_ID}:task_id>/reopen")
@@ -127,13 +127,13 @@ def reopen(task_id: int) -> Response:
     def again(session: Session, person_id: int) -> None:
         task_store.reopen(session, person_id, task_id, _choices(session))
 
-    return _do(again, _("It is open again."))
+    return _change_task(again, _("It is open again."))
 
 
 @pages.post(f"/<{_ID}:task_id>/delete")
 @sign_in_required
 def delete(task_id: int) -> Response:
-    return _do(
+    return _change_task(
         lambda session, person_id: task_store.remove(session, person_id, task_id), None, deleted=task_id
     )
 
@@ -146,7 +146,7 @@ def restore(task_id: int) -> Response:
             session, person_id, task_id, is_wanted=settings_store.syncs_tasks_of(session, person_id)
         )
 
-    return _do(back, _("It is back."))
+    return _change_task(back, _("It is back."))
 
 
 @pages.post(f"/<{_ID}:task_id>/send")
@@ -158,7 +158,7 @@ def send(task_id: int) -> Response:
         )
 
     is_now = tasks.look(me().id, is_seen=False).reason is None
-    return _do(
+    return _change_task(
         sent,
         _("It is sent to Salesforce within seconds.")
         if is_now
@@ -169,13 +169,13 @@ def send(task_id: int) -> Response:
 @pages.post(f"/<{_ID}:task_id>/seen")
 @sign_in_required
 def acknowledge(task_id: int) -> Response:
-    return _do(lambda session, person_id: task_store.acknowledge(session, person_id, task_id), None)
+    return _change_task(lambda session, person_id: task_store.acknowledge(session, person_id, task_id), None)
 
 
 @pages.post(f"/<{_ID}:task_id>/dismiss-reminder")
 @sign_in_required
 def dismiss_reminder(task_id: int) -> Response:
-    return _do(
+    return _change_task(
         lambda session, person_id: task_store.edit(session, person_id, task_id, {Field.REMINDER: None}), None
     )
 
@@ -188,7 +188,7 @@ def restore_value(task_id: int, entry_id: int) -> Response:
     def back(session: Session, person_id: int) -> None:
         task_store.restore_value(session, person_id, task_id, entry_id, _choices(session))
 
-    return _do(back, _("It is as it was."))
+    return _change_task(back, _("It is as it was."))
 
 
 def reminders() -> list[Task]:
@@ -199,29 +199,29 @@ def reminders() -> list[Task]:
         return task_lists.due_reminders(session, me().id)
 
 
-def _do(what: Callable[[Session, int], None], said: str | None, **told: Any) -> Response:
+def _change_task(what: Callable[[Session, int], None], said: str | None, **told: Any) -> Response:
     try:
         if Button().validate_on_submit():
             with database().writing() as session:
                 what(session, me().id)
     except Refusal as refusal:
         flash_refusal(refusal)
-        return redirect(_back())
+        return redirect(_url_to_return_to())
     if said is not None:
         flash(said, "success")
-    return redirect(_back(**told))
+    return redirect(_url_to_return_to(**told))
 
 
-def _back(**told: Any) -> str:
+def _url_to_return_to(**told: Any) -> str:
     """To the page that the person came from."""
     wanted = request.form.get("next", "")
     if wanted and (path := own_path(wanted)) is not None:
         return path
-    which = _which(request.form.get("list", ""))
+    which = _list_named(request.form.get("list", ""))
     return url_for("tasks.command_center", list=None if which is Which.NOW else which.value, **told)
 
 
-def _which(text: str) -> Which:
+def _list_named(text: str) -> Which:
     return Which(text) if text in set(Which) - {Which.ALL} else Which.NOW
 
 
@@ -237,14 +237,14 @@ def _persons(session: Session) -> list[StoredPerson]:
 
 
 def _render(form: TaskForm | None = None) -> str:
-    account, which = me(), _which(request.values.get("list", ""))
-    now, first = datetime.now(UTC).astimezone(zone()), _first(request.args.get("from", ""))
+    account, which = me(), _list_named(request.values.get("list", ""))
+    now, first = datetime.now(UTC).astimezone(zone()), _page_start(request.args.get("from", ""))
     with database().reading() as session:
         choices = _choices(session)
         found = task_lists.listed(session, account.id, which, now, choices, (first, _ROWS + 1))
         counts = task_lists.counts(session, account.id, now)
         persons = _persons(session)
-        done = _told(session, account.id)
+        done = _what_was_done(session, account.id)
         url = _instance_url(session, account.id)
     if form is None:
         form = task_forms.empty(choices, now.date() if which is Which.NOW else None, persons, account)
@@ -274,7 +274,7 @@ def _render(form: TaskForm | None = None) -> str:
     )
 
 
-def _first(text: str) -> int:
+def _page_start(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 8 else 0
 
 
@@ -322,11 +322,11 @@ def _render_task(task_id: int, form: TaskForm | None = None, said: str | None = 
         is_syncing=is_syncing,
         choices=choices,
         button=Button(formdata=None),
-        which=_which(request.values.get("list", "")),
+        which=_list_named(request.values.get("list", "")),
     )
 
 
-def _told(session: Session, person_id: int) -> tuple[str, Task] | None:
+def _what_was_done(session: Session, person_id: int) -> tuple[str, Task] | None:
     """What was just done, if it is so still."""
     for what, is_so in _DONE.items():
         text = request.args.get(what, "")

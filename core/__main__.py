@@ -60,7 +60,8 @@ def check() -> None:
         try:
             stored = _look_at_database(database)
             results = [
-                _say(finding) for finding in (*stored, *look_at_machine(config), *look_at_upstream(config))
+                _print_finding(finding)
+                for finding in (*stored, *look_at_machine(config), *look_at_upstream(config))
             ]
             if stored[0].light is Light.GREEN:
                 results += _check_salesforce(config, database)
@@ -96,9 +97,13 @@ def _check_salesforce(config: Config, database: Database) -> list[bool]:
         reserve = policy_settings(settings_store.policy(session)).api_reserve
     persons = _persons(database)
     if not persons:
-        return [_say(Finding(Light.YELLOW, "connection", "nobody is connected to Salesforce yet"))]
+        return [_print_finding(Finding(Light.YELLOW, "connection", "nobody is connected to Salesforce yet"))]
     found = Connections(database, config.salesforce)
-    return [_say(finding) for person in persons for finding in look_at_salesforce(found, person, reserve)]
+    return [
+        _print_finding(finding)
+        for person in persons
+        for finding in look_at_salesforce(found, person, reserve)
+    ]
 
 
 def _say_configuration(config: Config) -> None:
@@ -140,7 +145,7 @@ def _salesforce_lines(app: SalesforceApp | None) -> dict[str, object]:
     }
 
 
-def _say(finding: Finding) -> bool:
+def _print_finding(finding: Finding) -> bool:
     """One line; whether it is not red."""
     click.echo(f"{finding.light:<6} {finding.what}: {finding.advice}")
     return finding.light is not Light.RED

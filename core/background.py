@@ -19,15 +19,15 @@ async def off_loop(work: Callable[[], Result]) -> Result:
         try:
             result = work()
         except Exception as error:  # noqa: BLE001  handed to whoever waits
-            _tell(loop, done, error)
+            _deliver_result(loop, done, error)
         else:
-            _tell(loop, done, result)
+            _deliver_result(loop, done, result)
 
     threading.Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return await asyncio.shield(done)
 
 
-def _tell(
+def _deliver_result(
     loop: asyncio.AbstractEventLoop, done: "asyncio.Future[Result]", outcome: Result | Exception
 ) -> None:
     def settle() -> None:

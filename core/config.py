@@ -118,7 +118,7 @@ class _Reader:
     def _text(self, name: str) -> str:
         return self._environ.get(name, "").strip()
 
-    def _wrong(self, name: str, what: str) -> None:
+    def _note_problem(self, name: str, what: str) -> None:
         self._problems.append(f"{name}: {what}")
 
     def _database_url(self) -> str:
@@ -126,22 +126,26 @@ class _Reader:
         if text.startswith("sqlite:///"):
             path = text.removeprefix("sqlite:///")
             if not path or path == ":memory:":
-                self._wrong(
+                self._note_problem(
                     "DATABASE_URL",
                     f"several processes share the database, so it needs a file; {_DATABASE_EXAMPLE}",
                 )
             return f"sqlite:///{CHECKOUT / path}"
         scheme, separator, rest = text.partition("://")
         if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not rest:
-            self._wrong("DATABASE_URL", f"“{scheme}” is not a database that can be used; {_DATABASE_EXAMPLE}")
+            self._note_problem(
+                "DATABASE_URL", f"“{scheme}” is not a database that can be used; {_DATABASE_EXAMPLE}"
+            )
         if rest and _split(f"postgresql://{rest}", default_port=0)[1] is None:
-            self._wrong("DATABASE_URL", f"the port is not a number; {_DATABASE_EXAMPLE}")
+            self._note_problem("DATABASE_URL", f"the port is not a number; {_DATABASE_EXAMPLE}")
         return f"postgresql+psycopg://{rest}"
 
     def _state_dir(self) -> Path:
         path = CHECKOUT / (self._text("BLINDCOPY_STATE_DIR") or ".blindcopy")
         if path.exists() and not path.is_dir():
-            self._wrong("BLINDCOPY_STATE_DIR", f"{path} is not a directory; name one that may be written")
+            self._note_problem(
+                "BLINDCOPY_STATE_DIR", f"{path} is not a directory; name one that may be written"
+            )
         return path
 
     def _secret_keys(self) -> tuple[str, ...]:
@@ -149,15 +153,17 @@ class _Reader:
         keys = tuple(key.strip() for key in self._text(name).split(",") if key.strip())
         advice = "set it to 32 or more random characters, e.g. from `openssl rand -hex 32`"
         if not keys and name in self._needs:
-            self._wrong(name, f"is not set; {advice}")
+            self._note_problem(name, f"is not set; {advice}")
         if any(len(key) < _SHORTEST_SECRET for key in keys):
-            self._wrong(name, f"a key is shorter than {_SHORTEST_SECRET} characters; {advice}")
+            self._note_problem(name, f"a key is shorter than {_SHORTEST_SECRET} characters; {advice}")
         return keys
 
     def _hostname(self) -> str:
         name = self._text("BLINDCOPY_HOSTNAME") or socket.gethostname()
         if not _HOSTNAME.fullmatch(name):
-            self._wrong("BLINDCOPY_HOSTNAME", f"“{name}” is not a host name; write it like relay.example.com")
+            self._note_problem(
+                "BLINDCOPY_HOSTNAME", f"“{name}” is not a host name; write it like relay.example.com"
+            )
         return name
 
     def _tls_files(self) -> TlsFiles | None:
@@ -165,7 +171,9 @@ class _Reader:
         paths = [self._file(name, "PEM file") for name in names]
         for name, path, other in zip(names, paths, reversed(paths), strict=True):
             if path is None and other is not None and not self._text(name):
-                self._wrong(name, "is not set, but its companion is; certificate and key come together")
+                self._note_problem(
+                    name, "is not set, but its companion is; certificate and key come together"
+                )
         certificate, key = paths
         return TlsFiles(certificate, key) if certificate is not None and key is not None else None
 
@@ -175,7 +183,7 @@ class _Reader:
             return None
         path = CHECKOUT / text
         if not path.is_file():
-            self._wrong(name, f"there is no file {path}; name a {what}")
+            self._note_problem(name, f"there is no file {path}; name a {what}")
             return None
         return path
 
@@ -185,7 +193,7 @@ class _Reader:
             try:
                 networks.append(ipaddress.ip_network(entry))
             except ValueError:
-                self._wrong(
+                self._note_problem(
                     "BLINDCOPY_TRUSTED",
                     f"“{entry}” is not a network; write networks like 10.1.0.0/16 2001:db8::/32",
                 )
@@ -194,7 +202,7 @@ class _Reader:
     def _sign_in(self) -> SignIn:
         text = self._text("BLINDCOPY_AUTH") or SignIn.APP_PASSWORD
         if text not in set(SignIn):
-            self._wrong("BLINDCOPY_AUTH", f"“{text}” is none of: {', '.join(SignIn)}")
+            self._note_problem("BLINDCOPY_AUTH", f"“{text}” is none of: {', '.join(SignIn)}")
             return SignIn.APP_PASSWORD
         return SignIn(text)
 
@@ -203,24 +211,24 @@ class _Reader:
         listeners = tuple(listener for entry in entries if (listener := self._listener(entry)) is not None)
         for place in {(one.host, one.port) for one in listeners if one.port}:
             if [(one.host, one.port) for one in listeners].count(place) > 1:
-                self._wrong(
+                self._note_problem(
                     "BLINDCOPY_LISTEN",
                     f"{host_and_port(*place)} is named twice; give each listener a port of its own",
                 )
         for listener in listeners:
             if not has_tls and listener.kind is ListenerKind.SUBMISSIONS:
-                self._wrong(
+                self._note_problem(
                     "BLINDCOPY_TLS_CERT",
                     f"is needed by {listener}; name a PEM file, and its key in BLINDCOPY_TLS_KEY",
                 )
             elif not has_tls and not listener.is_loopback:
-                self._wrong(
+                self._note_problem(
                     "BLINDCOPY_LISTEN",
                     f"{listener.host} is not a loopback address, and mail would cross the network in clear; "
                     f"set BLINDCOPY_TLS_CERT and BLINDCOPY_TLS_KEY, or write {_DEFAULT_LISTEN}",
                 )
             if not has_trusted and listener.kind is ListenerKind.GATEWAY:
-                self._wrong(
+                self._note_problem(
                     "BLINDCOPY_TRUSTED",
                     f"is needed by {listener}; name the networks that may use it, like 10.1.0.0/16",
                 )
@@ -230,10 +238,12 @@ class _Reader:
         name = "BLINDCOPY_LISTEN"
         url, port = _split(entry)
         if url is None or port is None or not url.hostname or url.path:
-            self._wrong(name, f"“{entry}” is not a listener; {_LISTEN_EXAMPLE}")
+            self._note_problem(name, f"“{entry}” is not a listener; {_LISTEN_EXAMPLE}")
             return None
         if url.scheme not in set(ListenerKind):
-            self._wrong(name, f"“{url.scheme}” is none of: {', '.join(ListenerKind)}; {_LISTEN_EXAMPLE}")
+            self._note_problem(
+                name, f"“{url.scheme}” is none of: {', '.join(ListenerKind)}; {_LISTEN_EXAMPLE}"
+            )
             return None
         return Listener(ListenerKind(url.scheme), url.hostname, port, self._limits(url.query))
 
@@ -242,9 +252,13 @@ class _Reader:
         chosen: dict[str, int] = {}
         for option, text in parse_qsl(query, keep_blank_values=True):
             if option not in names:
-                self._wrong("BLINDCOPY_LISTEN", f"“{option}” is not an option; there are: {', '.join(names)}")
+                self._note_problem(
+                    "BLINDCOPY_LISTEN", f"“{option}” is not an option; there are: {', '.join(names)}"
+                )
             elif not text.isdecimal() or int(text) < 1:
-                self._wrong("BLINDCOPY_LISTEN", f"“{text}” is not a number for {option}; write one from 1")
+                self._note_problem(
+                    "BLINDCOPY_LISTEN", f"“{text}” is not a number for {option}; write one from 1"
+                )
             else:
                 chosen[names[option]] = int(text)
         return ListenerLimits(**chosen)
@@ -254,7 +268,7 @@ class _Reader:
         text = self._text(name)
         if not text:
             if name in self._needs:
-                self._wrong(name, f"is not set; name your mail provider: {_UPSTREAM_EXAMPLE}")
+                self._note_problem(name, f"is not set; name your mail provider: {_UPSTREAM_EXAMPLE}")
             return None
         url, port = _split(text, default_port=0)
         schemes = {tls.value: tls for tls in UpstreamTls}
@@ -265,7 +279,7 @@ class _Reader:
             or not url.hostname
             or url.path.strip("/")
         ):
-            self._wrong(
+            self._note_problem(
                 name,
                 f"“{_masked(text)}” is not an SMTP server; {_UPSTREAM_EXAMPLE} (a / in the password is "
                 f"written %2F)",
@@ -283,17 +297,17 @@ class _Reader:
             token=self._token_source(options, unquote(url.username or "")),
         )
         if unknown := sorted(set(options) - _UPSTREAM_OPTIONS):
-            self._wrong(
+            self._note_problem(
                 name, f"“{unknown[0]}” is not an option; there are: {', '.join(sorted(_UPSTREAM_OPTIONS))}"
             )
         if tls is UpstreamTls.NONE and not is_loopback(upstream.host) and options.get("plain") != "yes":
-            self._wrong(
+            self._note_problem(
                 name,
                 f"mail to {upstream.host} would travel in clear; "
                 "write smtp+starttls:// or smtps://, or add ?plain=yes if that is meant",
             )
         if any(_is_same_place(upstream, listener) for listener in listeners):
-            self._wrong(
+            self._note_problem(
                 name,
                 f"{host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would "
                 f"run in circles; "
@@ -307,7 +321,7 @@ class _Reader:
         name = "BLINDCOPY_UPSTREAM"
         auth = options.get("auth", UpstreamAuth.PASSWORD)
         if auth not in set(UpstreamAuth):
-            self._wrong(name, f"“{auth}” is none of: {', '.join(UpstreamAuth)}")
+            self._note_problem(name, f"“{auth}” is none of: {', '.join(UpstreamAuth)}")
         if auth != UpstreamAuth.XOAUTH2:
             return None
         url, _ = _split(options.get("token_url", ""), default_port=0)
@@ -315,11 +329,11 @@ class _Reader:
             url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
         )
         if not is_secure:
-            self._wrong(
+            self._note_problem(
                 name, "auth=xoauth2 needs token_url=https://…, percent-encoded, where tokens are issued"
             )
         if not user:
-            self._wrong(
+            self._note_problem(
                 name, "auth=xoauth2 needs a name, the mailbox that sends, and a password, the client secret"
             )
         return TokenSource(
@@ -330,7 +344,7 @@ class _Reader:
         name, usual = "BLINDCOPY_JOURNAL_MB", 64
         text = self._text(name) or str(usual)
         if not text.isdecimal() or not 1 <= int(text) <= _LARGEST_JOURNAL_MB:
-            self._wrong(
+            self._note_problem(
                 name, f"“{text}” is not a number of megabytes; write one from 1 to {_LARGEST_JOURNAL_MB}"
             )
             return usual << 20
@@ -343,7 +357,7 @@ class _Reader:
         url, port = _split(f"http://{text}")
         is_place = url is not None and not (url.path or url.query or url.fragment or url.username is not None)
         if url is None or port is None or not is_place or not _is_host(url.hostname or ""):
-            self._wrong(name, f"“{text}” is not a place; write it like {usual}, or off")
+            self._note_problem(name, f"“{text}” is not a place; write it like {usual}, or off")
             return None
         return HostPort(url.hostname or "", port)
 
@@ -351,7 +365,7 @@ class _Reader:
         text = self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000"
         url, _ = _split(text, default_port=0)
         if url is None or url.scheme not in {"http", "https"} or not url.hostname:
-            self._wrong(
+            self._note_problem(
                 "BLINDCOPY_PUBLIC_URL",
                 f"“{text}” is not a web address; write it like https://blindcopy.example.com",
             )
@@ -371,7 +385,7 @@ class _Reader:
             jwt_key_file=self._file("BLINDCOPY_SALESFORCE_JWT_KEY_FILE", "PEM file with the RSA private key"),
         )
         if not client_id and (app.client_secret or self._text("BLINDCOPY_SALESFORCE_JWT_KEY_FILE")):
-            self._wrong(
+            self._note_problem(
                 "BLINDCOPY_SALESFORCE_CLIENT_ID",
                 "is not set, but its companion is; set it to the consumer key of the External Client App",
             )
@@ -382,7 +396,7 @@ class _Reader:
         url, port = _split(text, default_port=0)
         is_plain = url is not None and not (url.path.strip("/") or url.query or url.fragment or url.username)
         if url is None or port is None or url.scheme != "https" or not url.hostname or not is_plain:
-            self._wrong(
+            self._note_problem(
                 "BLINDCOPY_SALESFORCE_LOGIN_URL",
                 f"“{_masked(text)}” is not where people sign in to Salesforce; write {SALESFORCE_LOGIN}, "
                 "https://test.salesforce.com or https://acme.my.salesforce.com",
@@ -392,7 +406,7 @@ class _Reader:
     def _web_port(self) -> int:
         text = self._text("PORT") or "8000"
         if not text.isdecimal() or not 0 < int(text) < 65536:
-            self._wrong("PORT", f"“{text}” is not a port; write a number from 1 to 65535")
+            self._note_problem("PORT", f"“{text}” is not a port; write a number from 1 to 65535")
             return 8000
         return int(text)
 

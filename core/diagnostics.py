@@ -118,7 +118,9 @@ def look_at_salesforce(connections: Connections | None, person: Examined, reserv
         yield _trouble("connection", person.connection.trouble, _CONNECTIONS)
         return
     try:
-        yield from _asked(connections.client(person.connection), person, person.connection, reserve)
+        yield from _look_at_organisation(
+            connections.client(person.connection), person, person.connection, reserve
+        )
     except RefusedBySalesforce as refused:
         is_api = refused.trouble.kind is TroubleKind.NO_API
         yield _trouble(
@@ -163,7 +165,9 @@ def _certificate(connected: Connected) -> str:
     return f"for {', '.join(names)}, valid until {certificate.get('notAfter')}"
 
 
-def _asked(client: Client, person: Examined, connection: Connection, reserve: int) -> Iterator[Finding]:
+def _look_at_organisation(
+    client: Client, person: Examined, connection: Connection, reserve: int
+) -> Iterator[Finding]:
     """Raises UpstreamUnavailable, Refused."""
     kinds = client.kinds()
     yield Finding(

@@ -138,7 +138,7 @@ def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -
         )
     if not without_relays:
         yield from _relays(alive, may_not_run_yet=may_not_run_yet)
-    yield from _silent(found, alive)
+    yield from _silent_processes(found, alive)
 
 
 def _secret_key(session: Session) -> Finding:
@@ -167,7 +167,7 @@ def _addresses(session: Session, persons: Sequence[tuple[StoredPerson, Logging, 
             "Email to Salesforce",
             "the worker looks up the Email to Salesforce address of %(persons)s: until it is found, their "
             "mail is not logged",
-            {"persons": _some(sought)},
+            {"persons": _names_in_short(sought)},
             remedy="if it is not found within minutes, Check set-up of that person says why",
         )
     if lacking:
@@ -175,7 +175,7 @@ def _addresses(session: Session, persons: Sequence[tuple[StoredPerson, Logging, 
             Light.RED,
             "Email to Salesforce",
             "mail is to be copied, and no Email to Salesforce address is known for %(persons)s",
-            {"persons": _some(lacking)},
+            {"persons": _names_in_short(lacking)},
             remedy="have them connect Salesforce, or type the address in under Settings → Salesforce",
         )
 
@@ -193,7 +193,7 @@ def _connections(
             Light.RED,
             "connection",
             "mail is to be logged through the API, and Salesforce is not connected for %(persons)s",
-            {"persons": _some(lacking)},
+            {"persons": _names_in_short(lacking)},
             remedy="have them press Connect under Settings → Salesforce → Connections & Customizations",
         )
     emails = {account.id: account.email for account, _, _ in persons}
@@ -212,7 +212,7 @@ def _connections(
                 Light.RED,
                 "connection",
                 sentence,
-                {"persons": _some(affected)},
+                {"persons": _names_in_short(affected)},
                 remedy="have them press Reconnect under Settings → Salesforce → Connections & Customizations",
             )
 
@@ -257,7 +257,10 @@ def _own_domains(session: Session) -> Iterator[Finding]:
     internal = policy.internal_domains
     if policy.own_domains:
         yield Finding(
-            Light.GREEN, "own domains", "mail within %(domains)s is internal", {"domains": _some(internal)}
+            Light.GREEN,
+            "own domains",
+            "mail within %(domains)s is internal",
+            {"domains": _names_in_short(internal)},
         )
     elif internal:
         yield Finding(
@@ -265,7 +268,7 @@ def _own_domains(session: Session) -> Iterator[Finding]:
             "own domains",
             "not confirmed yet: mail within %(domains)s counts as internal, because people sign in with "
             "these domains",
-            {"domains": _some(internal)},
+            {"domains": _names_in_short(internal)},
             remedy="confirm or change them in the policy (own-domains)",
         )
     else:
@@ -282,7 +285,7 @@ def _own_domains(session: Session) -> Iterator[Finding]:
             Light.YELLOW,
             "unknown senders",
             "mail from unknown senders in your own domains is not logged: %(senders)s",
-            {"senders": _some(unknown)},
+            {"senders": _names_in_short(unknown)},
             remedy="give each to its person on the page Unknown senders",
         )
 
@@ -314,8 +317,8 @@ def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Find
         )
 
 
-def _silent(found: Sequence[Process], alive: Sequence[Process]) -> Iterator[Finding]:
-    """Processes that ended without a word, where none of their kind has taken their place on that host."""
+def _silent_processes(found: Sequence[Process], alive: Sequence[Process]) -> Iterator[Finding]:
+    """Processes that ended without a farewell and were not replaced on that host."""
     places = {(process.kind, process.host) for process in alive}
     for process in found:
         if not process.is_alive and (process.kind, process.host) not in places:
@@ -379,7 +382,7 @@ def _sign_in_by_password(config: Config, now: datetime) -> Iterator[Finding]:
     )
 
 
-def _some(names: Iterable[str]) -> str:
+def _names_in_short(names: Iterable[str]) -> str:
     """A few of them, and how many more there are."""
     listed = list(dict.fromkeys(names))
     more = len(listed) - _NAMED

@@ -88,11 +88,11 @@ class Monitor:
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             start("405 Method Not Allowed", [("Allow", "GET, HEAD")])
             return []
-        status, kind, body = self._told(path, is_for_mail=query.get("for") == ["mail"])
+        status, kind, body = self._response(path, is_for_mail=query.get("for") == ["mail"])
         start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _told(self, path: str, *, is_for_mail: bool) -> tuple[str, str, bytes]:
+    def _response(self, path: str, *, is_for_mail: bool) -> tuple[str, str, bytes]:
         if path == "/metrics":
             try:
                 return _OK, CONTENT_TYPE, self._metrics()
@@ -113,11 +113,11 @@ def readiness(
     `is_for_mail`: only what mail cannot pass without counts. `with_details`: without them only the light is
     said, as the sentences name persons, hosts and paths."""
     looked_at = [one for one in findings if one.stops_mail or not is_for_mail]
-    lines = [f"{one.what}: {_said(one, with_details=with_details)}" for one in looked_at]
+    lines = [f"{one.what}: {_finding_line(one, with_details=with_details)}" for one in looked_at]
     return all(one.light is not Light.RED for one in looked_at), "".join(f"{line}\n" for line in lines)
 
 
-def _said(finding: Finding, *, with_details: bool) -> str:
+def _finding_line(finding: Finding, *, with_details: bool) -> str:
     if finding.light is Light.GREEN:
         return "ok"
     if not with_details:

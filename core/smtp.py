@@ -167,7 +167,7 @@ async def send_mail(
     except aiosmtplib.SMTPResponseException as error:
         return MailVerdict(accepted=False, text=f"{error.code} {error.message}")
     except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-        raise UpstreamUnavailable(_cause(error)) from error
+        raise UpstreamUnavailable(_cause_of(error)) from error
     finally:
         client.close()
     return MailVerdict(accepted=True, text=f"250 {said}")
@@ -239,17 +239,17 @@ def _connected(client: aiosmtplib.SMTP) -> Connected:
 def _trouble(error: Exception) -> Exception:
     """Whether trying again later can help."""
     if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code in _WRONG_CREDENTIALS:
-        return WrongCredentials(_cause(error))
+        return WrongCredentials(_cause_of(error))
     if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code >= 500:
-        return RefusesUs(_cause(error))
+        return RefusesUs(_cause_of(error))
     is_ours = isinstance(error, aiosmtplib.SMTPResponseException) and error.code in _REFUSALS_OF_US
     is_ours = is_ours or isinstance(error, TokenRefused)
     if is_ours or isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
-        return RefusesUs(_cause(error))
-    return UpstreamUnavailable(_cause(error))
+        return RefusesUs(_cause_of(error))
+    return UpstreamUnavailable(_cause_of(error))
 
 
-def _cause(error: Exception) -> str:
+def _cause_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -39,7 +39,7 @@ class UpstreamToken:
         """A token that is good for a minute at least. Raises TokenRefused; OSError where nobody answers."""
         async with self._lock:
             if time.monotonic() >= self._good_until:
-                self._token, seconds = await off_loop(self._ask)
+                self._token, seconds = await off_loop(self._request_token)
                 self._good_until = time.monotonic() + max(0, seconds - _SECONDS_BEFORE_THE_END)
             return self._token
 
@@ -47,7 +47,7 @@ class UpstreamToken:
         """The upstream does not take the token: the next one is asked for anew."""
         self._good_until = 0.0
 
-    def _ask(self) -> tuple[str, float]:
+    def _request_token(self) -> tuple[str, float]:
         """A new token and for how many seconds it is good."""
         fields = {
             "grant_type": "client_credentials",

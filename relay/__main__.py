@@ -56,7 +56,7 @@ async def _run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     state = StateDirectory(config.state_dir)
-    _make(state)
+    _make_directory(state)
     process_id = new_mail_id()
     box = Box(config.secret_keys)
     database = Database(config.database_url, box, state, uses_state=True)
@@ -71,7 +71,7 @@ async def _run(config: Config) -> None:
     health = RelayHealth(config, database, server, pool, logbook, snapshot)
     pulse = Pulse(database, snapshot, process_id, health.condition)
     await pulse.start()
-    await _learn(pool)
+    await _learn_what_the_upstream_offers(pool)
     bound = await _listen(server, entrances)
     await _refuse_circles(upstream, bound)
     await pulse.start(tuple(str(listener) for listener in bound))
@@ -83,7 +83,13 @@ async def _run(config: Config) -> None:
         print(f"ready {listener}", flush=True)  # noqa: T201
     chores = [
         asyncio.ensure_future(chore)
-        for chore in (snapshot.keep_fresh(), pulse.go_on(), server.watch(), pool.tidy(), _keep(meters))
+        for chore in (
+            snapshot.keep_fresh(),
+            pulse.go_on(),
+            server.watch(),
+            pool.tidy(),
+            _keep_figures(meters),
+        )
     ]
     gc.collect()
     # What is there now stays: a full collection would look at it all, and halt every mail for 40 ms, as
@@ -102,7 +108,7 @@ async def _run(config: Config) -> None:
     logs.relay_stopped(unfinished)
 
 
-def _make(state: StateDirectory) -> None:
+def _make_directory(state: StateDirectory) -> None:
     """A state directory that cannot be made stops no mail; what is wrong with it is shown."""
     try:
         state.make()
@@ -110,7 +116,7 @@ def _make(state: StateDirectory) -> None:
         logs.journal_unavailable(f"the state directory {state.path} cannot be made: {error.strerror}")
 
 
-async def _keep(meters: Meters) -> None:
+async def _keep_figures(meters: Meters) -> None:
     while True:
         await off_loop(meters.keep)
         await asyncio.sleep(1)
@@ -151,8 +157,8 @@ def _route(upstream: Upstream, hostname: str) -> Route:
         ) from error
 
 
-async def _learn(pool: Pool) -> None:
-    """What the upstream offers is offered to clients; one that is slow to say so holds nobody up."""
+async def _learn_what_the_upstream_offers(pool: Pool) -> None:
+    """Offer clients what the upstream offers. A slow answer does not delay the start."""
     try:
         async with asyncio.timeout(_SECONDS_TO_LEARN):
             await pool.learn()

@@ -39,7 +39,7 @@ class RelayHealth:
 
     def condition(self) -> Condition:
         """For the beats: what is not as it should be."""
-        findings = (finding for finding in self._own() if finding.light is not Light.GREEN)
+        findings = (finding for finding in self._look_at_relay() if finding.light is not Light.GREEN)
         return Condition(
             self._pool.trouble, self._logbook.waiting_bytes(), self._logbook.rows_lost, tuple(findings)
         )
@@ -79,35 +79,35 @@ class RelayHealth:
             "How long ago the database was last looked at, added up over the relays.",
             lambda: max(0.0, min(self._snapshot.seconds_old(), 1e9)),
         )
-        return Monitor(meters.text, self._lives, self._is_ready)
+        return Monitor(meters.text, self._look_at_event_loop, self._is_ready)
 
-    def _lives(self) -> Sequence[Finding]:
+    def _look_at_event_loop(self) -> Sequence[Finding]:
         is_alive = self._server.seconds_since_the_last_look() < _MOST_SECONDS_OF_LAG
-        return [_held("event loop", is_alive, "stands still", "restart the relay")]
+        return [_finding("event loop", is_alive, "stands still", "restart the relay")]
 
     def _is_ready(self) -> Sequence[Finding]:
         return [
-            *self._lives(),
-            _held(
+            *self._look_at_event_loop(),
+            _finding(
                 "load",
                 not self._server.is_overloaded,
                 "behind, new sessions are asked to come again",
                 "start another relay",
             ),
-            _held("listeners", not self._server.is_stopping, "stopping", ""),
-            *self._own(),
+            _finding("listeners", not self._server.is_stopping, "stopping", ""),
+            *self._look_at_relay(),
             *self._watch.findings(),
         ]
 
-    def _own(self) -> list[Finding]:
+    def _look_at_relay(self) -> list[Finding]:
         return [
-            _held(
+            _finding(
                 "settings",
                 self._snapshot.people is not None,
                 "neither the database nor a snapshot has them",
                 "look at the database",
             ),
-            _held(
+            _finding(
                 "mail provider",
                 self._pool.unreachable is None,
                 self._pool.unreachable or "",
@@ -145,7 +145,7 @@ class RelayHealth:
         return found
 
 
-def _held(what: str, holds: bool, otherwise: str, remedy: str) -> Finding:  # noqa: FBT001  the thing itself
+def _finding(what: str, holds: bool, otherwise: str, remedy: str) -> Finding:  # noqa: FBT001  the thing itself
     if holds:
         return facts(Light.GREEN, what, "ok", stops_mail=True)
     return facts(Light.RED, what, otherwise, remedy, stops_mail=True)

@@ -142,7 +142,7 @@ class Meters:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
             with self._lock:
-                return self._own()
+                return self._own_figures()
 
     def keep(self) -> None:
         """Write our figures where the others find them; called once a second, off the loop. Never raises."""
@@ -160,7 +160,7 @@ class Meters:
         with self._lock:
             if self.alive is None:
                 self.alive = _locked(self._path.with_suffix(".alive"))
-            own = self._own()
+            own = self._own_figures()
             _replace(self._path, own)
         return own
 
@@ -171,7 +171,7 @@ class Meters:
             self.alive.close()
             self.alive = None
 
-    def _own(self) -> bytes:
+    def _own_figures(self) -> bytes:
         while self._notes:
             self._count(self._notes.popleft())
         return generate_latest(self._registry)

@@ -87,7 +87,7 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that are complete now. Raises Garbage, after which the connection is worth nothing."""
-        if not (self._buffer or self._lines) and (reply := _alone(data)) is not None:
+        if not (self._buffer or self._lines) and (reply := _single_line(data)) is not None:
             return [reply]
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         found = [reply for line in lines if (reply := self._add(line.rstrip(b"\r"))) is not None]
@@ -109,7 +109,7 @@ class ReplyReader:
 
 
 @lru_cache(maxsize=256)
-def _alone(data: bytes) -> Reply | None:
+def _single_line(data: bytes) -> Reply | None:
     """The reply, where the data is just one of one line: nearly always, and nearly always the same few."""
     if not data.endswith(b"\r\n") or data.count(b"\n") > 1 or len(data) > _LONGEST_LINE or data[3:4] != b" ":
         return None
@@ -117,62 +117,62 @@ def _alone(data: bytes) -> Reply | None:
     return Reply(int(code), (data[4:-2].rstrip(b"\r"),)) if _CODE.fullmatch(code) else None
 
 
-def _own(code: int, text: str) -> Reply:
+def _reply(code: int, text: str) -> Reply:
     return Reply(code, (text.encode(),))
 
 
-BYE = _own(221, "2.0.0 Bye")
-OK = _own(250, "2.0.0 Ok")
-CANNOT_VERIFY = _own(252, "2.1.5 Cannot verify, but send some mail and I will try")
-SIGNED_IN = _own(235, "2.7.0 Authentication successful")
-SEND_DATA = _own(354, "End data with <CR><LF>.<CR><LF>")
-SHUTTING_DOWN = _own(421, "4.3.2 Shutting down, try again in a moment")
-IDLE = _own(421, "4.4.2 Idle for too long")
-TOO_MANY_ERRORS = _own(421, "4.7.0 Too many errors")
-TOO_MANY_SESSIONS = _own(421, "4.3.2 Too many connections, try again in a moment")
-SIGN_IN_AGAIN = _own(421, "4.4.2 The connection to the mail provider was lost, connect again")
-TOO_MANY_MAILS = _own(450, "4.7.1 Too many mails in a minute, try again in a moment")
-INTERNAL = _own(451, "4.3.0 Try again later")
-MISCONFIGURED = _own(451, "4.3.5 Relay misconfigured; contact your administrator")
-UPSTREAM_BUSY = _own(451, "4.3.2 Too busy, try again in a moment")
-UPSTREAM_UNREACHABLE = _own(451, "4.4.1 The mail provider cannot be reached, try again later")
-UPSTREAM_LOST = _own(451, "4.4.2 The connection to the mail provider was lost, try again later")
-TOO_MANY_RECIPIENTS = _own(452, "4.5.3 Too many recipients")
-TOO_MANY_FAILED_SIGN_INS = _own(454, "4.7.0 Too many failed sign-ins, try again later")
-CANNOT_CHECK_SIGN_IN = _own(454, "4.7.0 Cannot check the sign-in now, try again later")
-LINE_TOO_LONG = _own(500, "5.5.2 Line too long")
-UNKNOWN_COMMAND = _own(500, "5.5.2 Unknown command")
-BAD_ARGUMENTS = _own(501, "5.5.4 Syntax error in the arguments")
-BAD_BASE64 = _own(501, "5.5.2 Cannot decode the response")
-AUTH_CANCELLED = _own(501, "5.7.0 Authentication cancelled")
-BAD_SENDER_SYNTAX = _own(501, "5.1.7 Syntax error in the sender's address")
-BAD_RECIPIENT_SYNTAX = _own(501, "5.1.3 Syntax error in the recipient's address")
-NOT_OFFERED = _own(502, "5.5.1 Not offered")
-SAY_HELLO_FIRST = _own(503, "5.5.1 Say EHLO first")
-MAIL_FIRST = _own(503, "5.5.1 Say MAIL first")
-NESTED_MAIL = _own(503, "5.5.1 A mail is on its way already")
-ALREADY_SIGNED_IN = _own(503, "5.5.1 Already signed in")
-NOT_DURING_MAIL = _own(503, "5.5.1 Not while a mail is on its way")
-PIPELINED_STARTTLS = _own(503, "5.5.1 Nothing may be sent ahead of STARTTLS")
-NO_PARAMETERS = _own(501, "5.5.4 No parameters are allowed")
-GO_AHEAD = _own(220, "2.0.0 Ready to start TLS")
-NEEDS_ENCRYPTION = _own(538, "5.7.11 Signing in needs encryption, say STARTTLS first")
-UNKNOWN_MECHANISM = _own(504, "5.5.4 This way of signing in is not offered")
-START_TLS_FIRST = _own(530, "5.7.0 Say STARTTLS first")
-SIGN_IN_FIRST = _own(530, "5.7.0 Sign in first")
-BAD_CREDENTIALS = _own(535, "5.7.8 Name or app password is wrong")
-NEEDS_8BITMIME = _own(550, "5.6.3 The mail provider does not take 8-bit mail now")
-NOT_PERMITTED = _own(550, "5.7.1 This server or sender may not send through this relay")
-BARE_NEWLINE = _own(550, "5.6.11 A line ends in a bare CR or LF")
-NUL_BYTE = _own(550, "5.6.0 The mail holds a NUL byte")
-NEEDS_SMTPUTF8_UPSTREAM = _own(550, "5.6.7 The mail provider does not take internationalised addresses now")
-TOO_BIG = _own(552, "5.3.4 The mail is too big")
-NEEDS_SMTPUTF8 = _own(553, "5.6.7 An address with these characters needs SMTPUTF8")
-LOOP = _own(554, "5.4.6 Mail loop: it has passed through too many servers")
-NO_RECIPIENTS = _own(554, "5.5.1 No valid recipients")
-UNKNOWN_PARAMETER = _own(555, "5.5.4 A parameter is not known or not offered")
+BYE = _reply(221, "2.0.0 Bye")
+OK = _reply(250, "2.0.0 Ok")
+CANNOT_VERIFY = _reply(252, "2.1.5 Cannot verify, but send some mail and I will try")
+SIGNED_IN = _reply(235, "2.7.0 Authentication successful")
+SEND_DATA = _reply(354, "End data with <CR><LF>.<CR><LF>")
+SHUTTING_DOWN = _reply(421, "4.3.2 Shutting down, try again in a moment")
+IDLE = _reply(421, "4.4.2 Idle for too long")
+TOO_MANY_ERRORS = _reply(421, "4.7.0 Too many errors")
+TOO_MANY_SESSIONS = _reply(421, "4.3.2 Too many connections, try again in a moment")
+SIGN_IN_AGAIN = _reply(421, "4.4.2 The connection to the mail provider was lost, connect again")
+TOO_MANY_MAILS = _reply(450, "4.7.1 Too many mails in a minute, try again in a moment")
+INTERNAL = _reply(451, "4.3.0 Try again later")
+MISCONFIGURED = _reply(451, "4.3.5 Relay misconfigured; contact your administrator")
+UPSTREAM_BUSY = _reply(451, "4.3.2 Too busy, try again in a moment")
+UPSTREAM_UNREACHABLE = _reply(451, "4.4.1 The mail provider cannot be reached, try again later")
+UPSTREAM_LOST = _reply(451, "4.4.2 The connection to the mail provider was lost, try again later")
+TOO_MANY_RECIPIENTS = _reply(452, "4.5.3 Too many recipients")
+TOO_MANY_FAILED_SIGN_INS = _reply(454, "4.7.0 Too many failed sign-ins, try again later")
+CANNOT_CHECK_SIGN_IN = _reply(454, "4.7.0 Cannot check the sign-in now, try again later")
+LINE_TOO_LONG = _reply(500, "5.5.2 Line too long")
+UNKNOWN_COMMAND = _reply(500, "5.5.2 Unknown command")
+BAD_ARGUMENTS = _reply(501, "5.5.4 Syntax error in the arguments")
+BAD_BASE64 = _reply(501, "5.5.2 Cannot decode the response")
+AUTH_CANCELLED = _reply(501, "5.7.0 Authentication cancelled")
+BAD_SENDER_SYNTAX = _reply(501, "5.1.7 Syntax error in the sender's address")
+BAD_RECIPIENT_SYNTAX = _reply(501, "5.1.3 Syntax error in the recipient's address")
+NOT_OFFERED = _reply(502, "5.5.1 Not offered")
+SAY_HELLO_FIRST = _reply(503, "5.5.1 Say EHLO first")
+MAIL_FIRST = _reply(503, "5.5.1 Say MAIL first")
+NESTED_MAIL = _reply(503, "5.5.1 A mail is on its way already")
+ALREADY_SIGNED_IN = _reply(503, "5.5.1 Already signed in")
+NOT_DURING_MAIL = _reply(503, "5.5.1 Not while a mail is on its way")
+PIPELINED_STARTTLS = _reply(503, "5.5.1 Nothing may be sent ahead of STARTTLS")
+NO_PARAMETERS = _reply(501, "5.5.4 No parameters are allowed")
+GO_AHEAD = _reply(220, "2.0.0 Ready to start TLS")
+NEEDS_ENCRYPTION = _reply(538, "5.7.11 Signing in needs encryption, say STARTTLS first")
+UNKNOWN_MECHANISM = _reply(504, "5.5.4 This way of signing in is not offered")
+START_TLS_FIRST = _reply(530, "5.7.0 Say STARTTLS first")
+SIGN_IN_FIRST = _reply(530, "5.7.0 Sign in first")
+BAD_CREDENTIALS = _reply(535, "5.7.8 Name or app password is wrong")
+NEEDS_8BITMIME = _reply(550, "5.6.3 The mail provider does not take 8-bit mail now")
+NOT_PERMITTED = _reply(550, "5.7.1 This server or sender may not send through this relay")
+BARE_NEWLINE = _reply(550, "5.6.11 A line ends in a bare CR or LF")
+NUL_BYTE = _reply(550, "5.6.0 The mail holds a NUL byte")
+NEEDS_SMTPUTF8_UPSTREAM = _reply(550, "5.6.7 The mail provider does not take internationalised addresses now")
+TOO_BIG = _reply(552, "5.3.4 The mail is too big")
+NEEDS_SMTPUTF8 = _reply(553, "5.6.7 An address with these characters needs SMTPUTF8")
+LOOP = _reply(554, "5.4.6 Mail loop: it has passed through too many servers")
+NO_RECIPIENTS = _reply(554, "5.5.1 No valid recipients")
+UNKNOWN_PARAMETER = _reply(555, "5.5.4 A parameter is not known or not offered")
 
-OVERLOADED = _own(421, "4.3.2 Too busy, try again in a moment")
+OVERLOADED = _reply(421, "4.3.2 Too busy, try again in a moment")
 
 CLIENT_ERRORS = frozenset(
     {

@@ -70,15 +70,19 @@ class WorkerHealth:
 
     def monitor(self) -> Monitor:
         """Its answers over HTTP, not started yet."""
-        return Monitor(lambda: generate_latest(self._registry), self._lives, self._is_ready)
+        return Monitor(lambda: generate_latest(self._registry), self._look_at_worker, self._is_ready)
 
     def _silent_seconds(self) -> float:
         return time.monotonic() - self._seen_at
 
-    def _lives(self) -> Sequence[Finding]:
+    def _look_at_worker(self) -> Sequence[Finding]:
         if self._silent_seconds() < _LONGEST_SILENCE:
             return [facts(Light.GREEN, "worker", "ok")]
         return [facts(Light.RED, "worker", "stands still", "restart it")]
 
     def _is_ready(self) -> Sequence[Finding]:
-        return [*self._lives(), *self._watch.findings(), *look_at_machine(self._config, uses_state=True)]
+        return [
+            *self._look_at_worker(),
+            *self._watch.findings(),
+            *look_at_machine(self._config, uses_state=True),
+        ]

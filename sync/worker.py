@@ -57,7 +57,7 @@ class Worker:
         """One cycle in which everything is due, what relays that are gone have left in their journals too;
         whether nothing is left to be retried."""
         self.beat()
-        self._bury()
+        self._bury_dead_processes()
         self._orphans.load()
         stop = threading.Event()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
@@ -73,7 +73,7 @@ class Worker:
         """Cycle after cycle until the event is set; what is under way then comes to its end."""
         self._stop = stop
         self._at_the_edge(self.beat)  # what is claimed is ours as long as we are known to live
-        self._at_the_edge(self._bury)
+        self._at_the_edge(self._bury_dead_processes)
         logs.worker_started()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
         beating.start()
@@ -128,7 +128,7 @@ class Worker:
         self.tasks.tidy()
         return self.tasks.sync_everything(self._stop)
 
-    def _bury(self) -> None:
+    def _bury_dead_processes(self) -> None:
         with self._database.writing() as session:
             bury(session)
 

@@ -54,7 +54,7 @@ _of_person = click.option("--of", "email", metavar="EMAIL", help="Only this pers
 @_all_of
 @_of_person
 def dismiss(mail_id: str | None, all_of: str | None, email: str | None) -> None:
-    _do(mail_id, all_of, email, mail_store.dismiss)
+    _change_mails(mail_id, all_of, email, mail_store.dismiss)
 
 
 @activity.command("log-again", help="Try once more to log this mail.")
@@ -62,10 +62,10 @@ def dismiss(mail_id: str | None, all_of: str | None, email: str | None) -> None:
 @_all_of
 @_of_person
 def log_again(mail_id: str | None, all_of: str | None, email: str | None) -> None:
-    _do(mail_id, all_of, email, mail_queue.log_again)
+    _change_mails(mail_id, all_of, email, mail_queue.log_again)
 
 
-def _do(
+def _change_mails(
     mail_id: str | None, code: str | None, email: str | None, what: Callable[[Session, str], None]
 ) -> None:
     """With the one mail, or with all of a kind of trouble, whose number is printed."""

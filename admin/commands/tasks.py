@@ -88,14 +88,14 @@ def edit(
             changes[Field.COMMENTS] = checked_comments(comments)
         task_store.edit(session, person_id, number, changes)
 
-    _do(email, task_id, change)
+    _change_task(email, task_id, change)
 
 
 @task.command("complete", help="It is done.")
 @click.argument("email")
 @click.argument("task_id", metavar="ID")
 def complete(email: str, task_id: str) -> None:
-    _do(
+    _change_task(
         email,
         task_id,
         lambda session, person_id, number: task_store.complete(
@@ -108,7 +108,7 @@ def complete(email: str, task_id: str) -> None:
 @click.argument("email")
 @click.argument("task_id", metavar="ID")
 def reopen(email: str, task_id: str) -> None:
-    _do(
+    _change_task(
         email,
         task_id,
         lambda session, person_id, number: task_store.reopen(
@@ -121,7 +121,7 @@ def reopen(email: str, task_id: str) -> None:
 @click.argument("email")
 @click.argument("task_id", metavar="ID")
 def delete(email: str, task_id: str) -> None:
-    _do(email, task_id, task_store.remove)
+    _change_task(email, task_id, task_store.remove)
 
 
 @task.command("restore", help="Out of the bin; as a new task where Salesforce has it no more.")
@@ -133,7 +133,7 @@ def restore(email: str, task_id: str) -> None:
             session, person_id, number, is_wanted=settings_store.syncs_tasks_of(session, person_id)
         )
 
-    _do(email, task_id, back)
+    _change_task(email, task_id, back)
 
 
 @task.command("send", help="Have it in Salesforce too; where that failed, once more.")
@@ -145,7 +145,7 @@ def send(email: str, task_id: str) -> None:
             session, person_id, number, is_syncing=settings_store.syncs_tasks_of(session, person_id)
         )
 
-    _do(email, task_id, sent)
+    _change_task(email, task_id, sent)
 
 
 @task.command("confirm", help="Accept a plan, or end a Halt.")
@@ -155,7 +155,7 @@ def confirm(email: str) -> None:
         task_queue.confirm(session, person_by_email(session, email).id)
 
 
-def _do(email: str, task_id: str, what: Callable[[Session, int, int], None]) -> None:
+def _change_task(email: str, task_id: str, what: Callable[[Session, int, int], None]) -> None:
     if not (task_id.isascii() and task_id.isdecimal()):
         raise click.BadParameter(f"{task_id!r} is not the id of a task; it is a number")
     with database() as opened, opened.writing() as session:

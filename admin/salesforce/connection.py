@@ -92,7 +92,7 @@ def connect() -> str | Response:
 @sign_in_required
 def come_back() -> Response:
     """Back from Salesforce's page."""
-    begun = _remembered(request.args.get("state", ""))
+    begun = _challenge_of(request.args.get("state", ""))
     if begun is None:
         flash_trouble(trouble("wrong_state"))
         return redirect(url_for("connection.connection"))
@@ -249,7 +249,7 @@ def _remember(challenge: Challenge, login_url: str) -> None:
     session[_BEGUN] = Box(config().secret_keys).closed(json.dumps(begun).encode()).decode()
 
 
-def _remembered(state: str) -> tuple[Challenge, str] | None:
+def _challenge_of(state: str) -> tuple[Challenge, str] | None:
     """What was begun in this browser with this state, once; None where nothing was, or long ago."""
     try:
         opened = Box(config().secret_keys).opened(str(session.get(_BEGUN, "")).encode())

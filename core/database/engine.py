@@ -184,7 +184,7 @@ class Database:
             raise DatabaseUnavailable(self._sentence(error)) from error
 
     def _sentence(self, error: Exception) -> str:
-        said = str(error) if type(error) is OSError else _short(error)
+        said = str(error) if type(error) is OSError else _cause_in_short(error)
         if (path := self.sqlite_file) is not None:
             for part, sentence in _SQLITE_SAYS.items():
                 if part in said:
@@ -224,7 +224,7 @@ def _says_of_a_foreign_revision(revision: str, url: str) -> str:
     )
 
 
-def _short(error: Exception) -> str:
+def _cause_in_short(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
     return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 

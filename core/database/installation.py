@@ -57,7 +57,7 @@ class Installation:
         row = _row(session)
         is_older = self._is_older(row)
         if not is_older:
-            self._learn(_marker(row))
+            self._remember_marker(_marker(row))
         return is_older
 
     def note_restore(self, session: Session) -> Marker:
@@ -86,7 +86,7 @@ class Installation:
         goes to Salesforce.
 
         A directory that takes nothing stops no work; whoever looks at its health says so."""
-        self._learn(marker)
+        self._remember_marker(marker)
         if self._state is None or not self._is_used:
             return
         try:
@@ -111,7 +111,7 @@ class Installation:
         if self._state is not None:
             self._state.close()
 
-    def _learn(self, marker: Marker) -> None:
+    def _remember_marker(self, marker: Marker) -> None:
         """Threads may come out of order: the highest tick of a lineage counts."""
         with self._lock:
             known = self._known

@@ -179,7 +179,7 @@ def _read_row(plain: dict[str, Any], text: bytes) -> Row:
     return row_from_plain(plain, text if plain.get("has_text") else None)
 
 
-def _timed(entry: UnknownSender | PasswordUsed) -> str:
+def _time_of(entry: UnknownSender | PasswordUsed) -> str:
     return entry.time.isoformat()
 
 
@@ -192,11 +192,11 @@ _WRITERS: Mapping[type[Entry], tuple[EntryKind, _Writer]] = {
     ReplyHeard: (EntryKind.REPLY_HEARD, lambda one: ({"mail_id": one.mail_id}, b"")),
     UnknownSender: (
         EntryKind.UNKNOWN_SENDER,
-        lambda one: ({"key": one.key, "address": one.address, "time": _timed(one)}, b""),
+        lambda one: ({"key": one.key, "address": one.address, "time": _time_of(one)}, b""),
     ),
     PasswordUsed: (
         EntryKind.PASSWORD_USED,
-        lambda one: ({"id": one.app_password_id, "time": _timed(one)}, b""),
+        lambda one: ({"id": one.app_password_id, "time": _time_of(one)}, b""),
     ),
 }
 _READERS: Mapping[EntryKind, Callable[[dict[str, Any], bytes], Entry]] = {

@@ -251,7 +251,7 @@ class Journal:
         ended = self._holds.get(entry.ends) if entry.ends is not None else None
         if (
             ended is None or not ended.reserve
-        ) and self._room() < length + reserve + self._reserved + self._slack:
+        ) and self._free_bytes() < length + reserve + self._reserved + self._unusable_end:
             raise JournalFull
         half = self._half_with_room(length)
         place = self._write(half, entry.data)
@@ -262,11 +262,11 @@ class Journal:
             self._reserved += reserve
 
     @property
-    def _slack(self) -> int:
+    def _unusable_end(self) -> int:
         """Room at the end of a half that an entry may not fit into, though the reserve counts it."""
         return min(_MOST_SLACK, self.size // 16)
 
-    def _room(self) -> int:
+    def _free_bytes(self) -> int:
         other = self.halves[1 - self._active]
         free = other.ends - other.begins - _PAGE if self._is_free(other) else 0
         return self.halves[self._active].room + free
@@ -274,7 +274,7 @@ class Journal:
     def is_roomy(self) -> bool:
         """Whether a usual mail can be begun."""
         with self._lock:
-            return self._room() - self._reserved - self._slack > self.size // 16
+            return self._free_bytes() - self._reserved - self._unusable_end > self.size // 16
 
     def _half_with_room(self, length: int) -> _Half:
         """Raises JournalFull, OSError."""
@@ -424,13 +424,13 @@ class Journal:
     def _readable(self, place: JournalPlace) -> JournalRecord | None:
         """The entry at this place; None, and damage, where it cannot be had."""
         try:
-            record = self._whole(place)
+            record = self._whole_entry(place)
         except (Undecryptable, OSError):
             record = None
         self.is_damaged = self.is_damaged or record is None
         return record
 
-    def _whole(self, place: JournalPlace) -> JournalRecord | None:
+    def _whole_entry(self, place: JournalPlace) -> JournalRecord | None:
         """The entry at this place; None where it is torn or damaged. Raises Undecryptable."""
         entry = os.pread(self._descriptor, place.length, place.offset)
         head, text = entry[_MARK : _MARK + 12], entry[_HEAD:]
@@ -487,7 +487,7 @@ class Journal:
         try:
             for index, half in enumerate(self.halves):
                 for at in (0, -1) if half.numbers else ():
-                    self._whole(JournalPlace(index, half.offsets[at], half.lengths[at]))
+                    self._whole_entry(JournalPlace(index, half.offsets[at], half.lengths[at]))
         except Undecryptable as error:
             raise NotAJournal(
                 f"{self.path} was written with a key that BLINDCOPY_SECRET_KEY does not hold; add that "

@@ -112,9 +112,10 @@ class Client:
         Each `{}` of the query stands for a value, which is quoted; a list stands in IN."""
         asked = format_soql(soql, *values) if values else soql
         columns = _columns(soql)
-        found: list[Record] = self._said(
+        found: list[Record] = self._call(
             lambda salesforce: [
-                _whole(one, columns) for one in salesforce.query_all_iter(asked, include_deleted=everything)
+                _checked_record(one, columns)
+                for one in salesforce.query_all_iter(asked, include_deleted=everything)
             ]
         )
         return found
@@ -125,14 +126,14 @@ class Client:
         asked, columns = format_soql(soql, *values) if values else soql, _columns(soql)
         more: str | None = None
         while True:
-            found, more = self._said(lambda salesforce: _page(_asked(salesforce, asked, more), columns))  # noqa: B023  called at once
+            found, more = self._call(lambda salesforce: _page(_query_page(salesforce, asked, more), columns))  # noqa: B023  called at once
             yield found
             if more is None:
                 return
 
     def kinds(self) -> frozenset[str]:
         """The kinds of record that the org has, and the person may see."""
-        found: frozenset[str] = self._said(
+        found: frozenset[str] = self._call(
             lambda salesforce: frozenset(
                 str(one["name"]) for one in (salesforce.restful("sobjects") or {})["sobjects"]
             )
@@ -142,7 +143,7 @@ class Client:
     def fields(self, sobject: str) -> dict[str, Record]:
         """The fields of an object that the person may see: name -> what `describe` says of it."""
         path = f"sobjects/{_checked(sobject, _NAME)}/describe"
-        found: dict[str, Record] = self._said(
+        found: dict[str, Record] = self._call(
             lambda salesforce: {one["name"]: one for one in (salesforce.restful(path) or {})["fields"]}
         )
         return found
@@ -166,7 +167,7 @@ class Client:
         wanted = [_checked(one, _ID) for one in ids]
         if not wanted:
             return []
-        answers = self._said(
+        answers = self._call(
             lambda salesforce: salesforce.restful(
                 "composite/sobjects", method="DELETE", params={"ids": ",".join(wanted)}
             )
@@ -179,18 +180,18 @@ class Client:
             return []
         path = f"composite/sobjects/{_checked(sobject, _NAME)}"
         asked = {"ids": [_checked(one, _ID) for one in ids], "fields": list(fields)}
-        return list(self._said(lambda salesforce: salesforce.restful(path, method="POST", json=asked)) or [])
+        return list(self._call(lambda salesforce: salesforce.restful(path, method="POST", json=asked)) or [])
 
     def _write(self, method: str, records: Sequence[Record]) -> list[Written]:
         if not records:
             return []
         asked = {"allOrNone": False, "records": list(records)}
-        answers = self._said(
+        answers = self._call(
             lambda salesforce: salesforce.restful("composite/sobjects", method=method, json=asked)
         )
         return _written(answers, len(records))
 
-    def _said(self, call: Callable[[Salesforce], Any]) -> Any:
+    def _call(self, call: Callable[[Salesforce], Any]) -> Any:
         """What Salesforce answers; a session that has ended is renewed, once. Raises Unavailable, Refused."""
         try:
             return _translating(call, self._salesforce)
@@ -266,7 +267,7 @@ def _one_written(answer: Record) -> Written:
     return Written(None, trouble(str(error.get("statusCode", "")), str(error.get("message", ""))))
 
 
-def _asked(salesforce: Salesforce, asked: str, more: str | None) -> Any:
+def _query_page(salesforce: Salesforce, asked: str, more: str | None) -> Any:
     """The first page of a query, or the one that an answer has named."""
     if more is None:
         return salesforce.query(asked, include_deleted=True)
@@ -278,7 +279,7 @@ def _page(answer: Any, columns: frozenset[str]) -> tuple[list[Record], str | Non
     more = None if answer["done"] else str(answer["nextRecordsUrl"])
     if more is not None and not more.startswith("/services/data/"):
         raise ValueError("the next page is somewhere else")
-    return [_whole(one, columns) for one in answer["records"]], more
+    return [_checked_record(one, columns) for one in answer["records"]], more
 
 
 def _columns(soql: str) -> frozenset[str]:
@@ -287,7 +288,7 @@ def _columns(soql: str) -> frozenset[str]:
     return frozenset(column.strip().partition(".")[0] for column in selected.split(","))
 
 
-def _whole(record: Record, columns: frozenset[str]) -> Record:
+def _checked_record(record: Record, columns: frozenset[str]) -> Record:
     """The record, if it is one. Raises ValueError."""
     if not columns <= record.keys():
         raise ValueError("the answer is not what was asked for")

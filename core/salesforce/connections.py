@@ -103,7 +103,7 @@ class Connections:
         if connection.last_used_at is None or datetime.now(UTC) - connection.last_used_at > _A_WHILE:
             with self._database.writing() as session:
                 connection_store.used(session, connection.person_id)
-        return _made(self._app, opening, hand)
+        return _new_client(self._app, opening, hand)
 
     def disconnect(self, account: StoredPerson, *, actor: str | None) -> bool:
         """Forget the tokens and have Salesforce forget them; False where Salesforce could not be told."""
@@ -333,7 +333,7 @@ class _Hand:
         return renewed
 
 
-def _made(app: SalesforceApp, opening: Opening, hand: _Hand) -> Client:
+def _new_client(app: SalesforceApp, opening: Opening, hand: _Hand) -> Client:
     try:
         return Client(app, opening.instance_url, opening.access_token, hand.renew)
     except NotSalesforce as error:

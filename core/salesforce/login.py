@@ -237,7 +237,7 @@ class Login:
 
     def _userinfo(self, host: str, issued: Issued) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {issued.access_token}"}
-        return _asked(self._app, "GET", f"{host}/services/oauth2/userinfo", headers=headers)
+        return _call(self._app, "GET", f"{host}/services/oauth2/userinfo", headers=headers)
 
     def _secret(self) -> dict[str, str]:
         """An app may be registered without one; then PKCE stands alone."""
@@ -267,10 +267,10 @@ class Login:
         return Issued(str(found["access_token"]), str(refresh_token) if refresh_token else None, instance_url)
 
     def _post(self, what: str, fields: dict[str, str]) -> dict[str, Any]:
-        return _asked(self._app, "POST", f"{self._base}/services/oauth2/{what}", data=fields)
+        return _call(self._app, "POST", f"{self._base}/services/oauth2/{what}", data=fields)
 
 
-def _asked(app: SalesforceApp, method: str, url: str, **more: Any) -> dict[str, Any]:
+def _call(app: SalesforceApp, method: str, url: str, **more: Any) -> dict[str, Any]:
     """One call and its JSON object; {} where there is none."""
     try:
         with session(app) as made:

@@ -54,9 +54,9 @@ def of_records(
             TaskRow.organisation_id == organisation_id, TaskRow.salesforce_id.in_(some)
         )
         for row in session.scalars(query.with_for_update() if is_locked else query):
-            found[id_key(str(row.salesforce_id))] = _ours(row)
+            found[id_key(str(row.salesforce_id))] = _ours_of(row)
             if is_locked:
-                _held(session).add(row.id)
+                _locked_ids(session).add(row.id)
     return found
 
 
@@ -82,7 +82,7 @@ def unsettled(session: Session, person_id: int, organisation_id: str) -> list[Ou
         )
         .order_by(TaskRow.id)
     )
-    return [_ours(row) for row in session.scalars(query)]
+    return [_ours_of(row) for row in session.scalars(query)]
 
 
 def waiting(session: Session, person_id: int, organisation_id: str, *, after: int, most: int) -> list[Ours]:
@@ -98,7 +98,7 @@ def waiting(session: Session, person_id: int, organisation_id: str, *, after: in
         .order_by(TaskRow.id)
         .limit(most)
     )
-    return [_ours(row) for row in session.scalars(query)]
+    return [_ours_of(row) for row in session.scalars(query)]
 
 
 def waiting_number(session: Session, person_id: int, organisation_id: str) -> int:
@@ -154,7 +154,7 @@ def linked_after(
         .order_by(TaskRow.id)
         .limit(most)
     )
-    return [_ours(row) for row in session.scalars(query)]
+    return [_ours_of(row) for row in session.scalars(query)]
 
 
 def unlinked_open(session: Session, person_id: int) -> list[Ours]:
@@ -166,7 +166,7 @@ def unlinked_open(session: Session, person_id: int) -> list[Ours]:
         TaskRow.binned_at.is_(None),
         TaskRow.not_before.is_(None),
     )
-    return [_ours(row) for row in session.scalars(query)]
+    return [_ours_of(row) for row in session.scalars(query)]
 
 
 def bring_in(
@@ -342,7 +342,7 @@ def respell(session: Session, ours: Ours, values: Values) -> Ours:
     put(row, values)
     row.version += 1
     session.flush()
-    return _ours(row)
+    return _ours_of(row)
 
 
 def cut_by_bytes(session: Session, ours: Ours) -> None:
@@ -363,8 +363,8 @@ def ours_again(session: Session, ours: Sequence[Ours]) -> list[Ours]:
     for batch in batches(ours, _AT_ONCE):
         ids = [one.id for one in batch]
         for row in session.scalars(select(TaskRow).where(TaskRow.id.in_(ids)).with_for_update()):
-            found[row.id] = _ours(row)
-            _held(session).add(row.id)
+            found[row.id] = _ours_of(row)
+            _locked_ids(session).add(row.id)
     return [found[one.id] for one in ours if one.id in found]
 
 
@@ -375,20 +375,20 @@ def _may_be_in(organisation_id: str) -> ColumnElement[bool]:
 
 
 def _row(session: Session, ours: Ours) -> TaskRow:
-    row = session.get(TaskRow, ours.id, with_for_update=ours.id not in _held(session))
+    row = session.get(TaskRow, ours.id, with_for_update=ours.id not in _locked_ids(session))
     if row is None:
         raise KeyError(ours.id)
-    _held(session).add(ours.id)
+    _locked_ids(session).add(ours.id)
     return row
 
 
-def _held(session: Session) -> set[int]:
+def _locked_ids(session: Session) -> set[int]:
     """The rows that this transaction has locked already."""
     held: set[int] = session.info.setdefault("tasks held", set())
     return held
 
 
-def _ours(row: TaskRow) -> Ours:
+def _ours_of(row: TaskRow) -> Ours:
     return Ours(
         id=row.id,
         person_id=row.person_id,
@@ -407,7 +407,7 @@ def _ours(row: TaskRow) -> Ours:
         sent=None if row.sent is None else from_json(row.sent),
         is_keyed=bool((row.sent or {}).get(_KEYED)),
         not_before=row.not_before,
-        sent_since=_since(row),
+        sent_since=_sent_since(row),
         binned_at=row.binned_at,
         binned=row.bin_reason,
         bin_stamp=row.bin_stamp,
@@ -417,7 +417,7 @@ def _ours(row: TaskRow) -> Ours:
     )
 
 
-def _since(row: TaskRow) -> datetime | None:
+def _sent_since(row: TaskRow) -> datetime | None:
     since = (row.sent or {}).get(_SINCE)
     return None if since is None else datetime.fromisoformat(since)
 

@@ -115,7 +115,7 @@ def switch(session: Session, person_id: int, *, is_on: bool) -> None:
     row = session.get(TaskSyncRow, person_id, with_for_update=True, populate_existing=True)
     now = database_now(session)
     if row is None:
-        row = there(session, TaskSyncRow, {"person_id": person_id}, _new(now))
+        row = there(session, TaskSyncRow, {"person_id": person_id}, _new_values(now))
     elif row.is_on == is_on:
         return
     row.is_on, row.plan, row.confirmed = is_on, None, None
@@ -375,7 +375,7 @@ def _plan(plain: dict[str, Any] | None) -> SyncPlan | None:
     return None if plain is None else SyncPlan(**{**plain, "asks": Asks(plain["asks"])})
 
 
-def _new(now: datetime) -> dict[str, Any]:
+def _new_values(now: datetime) -> dict[str, Any]:
     return {
         "is_on": True,
         "enabled_at": now,

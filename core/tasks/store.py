@@ -198,7 +198,7 @@ def edit(session: Session, person_id: int, task_id: int, changes: Mapping[Field,
         _note_status(session, row, before.status, after.status)
     put(row, after)
     row.edited_at = {**row.edited_at, **{field.value: now.isoformat() for field in fields}}
-    _touched(session, row)
+    _note_change(session, row)
 
 
 def complete(session: Session, person_id: int, task_id: int, choices: Choices) -> None:
@@ -225,7 +225,7 @@ def remove(session: Session, person_id: int, task_id: int) -> None:
     bin_it(session, row, Binned.HERE)
     is_there = row.salesforce_id is not None or row.sent is not None
     row.is_waiting = is_there and not _is_of_another_organisation(session, row)
-    _touched(session, row, is_waiting=row.is_waiting)
+    _note_change(session, row, is_waiting=row.is_waiting)
 
 
 def bin_it(session: Session, row: TaskRow, why: Binned, stamp: datetime | None = None) -> None:
@@ -251,7 +251,7 @@ def restore(session: Session, person_id: int, task_id: int, *, is_wanted: bool) 
     if not is_still_there:
         start_anew(row)
         row.is_wanted = is_wanted
-    _touched(session, row)
+    _note_change(session, row)
 
 
 def restore_undone(session: Session, person_id: int) -> int:
@@ -284,7 +284,7 @@ def send(session: Session, person_id: int, task_id: int, *, is_syncing: bool) ->
     if row.salesforce_id is None and row.trouble_code in _ABOUT_NOTHING:
         row.who_id = row.who_name = row.what_id = row.what_name = None  # what it was about is there no more
     row.is_wanted = True
-    _touched(session, row)
+    _note_change(session, row)
 
 
 def acknowledge(session: Session, person_id: int, task_id: int) -> None:
@@ -344,8 +344,8 @@ def _locked(
     return row
 
 
-def _touched(session: Session, row: TaskRow, *, is_waiting: bool | None = None) -> None:
-    """It is another version now, which the worker has to look at where Salesforce is to know."""
+def _note_change(session: Session, row: TaskRow, *, is_waiting: bool | None = None) -> None:
+    """A new version of the task, which waits for the worker if it is to be in Salesforce."""
     row.version += 1
     row.conflict_at = row.trouble_code = row.trouble_detail = None
     row.is_waiting = _is_to_be_told(session, row) if is_waiting is None else is_waiting

@@ -59,14 +59,14 @@ class Directory:
     ) -> dict[str, tuple[PersonRecord, ...]]:
         if rules.log_on == {LogOn.LEADS}:
             return {}
-        return _asked(client, self._contacts, addresses, "Contact", "AccountId", _contact)
+        return _people_of(client, self._contacts, addresses, "Contact", "AccountId", _contact)
 
     def _leads_of(
         self, client: Client, addresses: Sequence[str], rules: Rules
     ) -> dict[str, tuple[PersonRecord, ...]]:
         if LogOn.LEADS not in rules.log_on:
             return {}
-        return _asked(
+        return _people_of(
             client,
             self._leads,
             addresses,
@@ -76,7 +76,7 @@ class Directory:
         )
 
 
-def _asked(
+def _people_of(
     client: Client, known: dict[str, Known], addresses: Sequence[str], sobject: str, more: str, read: Any
 ) -> dict[str, tuple[PersonRecord, ...]]:
     now = time.monotonic()
@@ -90,7 +90,7 @@ def _asked(
             f"SELECT Id, Name, Email, CreatedDate, LastActivityDate, {more} FROM {sobject} "
             "WHERE Email IN {}"
         )
-        for row in _seen(client, soql, some):
+        for row in _query_visible(client, soql, some):
             address = address_key(str(row["Email"] or ""))
             if address in found:
                 found[address].append(read(row, address))
@@ -100,8 +100,8 @@ def _asked(
     return {address: fresh[address][1] for address in addresses}
 
 
-def _seen(client: Client, soql: str, values: list[str]) -> list[Record]:
-    """What the user may not see is not there."""
+def _query_visible(client: Client, soql: str, values: list[str]) -> list[Record]:
+    """The records that the user may see; an object or field out of sight gives none."""
     try:
         return client.query(soql, values)
     except Refused as refused:
@@ -152,7 +152,7 @@ def _deals(client: Client, contacts: Sequence[str]) -> tuple[Deal, ...]:
     OpportunityContactRole)."""
     found = []
     for some in in_batches(list(dict.fromkeys(contacts)), 400):
-        found += _seen(
+        found += _query_visible(
             client,
             "SELECT OpportunityId, ContactId, IsPrimary, Opportunity.Name, Opportunity.AccountId, "
             "Opportunity.LastModifiedDate "

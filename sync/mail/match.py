@@ -34,7 +34,7 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     asked: list[tuple[WaitingMail, Recipients]] = []
     for mail in mails:
         if mail.log.picked:
-            _aim(session, outcomes, mail, _picked(mail.log.picked))
+            _set_targets(session, outcomes, mail, _choice_of(mail.log.picked))
             continue
         recipients = _recipients(session, mail)
         if recipients is None:
@@ -60,8 +60,8 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     found = session.directory.find(session.client, addresses, rules) if addresses else LookUp()
     for mail, recipients in asked:
         choice = choose(recipients, found, rules)
-        mail.log = replace(mail.log, trace=_told(mail.log.trace, choice, recipients, found))
-        _aim(session, outcomes, mail, choice)
+        mail.log = replace(mail.log, trace=_trace_of(mail.log.trace, choice, recipients, found))
+        _set_targets(session, outcomes, mail, choice)
 
 
 def _recipients(session: MailSession, mail: WaitingMail) -> Recipients | None:
@@ -85,7 +85,7 @@ def _recipients(session: MailSession, mail: WaitingMail) -> Recipients | None:
     )
 
 
-def _aim(session: MailSession, outcomes: Outcomes, mail: WaitingMail, choice: Choice) -> None:
+def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, choice: Choice) -> None:
     """Decide for good what is written: a try that is repeated writes the same."""
     written = mail.log.written
     mail.log = replace(mail.log, needs_match=False)
@@ -123,7 +123,7 @@ def _next_look(session: MailSession, mail: WaitingMail) -> datetime | None:
     return due if due < last else None
 
 
-def _picked(ids: Sequence[str]) -> Choice:
+def _choice_of(ids: Sequence[str]) -> Choice:
     """The records that a person chose: contacts, leads, and other records, told by the ids' first three
     characters."""
 
@@ -141,7 +141,7 @@ def _picked(ids: Sequence[str]) -> Choice:
     )
 
 
-def _told(trace: Trace, choice: Choice, recipients: Recipients, found: LookUp) -> Trace:
+def _trace_of(trace: Trace, choice: Choice, recipients: Recipients, found: LookUp) -> Trace:
     """What the activity page tells of the choice, and where each record's address stands."""
     persons = (*choice.contacts, *choice.leads)
     matched = {one.address for one in persons}

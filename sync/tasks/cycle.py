@@ -56,13 +56,13 @@ class Cycle:
         polled_at, looked = row.succeeded_at or row.enabled_at, {}
         if self._is_look_due():
             begun_at, polled_at = sync.salesforce.now_there, datetime.now(UTC)
-            for page in self._query.changes(self._since(begun_at)):
+            for page in self._query.changes(self._read_since(begun_at)):
                 self._pull.take_in(page)
             self._look_for_lost(polled_at)
             self._pull.pair_up()
             looked = self._verify()
             if (plan := self._question()) is not None:
-                return self._asking(plan)
+                return self._halted(plan)
             self._pull.remove()
             since = begun_at - late_commits.LATE_COMMIT
             looked |= {
@@ -72,11 +72,11 @@ class Cycle:
                 "succeeded_at": polled_at,
             }
         if (plan := self._question_of_deletions()) is not None:
-            return self._asking(plan)
+            return self._halted(plan)
         push = Push(sync, self._query, self._pull)
         push.push(polled_at)
         if (plan := self._question()) is not None:
-            return self._asking(plan)
+            return self._halted(plan)
         self._pull.remove()
         is_changed = bool(
             push.number or self._pull.counts.brought or self._pull.counts.changed or self._pull.counts.paired
@@ -117,7 +117,7 @@ class Cycle:
         with sync.salesforce.database.reading() as session:
             return bool(task_links.unsettled(session, row.person_id, sync.organisation_id))
 
-    def _since(self, now_there: datetime) -> datetime:
+    def _read_since(self, now_there: datetime) -> datetime:
         """From when on everything is read, by Salesforce's clock."""
         row = self._sync.row
         if row.since is None:
@@ -180,7 +180,7 @@ class Cycle:
         return some[-1].id if len(some) == MOST_IDS else 0
 
     def _question(self) -> SyncPlan | None:
-        """What the person has to say something about before anything is deleted."""
+        """What the person has to confirm before anything is deleted."""
         sync, counts = self._sync, self._pull.counts
         removals = {number: one for number, one in self._pull.removals.items() if one.ours.binned_at is None}
         person_id, organisation_id = sync.row.person_id, sync.organisation_id
@@ -192,14 +192,16 @@ class Cycle:
             return SyncPlan(asks, counts.brought, counts.paired, len(removals), linked, send)
         lost = sum(one.is_loss for one in removals.values())
         handed_over = len(removals) - lost
-        if halts(lost, linked - handed_over) and lost > self._allowed(
+        if halts(lost, linked - handed_over) and lost > self._confirmed_deletions(
             Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE
         ):
             return SyncPlan(Asks.LOST_THERE, delete=lost, of=linked)
         last = sync.row.succeeded_at
         traceless = sum(one.why == "gone" for one in removals.values())
         is_long_ago = last is not None and datetime.now(UTC) - last > _LONG_OFF
-        if is_long_ago and traceless > self._allowed(Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE):
+        if is_long_ago and traceless > self._confirmed_deletions(
+            Asks.FIRST, Asks.RESTORED, Asks.LOST_THERE, Asks.GONE
+        ):
             return SyncPlan(Asks.GONE, delete=traceless, of=linked)
         return None
 
@@ -208,11 +210,11 @@ class Cycle:
         with sync.salesforce.database.reading() as session:
             due = task_links.deletions_due(session, sync.row.person_id, sync.organisation_id)
             linked = task_links.linked(session, sync.row.person_id, sync.organisation_id) if due else 0
-        is_too_many = due > self._allowed(Asks.LOST_HERE) and halts(due, due + linked)
+        is_too_many = due > self._confirmed_deletions(Asks.LOST_HERE) and halts(due, due + linked)
         return SyncPlan(Asks.LOST_HERE, delete=due, of=due + linked) if is_too_many else None
 
-    def _allowed(self, *asks: Asks) -> int:
-        """So many deletions the person has said yes to, and they are not done yet."""
+    def _confirmed_deletions(self, *asks: Asks) -> int:
+        """How many deletions the person has confirmed that are not done yet."""
         confirmed = self._sync.row.confirmed
         if confirmed is None or confirmed.asks not in asks:
             return 0
@@ -227,6 +229,6 @@ class Cycle:
         with sync.salesforce.database.reading() as session:
             return not task_links.deletions_due(session, sync.row.person_id, sync.organisation_id)
 
-    def _asking(self, plan: SyncPlan) -> CycleOutcome:
-        """Nothing more is done until the person has spoken."""
+    def _halted(self, plan: SyncPlan) -> CycleOutcome:
+        """Nothing more is done until the person has answered."""
         return CycleOutcome({"plan": task_queue.plan_to_json(plan)})

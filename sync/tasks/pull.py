@@ -59,7 +59,7 @@ class Pull:
         if not actions:
             return
         if self._is_rehearsal:
-            self._gather(actions)
+            self._to_do_now(actions)
             return
         touched = {_id_of(action) for action in actions}
         for some in batches([one for one in remotes if one.id in touched], _AT_ONCE):
@@ -69,8 +69,8 @@ class Pull:
         """So few that nobody waits long for the lock."""
         with self._sync.salesforce.database.writing() as session:
             row = task_queue.hold(session, self._sync.row)
-            left = self._gather(self._plan(session, remotes, is_locked=True))
-            self._do(session, left)
+            left = self._to_do_now(self._plan(session, remotes, is_locked=True))
+            self._apply(session, left)
             row.progress += sum(isinstance(one, BringIn) for one in left)
         moved = {one.person_id for one in left if isinstance(one, Take)} - {self._sync.row.person_id}
         for person_id in moved:  # in a transaction of its own: two persons' rows are locked by nobody at once
@@ -100,7 +100,7 @@ class Pull:
             self.counts.paired += len(found)
             self.counts.brought += len(rest)
             if not self._is_rehearsal:
-                self._do(session, [*found, *rest])
+                self._apply(session, [*found, *rest])
         self._doubles = []
 
     def remove(self) -> None:
@@ -128,7 +128,7 @@ class Pull:
         new = [one for one in ids if id_key(one) not in known]
         return plan(remotes, known, unsettled, self._sync.view(session, new))
 
-    def _gather(self, actions: Sequence[Action]) -> list[Action]:
+    def _to_do_now(self, actions: Sequence[Action]) -> list[Action]:
         """What is to be done at once; the rest is kept for when all pages are known."""
         left: list[Action] = []
         for action in actions:
@@ -143,7 +143,7 @@ class Pull:
         self.counts.changed += sum(isinstance(one, Take | Pair) for one in left)
         return left
 
-    def _do(self, session: Session, actions: Sequence[Action]) -> None:
+    def _apply(self, session: Session, actions: Sequence[Action]) -> None:
         sync = self._sync
         for action in actions:
             if isinstance(action, Take):

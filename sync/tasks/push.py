@@ -106,7 +106,7 @@ class Push:
                 if id_key(str(ours.salesforce_id)) not in readable:
                     self.is_waiting = True
                     continue
-                respelt = self._respelt(session, ours)
+                respelt = self._with_known_words(session, ours)
                 update = self._difference(respelt)
                 if update is None:
                     task_links.settled(session, respelt)
@@ -136,8 +136,8 @@ class Push:
             return None
         return _Update(ours, fields, ours.base.having({field: held.of(field) for field in fields}))
 
-    def _respelt(self, session: Session, ours: Ours) -> Ours:
-        """With words that the organisation has; what it has said itself is left alone."""
+    def _with_known_words(self, session: Session, ours: Ours) -> Ours:
+        """With a status and a priority that the organisation has; what came from it is left alone."""
         values, base, choices = ours.values, ours.base, self._sync.choices
         if base is None or base.status != values.status:
             values = values.having({Field.STATUS: choices.nearest(values.status)})
@@ -177,7 +177,7 @@ class Push:
             if is_uncertain and not self._may_repeat(ours, polled_at):
                 self.is_waiting = True
             elif ours.binned_at is not None or not ours.is_wanted:
-                self._drop(ours)
+                self._forget_unsent(ours)
             else:
                 ready.append(ours)
         for batch in batches(ready, MOST_RECORDS):
@@ -189,7 +189,7 @@ class Push:
             return True
         return ours.not_before is not None and polled_at >= ours.not_before
 
-    def _drop(self, ours: Ours) -> None:
+    def _forget_unsent(self, ours: Ours) -> None:
         """It was deleted here before Salesforce had it, and does not show there."""
         with self._sync.salesforce.database.writing() as session:
             task_queue.hold(session, self._sync.row)
@@ -204,7 +204,7 @@ class Push:
             begun = []
             task_queue.hold(session, sync.row)
             for task in task_links.ours_again(session, tasks):
-                ours = self._respelt(session, task)
+                ours = self._with_known_words(session, task)
                 values = fitted(ours.values, sync.limits(is_by_bytes=ours.is_by_bytes))
                 has_key = sync.choices.has_key
                 if task_links.intend(

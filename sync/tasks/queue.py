@@ -68,7 +68,7 @@ class TaskSyncs:
                 return
         for held, connection, policy in self.claim(everything=False, most=free):
             self.in_hand.add(held.person_id)
-            self._threads.submit(self._work, held, connection, policy, stop)
+            self._threads.submit(self._sync_in_thread, held, connection, policy, stop)
 
     def finish(self) -> None:
         """What has begun comes to its end."""
@@ -108,7 +108,7 @@ class TaskSyncs:
         with self._database.writing() as session:
             settings_store.follow_task_sync(session)
 
-    def _work(
+    def _sync_in_thread(
         self, held: TaskSync, connection: Connection, policy: PolicySettings, stop: threading.Event
     ) -> None:
         try:
@@ -126,7 +126,11 @@ class TaskSyncs:
             )
             policy = policy_settings(settings_store.policy(session))
             found = [
-                (self._of(session, held, persons[held.person_id][1]), persons[held.person_id][1], policy)
+                (
+                    self._for_this_user(session, held, persons[held.person_id][1]),
+                    persons[held.person_id][1],
+                    policy,
+                )
                 for held in claimed
             ]
             marker = self._database.installation.advance(session) if claimed else None
@@ -134,7 +138,7 @@ class TaskSyncs:
             self._database.installation.keep(marker)
         return found
 
-    def _of(self, session: Any, held: TaskSync, connection: Connection) -> TaskSync:
+    def _for_this_user(self, session: Any, held: TaskSync, connection: Connection) -> TaskSync:
         """A person who is another Salesforce user by now begins anew; what was linked to the other stays as
         it is."""
         who = connection.identity
@@ -210,7 +214,7 @@ class TaskSyncs:
                 self._connections, connection, api_reserve=policy.api_reserve, clocks=self._clocks
             )
         except (Unavailable, Refused) as error:
-            return self._stopped(error.trouble, connection)
+            return self._outcome_of_trouble(error.trouble, connection)
         try:
             if not salesforce.has_calls_left():
                 return CycleOutcome(is_all_done=False, is_broken=True, trouble_code="REQUEST_LIMIT_EXCEEDED")
@@ -219,11 +223,11 @@ class TaskSyncs:
             choices = choices_of(self.choices, salesforce)
             return Cycle(HeldSync(salesforce, held, policy, self.choices, choices, everything, stop)).run()
         except (Unavailable, Refused) as error:
-            return self._stopped(error.trouble, connection)
+            return self._outcome_of_trouble(error.trouble, connection)
         finally:
             salesforce.note_usage()
 
-    def _stopped(self, found: Trouble, connection: Connection) -> CycleOutcome:
+    def _outcome_of_trouble(self, found: Trouble, connection: Connection) -> CycleOutcome:
         """Time, or a person, has to mend it."""
         self.choices.forget(connection.identity.organisation_id)
         note_trouble(self._database, connection, found)
