@@ -15,6 +15,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "browsing-topics=()",
 }
 _A_YEAR = 31_556_926
 

@@ -207,6 +207,8 @@ class Delivery:
             and self._relay.snapshot.knows_refused_copies
             and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
+        if self._is_retry_without_copy:
+            record.copy = Copy.REFUSED
         record.subject = readable_subject(record.message.subject) or None
         record.recipients = tuple([path.address.decode("utf-8", "replace") for path in accepted])
 

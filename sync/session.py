@@ -3,6 +3,7 @@ what a trouble means for the person and the organisation. Mails and tasks work t
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -40,22 +41,23 @@ class Remembered(Generic[T]):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._known: dict[str, tuple[float, T]] = {}
+        self._forgotten: dict[str, int] = {}
 
-    def get(self, organisation_id: str) -> T | None:
-        """None where it was never told, or too long ago."""
-        good_until, value = self._known.get(organisation_id, (0.0, None))
-        return value if good_until > time.monotonic() else None
-
-    def keep(self, organisation_id: str, value: T) -> T:
-        """From now on, for its seconds; what is kept again while it is good runs on as before."""
-        good_until, _ = self._known.get(organisation_id, (0.0, None))
+    def of(self, organisation_id: str, ask: Callable[[T | None], T]) -> T:
+        """What `ask` makes of what is known (None: nothing, or too long ago). What it adds is good as long as
+        what was known, and is not kept if the organisation refused it meanwhile. Raises what `ask` raises."""
+        forgotten = self._forgotten.get(organisation_id, 0)
+        good_until, known = self._known.get(organisation_id, (0.0, None))
         if good_until <= time.monotonic():
-            good_until = time.monotonic() + self._seconds
-        self._known[organisation_id] = (good_until, value)
+            good_until, known = time.monotonic() + self._seconds, None
+        value = ask(known)
+        if self._forgotten.get(organisation_id, 0) == forgotten:
+            self._known[organisation_id] = (good_until, value)
         return value
 
     def forget(self, organisation_id: str) -> None:
         """The organisation has refused something that it was believed to have."""
+        self._forgotten[organisation_id] = self._forgotten.get(organisation_id, 0) + 1
         self._known.pop(organisation_id, None)
 
 

@@ -34,6 +34,8 @@ class Part:
     title: str
     settings: tuple[Setting, ...]
     form: Any
+    locked: frozenset[Setting]
+    """Those that people may not choose differently, as the boxes show it."""
 
 
 def parts(in_force: dict[Setting, InForce], typed_in: Filled) -> list[Part]:
@@ -44,6 +46,9 @@ def parts(in_force: dict[Setting, InForce], typed_in: Filled) -> list[Part]:
             str(title),
             of_policy(section),
             typed_in.policy.get(section) or filled(of_policy(section), in_force),
+            typed_in.locked
+            if section in typed_in.policy
+            else frozenset(one for one in of_policy(section) if in_force[one].locked),
         )
         for section, title in _TITLES.items()
     ]
@@ -58,10 +63,10 @@ def save(section: str) -> str | Response:
     settings = of_policy(Section(section))
     form = settings_form(settings)()
     values = typed(form, settings)
+    locked = frozenset(one for one in settings if one.may_be_locked and f"lock-{one}" in request.form)
     if not form.validate_on_submit() or not are_right(form, values):
         tab = "api" if section == Section.API else "bcc"
-        return redraw(Filled(tab=tab, policy={Section(section): form}))
-    locked = {one for one in settings if one.may_be_locked and f"lock-{one}" in request.form}
+        return redraw(Filled(tab=tab, policy={Section(section): form}, locked=locked))
     actor = me().email
     with database().writing() as session:
         before = policy_in_force(settings_store.policy(session))

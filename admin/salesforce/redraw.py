@@ -9,7 +9,7 @@ from flask import Flask, current_app
 from flask_wtf import FlaskForm
 
 from admin.salesforce.forms import AddAddressForm, BccForm
-from core.settings.catalogue import Section
+from core.settings.catalogue import Section, Setting
 
 _KEY = "blindcopy-salesforce-page"
 
@@ -25,6 +25,8 @@ class Filled:
     api: FlaskForm | None = None
     tasks: FlaskForm | None = None
     policy: Mapping[Section, FlaskForm] = field(default_factory=dict)
+    locked: frozenset[Setting] = frozenset()
+    """The boxes that were ticked beside the policy's forms."""
 
 
 def set_up(app: Flask, draw: Callable[[Filled], str]) -> None:

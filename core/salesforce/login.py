@@ -304,5 +304,6 @@ def _signed(claims: dict[str, object], private_key_pem: bytes) -> str:
     """RS256 (RFC 7515). Raises ValueError for a key that is not an RSA private key in PEM."""
     try:
         return jwt.encode(claims, private_key_pem, algorithm="RS256")
-    except (TypeError, UnsupportedAlgorithm, jwt.InvalidKeyError) as error:  # encrypted, or of another kind
+    except (TypeError, AttributeError, UnsupportedAlgorithm, jwt.InvalidKeyError) as error:
+        # encrypted, of another kind, or a public key, which PyJWT takes and then cannot sign with
         raise ValueError(str(error)) from error

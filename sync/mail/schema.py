@@ -24,22 +24,26 @@ def features_of(
     needs_task: bool = False,
 ) -> Features:
     """The features that logging as this kind of record needs. Raises Unavailable, Refused."""
-    features = known.get(organisation_id) or Features("EmailMessageRelation" in client.kinds(), {}, {})
-    if features.kind(record) == EMAIL_MESSAGE and not features.email_fields:
-        described = client.fields(EMAIL_MESSAGE)
-        features = replace(features, email_fields=_writable(described), has_email_key=is_key(described))
-    if (features.kind(record) == TASK or needs_task) and not features.task_fields:
-        described, statuses = client.fields(TASK), client.query(TASK_STATUSES)
-        closed = [str(one["ApiName"]) for one in statuses if one["IsClosed"]]
-        features = replace(
-            features,
-            task_fields=_writable(described),
-            has_task_key=is_key(described),
-            task_types=_values(described, "Type"),
-            task_subtypes=_values(described, "TaskSubtype"),
-            closed_status="Completed" if "Completed" in closed else closed[0] if closed else None,
-        )
-    return known.keep(organisation_id, features)
+
+    def ask(features: Features | None) -> Features:
+        features = features or Features("EmailMessageRelation" in client.kinds(), {}, {})
+        if features.kind(record) == EMAIL_MESSAGE and not features.email_fields:
+            described = client.fields(EMAIL_MESSAGE)
+            features = replace(features, email_fields=_writable(described), has_email_key=is_key(described))
+        if (features.kind(record) == TASK or needs_task) and not features.task_fields:
+            described, statuses = client.fields(TASK), client.query(TASK_STATUSES)
+            closed = [str(one["ApiName"]) for one in statuses if one["IsClosed"]]
+            features = replace(
+                features,
+                task_fields=_writable(described),
+                has_task_key=is_key(described),
+                task_types=_values(described, "Type"),
+                task_subtypes=_values(described, "TaskSubtype"),
+                closed_status="Completed" if "Completed" in closed else closed[0] if closed else None,
+            )
+        return features
+
+    return known.of(organisation_id, ask)
 
 
 def _writable(described: Mapping[str, Record]) -> dict[str, int]:

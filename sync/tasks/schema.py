@@ -15,12 +15,16 @@ SECONDS_GOOD = 3_600.0
 
 def choices_of(known: Remembered[Choices], salesforce: SalesforceSession) -> Choices:
     """Asked once in a while, and kept for the pages. Raises Unavailable, Refused, DatabaseUnavailable."""
-    if (remembered := known.get(salesforce.organisation_id)) is not None:
-        return remembered
-    found = _choices(salesforce.client.fields("Task"), salesforce.client.query(TASK_STATUSES))
-    with salesforce.database.writing() as session:
-        picklists.keep(session, salesforce.organisation_id, found)
-    return known.keep(salesforce.organisation_id, found)
+
+    def ask(remembered: Choices | None) -> Choices:
+        if remembered is not None:
+            return remembered
+        found = _choices(salesforce.client.fields("Task"), salesforce.client.query(TASK_STATUSES))
+        with salesforce.database.writing() as session:
+            picklists.keep(session, salesforce.organisation_id, found)
+        return found
+
+    return known.of(salesforce.organisation_id, ask)
 
 
 def _choices(fields: Mapping[str, Record], statuses: list[Record]) -> Choices:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from flask import request
 
 from core.database.engine import Database
@@ -102,8 +103,20 @@ class TestConnecting:
         assert f"{minutes:+d} minutes" in caught.value.trouble.detail
         assert kept(database, anna) is None
 
-    def test_by_a_file_that_is_no_key_is_for_the_operator(self, org, key_app, anna, database):
-        key_app.jwt_key_file.write_text("rubbish")
+    @pytest.mark.parametrize("kind", ["rubbish", "the public key", "of another kind"])
+    def test_by_a_file_that_is_no_key_is_for_the_operator(self, org, key_app, anna, database, kind):
+        if kind == "rubbish":
+            pem = b"rubbish"
+        elif kind == "the public key":
+            own = serialization.load_pem_private_key(key_app.jwt_key_file.read_bytes(), None)
+            pem = own.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        else:
+            pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        key_app.jwt_key_file.write_bytes(pem)
         with pytest.raises(NotConnected, match="BLINDCOPY_SALESFORCE_JWT_KEY_FILE"):
             Connections(database, key_app).by_key(anna, "anna@acme.test", actor=None)
 

@@ -82,6 +82,9 @@ class TestThePolicy:
         )
         assert boss.page.count("has no dot") == 2
         assert "IANA" in boss.page
+        assert not re.search(r'name="lock-logging"[^>]*checked', boss.page)
+        boss.post("/settings/policy/mail", logging="bcc", own_domains="acme", **{"lock-logging": "on"})
+        assert re.search(r'name="lock-logging"[^>]*checked', boss.page), "what was ticked stays ticked"
         assert re.search(r">\s*acme</textarea>", boss.page)
         with sqlite.reading() as session:
             assert settings_store.policy(session) == {}
