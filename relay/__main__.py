@@ -29,6 +29,7 @@ from relay.process import Relay
 from relay.record import new_mail_id
 from relay.server import Server
 from relay.snapshot import Snapshot
+from relay.under_way import UnderWay
 
 _SECONDS_TO_MIGRATE = 10
 _SECONDS_TO_LEARN = 3
@@ -67,7 +68,8 @@ async def _run(config: Config) -> None:
     entrances = _entrances(config)
     pool = Pool(_route(upstream, config.hostname))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
-    server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, count=meters.note))
+    under_way = UnderWay(config.state_dir / "under-way", snapshot)
+    server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, under_way, count=meters.note))
     health = RelayHealth(config, database, server, pool, logbook, snapshot)
     pulse = Pulse(database, snapshot, process_id, health.condition)
     await pulse.start()
@@ -88,6 +90,7 @@ async def _run(config: Config) -> None:
             pulse.go_on(),
             server.watch(),
             pool.tidy(),
+            under_way.watch(),
             _keep_figures(meters),
         )
     ]

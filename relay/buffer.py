@@ -24,14 +24,14 @@ class ClientInput:
     One buffer and one future: a chunk is handed on as it came, where asyncio's StreamReader copies it in and
     out, and is the only one of its mail in memory."""
 
-    __slots__ = ("_has_ended", "_held", "_is_paused", "_position", "_transport", "_waiter")
+    __slots__ = ("_held", "_is_paused", "_position", "_transport", "_waiter", "has_ended")
 
     def __init__(self, transport: Reading) -> None:
         self._transport = transport
         self._held = b""
         self._position = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._has_ended = False
+        self.has_ended = False
         self._is_paused = False
 
     def feed(self, data: bytes) -> None:
@@ -45,7 +45,7 @@ class ClientInput:
 
     def end(self) -> None:
         """Nothing more will come."""
-        self._has_ended = True
+        self.has_ended = True
         self._wake()
 
     def goes_on_over(self, transport: Reading) -> None:
@@ -96,7 +96,7 @@ class ClientInput:
 
     async def _more(self) -> bool:
         """Wait until more has come; whether it has."""
-        if self._has_ended:
+        if self.has_ended:
             return False
         if (
             self._is_paused

@@ -82,12 +82,14 @@ class Delivery:
         transaction: Transaction,
         read: Callable[[], Awaitable[bytes]],
         most_bytes: int,
+        is_client_gone: Callable[[], bool],
     ) -> None:
         self._relay = relay
         self._sending = sending
         self._transaction = transaction
         self._read = read
         self._most_bytes = most_bytes
+        self._is_client_gone = is_client_gone
         self._scanner = DataScanner()
         self._digest = hashlib.sha256()
         self._started = time.monotonic()
@@ -283,13 +285,27 @@ class Delivery:
             self._fingerprint
         )  # it may have come while the upstream spoke
         if earlier is not None:
-            if self._begun_row is not None:
-                self._relay.logbook.note(Void(self._record.id))
-                self._is_recorded = True
+            self._void_row()
             return self._repeated(earlier)
+        if self._relay.under_way.was_given_up(self._fingerprint):
+            return await self._join()
         self._is_begun = await self._relay.logbook.wait(self._begun_row)
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
+        delivered: Delivered | None = None
+        self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
+        try:
+            delivered = await self._send_dot(last)
+        finally:
+            is_known = delivered is not None and delivered.reply is not replies.UPSTREAM_LOST
+            answer = (
+                EarlierAnswer(self._record.id, delivered.reply.text()) if delivered and is_known else None
+            )
+            self._relay.under_way.end(self._fingerprint, answer)
+        return delivered
+
+    async def _send_dot(self, last: bytes) -> Delivered:
+        """The last bytes, the dot, and the verdict as it is recorded."""
         try:
             verdict = await self._for_others(self._transaction.finish(last))
         except DotNotSent:
@@ -303,6 +319,25 @@ class Delivery:
         await self._settle(self._record.state_when_accepted(), verdict)
         self._count_if_unknown()
         return self._ended(self._for_client(verdict), self._fingerprint)
+
+    async def _join(self) -> Delivered:
+        """The same bytes are under way already, from a client that gave up waiting: this one hears their
+        answer, and nothing is delivered a second time. Where that answer does not become known, it is to come
+        again."""
+        self._transaction.drop()
+        self._void_row()
+        answer = await self._for_others(self._relay.under_way.answer(self._fingerprint))
+        if answer is not None:
+            return self._repeated(answer)
+        self._log("not repeated", replies.UPSTREAM_LOST)
+        self._count(replies.UPSTREAM_LOST)
+        return Delivered(replies.UPSTREAM_LOST)
+
+    def _void_row(self) -> None:
+        """The row that was begun stands for no mail."""
+        if self._begun_row is not None:
+            self._relay.logbook.note(Void(self._record.id))
+            self._is_recorded = True
 
     def _open_row(self) -> None:
         """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from relay.replies import Garbage, Reply, ReplyReader
 
-SECONDS_FOR_A_COMMAND = 60.0
+SECONDS_FOR_A_COMMAND = 300.0
+"""RFC 5321 sections 4.5.3.2.2 and 4.5.3.2.3, for MAIL and RCPT."""
 _SECONDS_TO_WRITE = 180.0
 _SECONDS_IDLE = 20.0
 _SECONDS_OF_LIFE = 300.0

@@ -8,6 +8,7 @@ from relay.logbook import Logbook
 from relay.meters import MailSeen
 from relay.pool import Pool
 from relay.snapshot import Snapshot
+from relay.under_way import UnderWay
 
 
 def _count_nothing(seen: MailSeen) -> None:
@@ -23,6 +24,7 @@ class Relay:
     pool: Pool
     logbook: Logbook
     snapshot: Snapshot
+    under_way: UnderWay
     failed_sign_ins: FailedSignIns = field(default_factory=FailedSignIns)
     count: Callable[[MailSeen], None] = _count_nothing
     sessions: Sessions = field(default_factory=Sessions)

@@ -264,7 +264,12 @@ class Session(ClientConnection):
             people, signed_in, is_gateway=self._entrance.is_gateway, has_own_link=self._has_own_link
         )
         delivery = Delivery(
-            self._relay, sending, transaction, self._next_chunk, self._entrance.listener.limits.size
+            self._relay,
+            sending,
+            transaction,
+            self._next_chunk,
+            self._entrance.listener.limits.size,
+            lambda: self._is_gone or self.buffer.has_ended,
         )
         try:
             delivered = await delivery.run()

@@ -10,12 +10,15 @@ from core.mail.row import Copy
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies
 from relay.envelope import BadCommand, Path
-from relay.link import SECONDS_FOR_A_COMMAND, UpstreamLink, UpstreamLost
+from relay.link import UpstreamLink, UpstreamLost
 from relay.pool import Links, SignInAgain, UpstreamBusy
 from relay.replies import Reply
 
 SECONDS_FOR_THE_COPY = 5.0
-SECONDS_FOR_THE_VERDICT = 85.0
+SECONDS_FOR_THE_VERDICT = 600.0
+"""RFC 5321 section 4.5.3.2.6. A client may give up before; the mail goes on without it."""
+_SECONDS_FOR_DATA = 120.0
+"""RFC 5321 section 4.5.3.2.4."""
 """Must end before the client's own patience does (facts of clients: 90 s and more)."""
 
 _LACKING = {"8bitmime": replies.NEEDS_8BITMIME, "smtputf8": replies.NEEDS_SMTPUTF8_UPSTREAM}
@@ -151,7 +154,7 @@ class Transaction:
             if copy_reply.code == replies.SHUTTING_DOWN.code:
                 return None
             data_future = data_future or link.send(b"DATA")[0]
-            reply = await link.reply(data_future, SECONDS_FOR_A_COMMAND)
+            reply = await link.reply(data_future, _SECONDS_FOR_DATA)
         except UpstreamLost:
             return None
         if reply.code == replies.SHUTTING_DOWN.code:
@@ -178,7 +181,7 @@ class Transaction:
 
     async def _say_data(self) -> Reply | None:
         try:
-            return self._ready_for_data(await self._live_link().command(b"DATA"))
+            return self._ready_for_data(await self._live_link().command(b"DATA", _SECONDS_FOR_DATA))
         except UpstreamLost:
             return None
 

@@ -25,6 +25,7 @@ from relay.process import Relay
 from relay.record import new_mail_id
 from relay.server import Server
 from relay.snapshot import Snapshot
+from relay.under_way import UnderWay
 from tests.sandbox.org.server import PretendOrg
 from tests.sandbox.sink import Sink
 
@@ -114,7 +115,10 @@ class RunningRelay:
         self.logbook = Logbook(self.database, JournalOptions(self.directory, 2 << 20, BOX))
         self.pool = Pool(Route(upstream, "relay.test"))
         await self.pool.learn()
-        self.server = Server(Relay("relay.test", process_id, self.pool, self.logbook, self.snapshot))
+        self.under_way = UnderWay(self.directory / "under-way", self.snapshot)
+        self.server = Server(
+            Relay("relay.test", process_id, self.pool, self.logbook, self.snapshot, self.under_way)
+        )
         bound = await self.server.listen(
             [self.entrance or Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, self.limits))]
         )
@@ -122,6 +126,7 @@ class RunningRelay:
         self.chores = [
             asyncio.ensure_future(self.snapshot.keep_fresh()),
             asyncio.ensure_future(self.server.watch()),
+            asyncio.ensure_future(self.under_way.watch()),
         ]
 
     async def stop(self):

@@ -1,0 +1,137 @@
+"""Mails whose dot has gone upstream and whose verdict is not there yet: what a client sends again meanwhile,
+because it gave up waiting, joins the wait and hears the same answer. It is never delivered a second time.
+
+Another relay of the machine sees it by a file in the state directory, named by the mail's fingerprint and
+locked for as long as the mail is under way. Files are touched off the event loop only, and looked at twice a
+second."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from core.background import off_loop
+from relay.snapshot import EarlierAnswer, Snapshot
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_UNTIL_AN_ANSWER_IS_KNOWN_HERE = 5.0
+"""From the end of a mail in another relay: its journal is loaded, and the database looked at, each within a
+second."""
+
+
+@dataclass
+class _Mail:
+    """`answer`: what the client would have heard; None where that is not known."""
+
+    is_client_gone: Callable[[], bool]
+    answer: "asyncio.Future[EarlierAnswer | None]"
+    lock: int | None = None
+    is_over: bool = False
+
+
+@dataclass
+class UnderWay:
+    """Of one relay process. `directory` is made when it is needed first."""
+
+    directory: Path
+    snapshot: Snapshot
+    _mails: dict[bytes, _Mail] = field(default_factory=dict)
+    _elsewhere: frozenset[str] = frozenset()
+
+    def begin(self, fingerprint: bytes, is_client_gone: Callable[[], bool]) -> None:
+        """The dot of this mail is about to be sent."""
+        answer = asyncio.get_running_loop().create_future()
+        self._mails[fingerprint] = _Mail(is_client_gone, answer)
+
+    def end(self, fingerprint: bytes, answer: EarlierAnswer | None) -> None:
+        """The verdict is there, or will never be."""
+        mail = self._mails.pop(fingerprint, None)
+        if mail is None:
+            return
+        mail.is_over = True
+        if not mail.answer.done():
+            mail.answer.set_result(answer)
+        if mail.lock is not None:
+            asyncio.get_running_loop().run_in_executor(None, self._unmark, fingerprint, mail.lock)
+
+    def was_given_up(self, fingerprint: bytes) -> bool:
+        """Whether the same mail is under way and its client has gone."""
+        mail = self._mails.get(fingerprint)
+        if mail is not None:
+            return mail.is_client_gone()
+        return fingerprint.hex() in self._elsewhere
+
+    async def answer(self, fingerprint: bytes) -> EarlierAnswer | None:
+        """Wait for the answer to that mail; as long as its relay waits for the verdict, which is bounded.
+        None: it is not known."""
+        mail = self._mails.get(fingerprint)
+        if mail is not None:
+            return await asyncio.shield(mail.answer)
+        while fingerprint.hex() in self._elsewhere:  # noqa: ASYNC110  another process ends it
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SECONDS_UNTIL_AN_ANSWER_IS_KNOWN_HERE
+        while (found := self.snapshot.earlier_answer(fingerprint)) is None and loop.time() < until:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            await self.snapshot.look_at_once()
+        return found
+
+    async def watch(self) -> None:
+        """For ever: tell other relays of mails whose clients have gone, and learn of theirs."""
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            for fingerprint, mail in list(self._mails.items()):
+                if mail.lock is None and mail.is_client_gone():
+                    mail.lock = await off_loop(partial(self._mark, fingerprint))
+                    if mail.is_over and mail.lock is not None:
+                        await off_loop(partial(self._unmark, fingerprint, mail.lock))
+            self._elsewhere = await off_loop(self._marked_elsewhere)
+
+    def _mark(self, fingerprint: bytes) -> int | None:
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(
+                self.directory / fingerprint.hex(), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _unmark(self, fingerprint: bytes, lock: int) -> None:
+        with contextlib.suppress(OSError):
+            (self.directory / fingerprint.hex()).unlink()
+        os.close(lock)
+
+    def _marked_elsewhere(self) -> frozenset[str]:
+        """Those that another living relay holds; what a relay that died has left is removed: its mail's end
+        is unknown, and is shown as such."""
+        try:
+            names = [path.name for path in self.directory.iterdir()]
+        except OSError:
+            return frozenset()
+        own = {fingerprint.hex() for fingerprint in self._mails}
+        return frozenset(name for name in names if name not in own and self._is_held(name))
+
+    def _is_held(self, name: str) -> bool:
+        try:
+            descriptor = os.open(self.directory / name, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (self.directory / name).unlink()
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
