@@ -18,6 +18,7 @@ from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
 from relay import replies
+from relay.blame import Stage, is_our_fault
 from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, decide
 from relay.fingerprint import copy_refusal_key, mail_fingerprint
@@ -28,7 +29,7 @@ from relay.message import Message, read_message, recipient_key
 from relay.meters import MailSeen
 from relay.process import Relay
 from relay.record import MOST_OF_A_BODY, MailRecord
-from relay.replies import Reply, is_our_fault
+from relay.replies import Reply
 from relay.snapshot import EarlierAnswer
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
@@ -418,7 +419,7 @@ class Delivery:
 
     def _for_client(self, verdict: Reply) -> Reply:
         """The upstream's own code and text; faults of ours in words of ours, and never the copy's address."""
-        if not self._sending.has_own_link and is_our_fault(verdict):
+        if not self._sending.has_own_link and is_our_fault(verdict, Stage.DATA):
             self._relay.pool.note_refusal_of_us(verdict.code)
             return replies.MISCONFIGURED
         return without_copy_address(verdict, self._record.copy_address)

@@ -96,6 +96,8 @@ class ReplyReader:
         return found
 
     def _add(self, line: bytes) -> Reply | None:
+        if not line and not self._lines:
+            return None  # an empty line before a reply says nothing; some servers send one
         match = _REPLY_LINE.fullmatch(line)
         if match is None or (self._lines and self._lines[0][:3] != line[:3]):
             raise Garbage
@@ -200,24 +202,3 @@ CLIENT_ERRORS = frozenset(
     },
 )
 """What a client should not have made us say; the upstream's refusals of a recipient are none."""
-
-_OUR_RELATIONSHIP_CODES = frozenset({530, 534, 535, 538})
-_OUR_RELATIONSHIP_TEXTS = (
-    b"5.7.64",
-    b"5.7.60",
-    b"tenantattribution",
-    b"relay access denied",
-    b"relaying denied",
-    b"relay denied",
-    b"client host rejected",
-)
-
-
-def is_our_fault(reply: Reply) -> bool:
-    """Whether the upstream refuses *us*, not the mail: it would refuse every mail (facts of the providers).
-
-    RFC 4954 section 6 for the codes; the texts are those of Exchange Online, Google and Postfix."""
-    if reply.code in _OUR_RELATIONSHIP_CODES:
-        return True
-    said = b" ".join(reply.lines).lower()
-    return reply.kind == 5 and any(text in said for text in _OUR_RELATIONSHIP_TEXTS)

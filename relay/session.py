@@ -14,6 +14,7 @@ from core.journal.entries import LostReply, ReplyHeard
 from core.people.person import People
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies, sign_in
+from relay.blame import Stage, is_our_fault
 from relay.buffer import LineTooLong
 from relay.connection import SECONDS_FOR_A_CHUNK, ClientConnection, Registry
 from relay.delivery import ClientGone, Delivered, Delivery, Sending
@@ -22,7 +23,7 @@ from relay.envelope import BadCommand, parse_mail, parse_rcpt
 from relay.link import UpstreamLost
 from relay.pool import Links, SignInAgain, UpstreamBusy
 from relay.process import Relay
-from relay.replies import Reply, is_our_fault
+from relay.replies import Reply
 from relay.sign_in import SignedIn
 from relay.snapshot import EarlierAnswer
 from relay.upstream import Transaction
@@ -311,7 +312,7 @@ class Session(ClientConnection):
 
     def _verdict(self, reply: Reply) -> Reply:
         """The upstream's own reply, unless it speaks of us."""
-        if self._has_own_link or not is_our_fault(reply):
+        if self._has_own_link or not is_our_fault(reply, Stage.ENVELOPE):
             return reply
         self._relay.pool.note_refusal_of_us(reply.code)
         return replies.MISCONFIGURED

@@ -1,0 +1,57 @@
+"""Whose fault a refusal of the upstream is: the mail's, which its sender must hear, or that of our own
+relationship with the upstream, about which the sender can do nothing.
+
+The code decides where it can. Where one code means both, a short table of providers' texts does. What is in
+neither passes as it is.
+
+Pure: replies in, a bool out."""
+
+from enum import Enum
+
+from relay.replies import Reply
+
+
+class Stage(Enum):
+    """What the upstream refused."""
+
+    ENVELOPE = "envelope"
+    """MAIL or RCPT."""
+    DATA = "data"
+    """DATA, or the mail at its dot."""
+
+
+_CODES = frozenset({530, 534, 535, 538})
+"""Sign in first, mechanism too weak, credentials invalid, encryption required (RFC 4954 section 6)."""
+_TEXTS = (
+    b"5.7.64",  # Exchange Online: "5.7.64 TenantAttribution; Relay Access Denied"
+    b"tenantattribution",
+    b"relay access denied",  # Postfix, smtpd_relay_restrictions
+    b"relaying denied",  # Sendmail
+    b"relay denied",
+    b"unable to relay",  # Exchange: "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain"
+    b"relay not permitted",  # Exim
+    b"not permitted to relay",
+    b"invalid credentials for relay",  # Google: "550-5.7.1 Invalid credentials for relay [IP]"
+    b"client host rejected",  # Postfix, smtpd_client_restrictions
+)
+"""Refusals of us whatever we send."""
+_ENVELOPE_TEXTS = (
+    b"helo command rejected",  # Postfix, smtpd_helo_restrictions
+    # Postfix and others, a block list: "554 5.7.1 Client host [IP] blocked using zen.spamhaus.org"
+    b"blocked using",
+)
+"""Refusals of us where they come before the mail; at the dot the same words speak of what is in it."""
+_SENDERS = (
+    b"5.7.60",  # Exchange Online: "5.7.60 Client does not have permissions to send as this sender"
+)
+
+
+def is_our_fault(reply: Reply, stage: Stage) -> bool:
+    """Whether the upstream refuses *us*: it would refuse every mail."""
+    said = b" ".join(reply.lines).lower()
+    if any(text in said for text in _SENDERS):
+        return False
+    if reply.code in _CODES:
+        return True
+    texts = _TEXTS + _ENVELOPE_TEXTS if stage is Stage.ENVELOPE else _TEXTS
+    return reply.kind == 5 and any(text in said for text in texts)
