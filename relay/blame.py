@@ -6,6 +6,7 @@ neither passes as it is.
 
 Pure: replies in, a bool out."""
 
+import re
 from enum import Enum
 
 from relay.replies import Reply
@@ -55,3 +56,14 @@ def is_our_fault(reply: Reply, stage: Stage) -> bool:
         return True
     texts = _TEXTS + _ENVELOPE_TEXTS if stage is Stage.ENVELOPE else _TEXTS
     return reply.kind == 5 and any(text in said for text in texts)
+
+
+_SIZE_CODES = frozenset({452, 552})
+_OF_THE_SYSTEM_OR_ITS_LIMITS = re.compile(rb"[45]\.\d{1,3}\.3(?=\s|$)")
+
+
+def blames_size(reply: Reply) -> bool:
+    """Whether a refusal is about how much there is: too many recipients, too large, no room (RFC 5321
+    section 4.2.3; RFC 3463 section 3.4 and 3.6, detail 3). One recipient less may help then."""
+    first = reply.lines[0] if reply.lines else b""
+    return reply.code in _SIZE_CODES or _OF_THE_SYSTEM_OR_ITS_LIMITS.match(first) is not None

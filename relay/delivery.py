@@ -18,7 +18,7 @@ from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
 from relay import replies
-from relay.blame import Stage, is_our_fault
+from relay.blame import Stage, blames_size, is_our_fault
 from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, decide
 from relay.fingerprint import copy_refusal_key, mail_fingerprint
@@ -249,6 +249,10 @@ class Delivery:
             await self._settle(State.ABORTED, replies.UPSTREAM_LOST)
             return self._ended(replies.UPSTREAM_LOST)
         await self._settle(State.REFUSED, refusal)
+        if self._sending.is_gateway and refusal.kind == 5 and self._begun.copy is Copy.ACCEPTED:
+            # the copy may be the cause: the server in front, which does not try again after a 5xx, is to do
+            # so once, and then the mail goes without the copy
+            return self._ended(replies.INTERNAL)
         return self._ended(self._for_client(refusal))
 
     # -- the data, the dot and the verdict
@@ -372,16 +376,7 @@ class Delivery:
     async def _settle_row(self, state: State, verdict: Reply | None) -> None:
         if self._record.person is None:
             return
-        broken_by_copy = (
-            state is State.ABORTED and self._begun.reply is None and self._begun.copy is not Copy.NONE
-        )
-        refused_with_copy = (
-            state is State.REFUSED
-            and self._begun.copy is Copy.ACCEPTED
-            and verdict is not None
-            and verdict.kind == 5
-        )
-        key = self._copy_refusal_key() if refused_with_copy or broken_by_copy else None
+        key = self._copy_to_leave_out(state, verdict)
         if key is not None:
             self._relay.snapshot.remember_refused_copy(key)
         row = self._record.row(
@@ -393,6 +388,20 @@ class Delivery:
         )
         self._is_recorded = True
         await self._relay.logbook.end(row)
+
+    def _copy_to_leave_out(self, state: State, verdict: Reply | None) -> bytes | None:
+        """The key that recognises the next try of this mail, if the copy may be why it failed: that try goes
+        without it."""
+        begun = self._begun
+        is_broken_by_copy = state is State.ABORTED and begun.reply is None and begun.copy is not Copy.NONE
+        is_refused_with_copy = state is State.REFUSED and begun.copy is Copy.ACCEPTED
+        if not is_broken_by_copy and not is_refused_with_copy:
+            return None
+        key = self._copy_refusal_key()
+        if is_broken_by_copy or verdict is None or verdict.kind == 5 or blames_size(verdict):
+            return key
+        # greylisting must not cost the copy: another 4xx counts when it comes a second time
+        return key if self._relay.snapshot.was_deferred_before(key) else None
 
     async def _for_others(self, what: Awaitable[Awaited]) -> Awaited:
         """Wait for the client or the upstream: time that is not ours."""

@@ -60,6 +60,7 @@ class Snapshot:
         self._elsewhere = _Elsewhere()
         self._looked_at = float("-inf")
         self._refused_here: dict[bytes, float] = {}
+        self._deferred_here: dict[bytes, float] = {}
         self._lost_here: dict[bytes, tuple[EarlierAnswer, float]] = {}
         self._heard_here: dict[bytes, float] = {}
         self.database = database
@@ -98,6 +99,16 @@ class Snapshot:
         oldest = now - REFUSED_COPIES_COUNT_FOR.total_seconds()
         self._refused_here = {known: since for known, since in self._refused_here.items() if since > oldest}
         self._refused_here[key] = now
+
+    def was_deferred_before(self, key: bytes) -> bool:
+        """Whether the mail that this recognises was answered 4xx with a copy within the last hour; from now
+        on it was."""
+        now = time.monotonic()
+        oldest = now - REFUSED_COPIES_COUNT_FOR.total_seconds()
+        self._deferred_here = {known: since for known, since in self._deferred_here.items() if since > oldest}
+        was_deferred = key in self._deferred_here
+        self._deferred_here[key] = now
+        return was_deferred
 
     def earlier_answer(self, fingerprint: bytes) -> EarlierAnswer | None:
         """What was said to a mail of these bytes and this envelope within the last 15 minutes, if its client

@@ -212,6 +212,21 @@ class TestGateway:
 
         run(claim())
 
+    def test_a_first_5xx_to_a_mail_with_a_copy_is_said_as_451_once(self, start):
+        """The server in front does not try again after a 5xx, and the copy may have been the cause."""
+
+        async def claim():
+            script = Script(replies={"dot": ["554 5.7.1 No copies", "554 5.7.1 Not this mail either"]})
+            async with start(script, entrance=self.entrance()) as relay:
+                await self.own_domain(relay)
+                client = await relay.connect(sign_in=False)
+                assert (await client.mail(mail())).startswith("451 4.3.0")
+                assert await client.mail(mail()) == "554 5.7.1 Not this mail either"
+                without = mail(message_id="<2@acme.test>", headers=b"X-Blindcopy: no\r\n")
+                assert (await client.mail(without)).startswith("554"), "what has no copy is refused as it is"
+
+        run(claim())
+
     def test_passes_on_what_is_nobodys_without_a_row(self, start):
         async def claim():
             async with start(entrance=self.entrance()) as relay:

@@ -293,6 +293,32 @@ class TestTheCopy:
 
         run(claim())
 
+    @pytest.mark.parametrize("code", ["452 4.3.1 No room", "552 5.2.2 Full", "451 4.5.3 Too many recipients"])
+    def test_is_left_out_at_the_next_try_where_there_was_too_much(self, start, code):
+        async def claim():
+            async with start(Script(replies={"dot": [code, ""]})) as relay:
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith(code[:3])
+                assert (await client.mail(mail())).startswith("250")
+                assert [taken.rcpts for taken in relay.sink.taken] == [["RCPT TO:<bob@client.test>"]]
+
+        run(claim())
+
+    def test_is_kept_by_greylisting_and_left_out_when_that_does_not_end(self, start):
+        async def claim():
+            async with start(
+                Script(replies={"dot": ["451 4.7.1 Greylisted", "451 4.7.1 Again", ""]})
+            ) as relay:
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("451 4.7.1")
+                assert (await client.mail(mail())).startswith("451 4.7.1")
+                offered = [one for one in relay.sink.commands if one.startswith(f"RCPT TO:<{BCC}")]
+                assert len(offered) == 2, "the second try still has its copy"
+                assert (await client.mail(mail())).startswith("250")
+                assert [taken.rcpts for taken in relay.sink.taken] == [["RCPT TO:<bob@client.test>"]]
+
+        run(claim())
+
     def test_is_never_named_to_the_client(self, start):
         async def claim():
             async with start(
