@@ -343,7 +343,7 @@ def _certificate(path: Path, now: datetime) -> Finding:
             "name a PEM file in BLINDCOPY_TLS_CERT",
         )
     parts: dict[str, str | int] = {"path": str(path), "date": ends_at.date().isoformat()}
-    remedy = "renew it, and restart the relays"
+    remedy = "renew it; the relays take it over within a minute"
     if ends_at <= now:
         return Finding(
             Light.RED,

@@ -140,6 +140,18 @@ def row_lost(mail_id: str, cause: str) -> None:
     _log.error("ALARM the row of a mail is lost id=%s cause=%s", mail_id, _quoted(cause))
 
 
+def certificate_taken_over(path: str) -> None:
+    _log.info("a new certificate is shown from now on path=%s", _quoted(path))
+
+
+def certificate_refused(path: str, cause: str) -> None:
+    _log.error(
+        "ALARM a new certificate cannot be used, the former one stays path=%s cause=%s",
+        _quoted(path),
+        _quoted(cause),
+    )
+
+
 def journal_unreadable(cause: str) -> None:
     _log.error("ALARM a journal cannot be read cause=%s", _quoted(cause))
 

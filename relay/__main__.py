@@ -17,8 +17,9 @@ from core.config import Config, ConfigurationError, read_config
 from core.database.engine import Database, DatabaseUnavailable
 from core.endpoints import Listener, Upstream
 from core.secrets import Box
-from core.smtp import Route, server_context
+from core.smtp import Route
 from core.state_directory import StateDirectory
+from relay.certificate import Certificate
 from relay.entrance import Entrance
 from relay.health import RelayHealth
 from relay.heartbeat import Pulse
@@ -56,6 +57,10 @@ async def _run(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # SIGHUP asks for the certificate to be looked at; where there is none it ends nothing either
+    certificate = _certificate(config)
+    on_hangup = certificate.look_soon if certificate is not None else _ignore
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     state = StateDirectory(config.state_dir)
     _make_directory(state)
     process_id = new_mail_id()
@@ -65,12 +70,13 @@ async def _run(config: Config) -> None:
     snapshot = Snapshot(database, config.state_dir, box, process_id)
     await snapshot.start()
     meters = Meters(config.state_dir, process_id)
-    entrances = _entrances(config)
+    tls = None if certificate is None else certificate.context
+    entrances = [Entrance(listener, config.sign_in, tls, config.trusted) for listener in config.listeners]
     pool = Pool(_route(upstream, config.hostname))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     under_way = UnderWay(config.state_dir / "under-way", snapshot)
     server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, under_way, count=meters.note))
-    health = RelayHealth(config, database, server, pool, logbook, snapshot)
+    health = RelayHealth(config, database, server, pool, logbook, snapshot, certificate)
     pulse = Pulse(database, snapshot, process_id, health.condition)
     await pulse.start()
     await _learn_what_the_upstream_offers(pool)
@@ -92,6 +98,7 @@ async def _run(config: Config) -> None:
             pool.tidy(),
             under_way.watch(),
             _keep_figures(meters),
+            *([] if certificate is None else [certificate.watch()]),
         )
     ]
     gc.collect()
@@ -123,6 +130,10 @@ async def _keep_figures(meters: Meters) -> None:
     while True:
         await off_loop(meters.keep)
         await asyncio.sleep(1)
+
+
+def _ignore() -> None:
+    """A signal that asks for nothing here."""
 
 
 def _raise_open_files() -> None:
@@ -169,11 +180,10 @@ async def _learn_what_the_upstream_offers(pool: Pool) -> None:
         return
 
 
-def _entrances(config: Config) -> list[Entrance]:
-    """Every listener with what holds there. Raises ConfigurationError where certificate and key do not
-    fit."""
+def _certificate(config: Config) -> Certificate | None:
+    """What the listeners show. Raises ConfigurationError where certificate and key do not fit."""
     try:
-        tls = server_context(config.tls) if config.tls is not None else None
+        return Certificate(config.tls) if config.tls is not None else None
     except OSError as error:
         raise ConfigurationError(
             [
@@ -183,7 +193,6 @@ def _entrances(config: Config) -> list[Entrance]:
                 )
             ]
         ) from error
-    return [Entrance(listener, config.sign_in, tls, config.trusted) for listener in config.listeners]
 
 
 async def _listen(server: Server, entrances: Sequence[Entrance]) -> list[Listener]:

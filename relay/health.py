@@ -8,6 +8,7 @@ from core.database.heartbeats import Condition
 from core.findings import Finding, Light, facts
 from core.health import Watch, look_at_installation, look_at_machine
 from core.monitor import Monitor
+from relay.certificate import Certificate
 from relay.logbook import Logbook
 from relay.meters import Meters
 from relay.pool import Pool
@@ -29,12 +30,14 @@ class RelayHealth:
         pool: Pool,
         logbook: Logbook,
         snapshot: Snapshot,
+        certificate: Certificate | None = None,
     ) -> None:
         self._config = config
         self._server = server
         self._pool = pool
         self._logbook = logbook
         self._snapshot = snapshot
+        self._certificate = certificate
         self._watch = Watch(lambda: look_at_installation(database, without_relays=True))
 
     def condition(self) -> Condition:
@@ -115,8 +118,17 @@ class RelayHealth:
             ),
             *self._refusal(),
             *self._record(),
+            *self._new_certificate(),
             *look_at_machine(self._config, uses_state=True),
         ]
+
+    def _new_certificate(self) -> list[Finding]:
+        """What lies in the files and cannot be used; mail goes on with the former one until that ends."""
+        trouble = None if self._certificate is None else self._certificate.trouble
+        if trouble is None:
+            return []
+        said = f"the new certificate cannot be used, and the former one is still shown: {trouble}"
+        return [facts(Light.RED, "certificate", said, "put a certificate and its own key in place")]
 
     def _refusal(self) -> list[Finding]:
         """No reason to take the relay away: only a mail can show that it is over."""

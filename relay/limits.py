@@ -16,7 +16,9 @@ _MOST_REMEMBERED = 10_000
 FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
 _LONGEST_LOGIN = 320
-_MINUTE = 60.0
+MINUTE = 60.0
+MOST_SECONDS_TO_WAIT = 45.0
+"""Mail clients give up after 60 seconds and more."""
 
 
 class Sessions:
@@ -102,21 +104,25 @@ def _keys(source: str, login: str) -> tuple[str, str, str]:
 
 
 class Pace:
-    """Mails per person and minute."""
+    """Mails per person and minute: a minute's worth at once, from then on evenly (the generic cell rate
+    algorithm). A mail merge waits its turn instead of being refused."""
 
     def __init__(self) -> None:
-        self._mails: dict[int, deque[float]] = {}
+        self._next: dict[int, float] = {}
+        """When each person's next mail would be due if all were sent evenly."""
 
-    def take(self, person: int, most: int, elsewhere: int, now: float) -> bool:
-        """Whether this person may send one more now; `elsewhere`: how many other relays passed on in the last
-        minute."""
-        times = self._mails.setdefault(person, deque())
-        while times and now - times[0] > _MINUTE:
-            times.popleft()
-        if len(times) + elsewhere >= most:
-            return False
-        times.append(now)
-        return True
+    def wait(self, person: int, most: int, elsewhere: int, now: float) -> float | None:
+        """How many seconds this person's next mail has to wait; the turn is taken. None: longer than
+        MOST_SECONDS_TO_WAIT, and no turn is taken. `elsewhere`: how many mails other relays passed on in the
+        last minute, which leave that much less here."""
+        left = max(1, most - elsewhere)
+        interval = MINUTE / left
+        due = max(self._next.get(person, 0.0), now)
+        seconds = max(0.0, due - (MINUTE - interval) - now)
+        if seconds > MOST_SECONDS_TO_WAIT:
+            return None
+        self._next[person] = due + interval
+        return seconds
 
 
 def is_trusted(source: str, networks: tuple[Network, ...]) -> bool:

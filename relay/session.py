@@ -33,6 +33,7 @@ SECONDS_UNTIL_THE_SIGN_IN = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
 SECONDS_FOR_A_SESSION = 6 * 3600.0
 SECONDS_TO_HEAR_A_RESET = 0.3
+_SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_ERRORS = 20
 _COMMANDS_IN_A_ROW = 20
 _UPSTREAM_EXTENSIONS = ("8bitmime", "smtputf8", "dsn", "enhancedstatuscodes")
@@ -209,7 +210,7 @@ class Session(ClientConnection):
         self._refuse_strangers(people)
         path = parse_mail(arguments)
         self._entrance.refuse_sender(path, people)
-        self._keep_pace(people)
+        await self._keep_pace(people)
         transaction = Transaction(self._links(), path)
         try:
             reply = await transaction.mail()
@@ -227,14 +228,25 @@ class Session(ClientConnection):
             self._signed_in, people, trusted=self._is_trusted, encrypted=self._is_encrypted
         )
 
-    def _keep_pace(self, people: People) -> None:
-        """So many mails a minute a person may send, by all relays together."""
+    async def _keep_pace(self, people: People) -> None:
+        """So many mails a minute a person may send, by all relays together; above that MAIL waits its turn.
+
+        Raises BadCommand where that would take too long, or the relay is to stop."""
         person = self._signed_in.person(people) if self._signed_in is not None else None
         if person is None:
             return
         elsewhere = self._relay.snapshot.mails_elsewhere(person.id)
-        if not self._relay.pace.take(person.id, people.policy.mails_per_minute, elsewhere, self._now()):
+        most = people.policy.mails_per_minute
+        seconds = self._relay.pace.wait(person.id, most, elsewhere, self._now())
+        if seconds is None:
             raise BadCommand(replies.TOO_MANY_MAILS)
+        until = self._now() + seconds
+        while (left := until - self._now()) > 0:
+            await asyncio.sleep(min(left, _SECONDS_BETWEEN_LOOKS))
+            if self._registry.is_stopping:
+                raise BadCommand(replies.SHUTTING_DOWN)
+            if self._is_gone:
+                raise BadCommand(replies.TOO_MANY_MAILS)
 
     def _links(self) -> Links:
         return self._signed_in.links if self._signed_in is not None else self._relay.pool

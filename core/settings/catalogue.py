@@ -459,7 +459,11 @@ class Setting(StrEnum):
             Level.POLICY,
             Section.LIMITS,
             N_("Mails a minute that one person may send"),
-            N_("For people who sign in; a gateway passes on what its servers send."),
+            N_(
+                "For people who sign in. A minute's worth may be sent at once; above that a mail waits "
+                "its turn, up to 45 seconds. "
+                "A gateway passes on what its servers send."
+            ),
         ),
     )
     SHOW_SUBJECTS = (

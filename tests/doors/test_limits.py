@@ -88,12 +88,50 @@ class TestLimits:
         async def claim():
             async with start() as relay:
                 with relay.database.writing() as opened:
+                    settings_store.set_policy(opened, Setting.MAILS_PER_MINUTE, "1", actor=None)
+                await relay.snapshot.look()
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("450 4.7.1")
+
+        run(claim())
+
+    def test_above_the_pace_a_mail_waits_its_turn_over_any_number_of_connections(self, start, monkeypatch):
+        monkeypatch.setattr(limits, "MINUTE", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                with relay.database.writing() as opened:
+                    settings_store.set_policy(opened, Setting.MAILS_PER_MINUTE, "20", actor=None)
+                await relay.snapshot.look()
+
+                async def merge(number):
+                    client = await relay.connect()
+                    return [
+                        await client.mail(mail(message_id=f"<{number}.{count}@acme.test>"))
+                        for count in range(12)
+                    ]
+
+                heard = await asyncio.gather(*(merge(number) for number in range(5)))
+                assert all(reply.startswith("250") for replies in heard for reply in replies)
+                assert len(relay.sink.taken) == 60
+
+        run(claim())
+
+    def test_a_mail_that_waits_its_turn_is_told_to_come_again_when_the_relay_stops(self, start):
+        async def claim():
+            async with start() as relay:
+                with relay.database.writing() as opened:
                     settings_store.set_policy(opened, Setting.MAILS_PER_MINUTE, "2", actor=None)
                 await relay.snapshot.look()
                 client = await relay.connect()
                 for _ in range(2):
                     assert (await client.mail(mail())).startswith("250")
-                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("450 4.7.1")
+                client.send(b"MAIL FROM:<anna@acme.test>\r\n")
+                await asyncio.sleep(0.3)
+                stopping = asyncio.ensure_future(relay.server.stop())
+                assert (await client.reply()).startswith("421")
+                await stopping
 
         run(claim())
 
@@ -265,10 +303,15 @@ class TestCounting:
             sessions.enter("127.0.0.1")
         assert not sessions.may_enter("127.0.0.1", most)
 
+    def test_pace_is_a_minutes_worth_at_once_and_then_even(self):
+        pace = limits.Pace()
+        assert [pace.wait(1, 3, 0, 0.0) for _ in range(5)] == [0.0, 0.0, 0.0, 20.0, 40.0]
+        assert pace.wait(1, 3, 0, 0.0) is None, "longer than a client waits; no turn is taken"
+        assert pace.wait(1, 3, 0, 15.0) == 45.0
+        assert pace.wait(2, 3, 0, 0.0) == 0.0, "another person's"
+        assert pace.wait(1, 3, 0, 1000.0) == 0.0
+
     def test_pace_counts_other_relays_too(self):
         pace = limits.Pace()
-        assert [pace.take(1, 3, 1, now) for now in (0.0, 1.0, 2.0)] == [True, True, False]
-        assert pace.take(1, 3, 0, 2.0)
-        assert not pace.take(1, 3, 0, 3.0)
-        assert pace.take(1, 3, 0, 61.0)
-        assert pace.take(2, 3, 2, 3.0)
+        assert [pace.wait(1, 3, 1, 0.0) for _ in range(3)] == [0.0, 0.0, 30.0]
+        assert [pace.wait(2, 3, 5, 0.0) for _ in range(2)] == [0.0, None], "one a minute is always left"
