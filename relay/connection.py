@@ -59,6 +59,9 @@ class ClientConnection(SMTP):
         """Nothing is under way: the client can be told to come again later."""
         return self.deadline is not None
 
+    def release_upstream_if_silent(self, now: float) -> None:
+        """Once a second: what the client leaves unused is for others."""
+
     @abstractmethod
     async def _converse(self) -> None:
         """The whole session, on a task that nobody cancels."""

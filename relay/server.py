@@ -88,6 +88,8 @@ class Server:
                 one for one in self.connections if one.deadline is not None and one.deadline < now()
             ]:
                 session.dismiss(replies.IDLE)
+            for session in self.connections:
+                session.release_upstream_if_silent(now())
 
     def _note_lag(self, seconds: float) -> None:
         was, self.is_overloaded = self.is_overloaded, seconds > SECONDS_OF_LAG

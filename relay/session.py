@@ -6,6 +6,7 @@ happens between the final dot and the reply always comes to its end."""
 
 import asyncio
 import base64
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
@@ -32,6 +33,8 @@ SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
 SECONDS_UNTIL_THE_SIGN_IN = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
 SECONDS_FOR_A_SESSION = 6 * 3600.0
+SECONDS_OF_SILENCE_ABOUT_A_MAIL = 60.0
+"""After that an unfinished mail holds no upstream link, whatever else the client says."""
 SECONDS_TO_HEAR_A_RESET = 0.3
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_ERRORS = 20
@@ -64,6 +67,8 @@ class Session(ClientConnection):
         self._signed_in: SignedIn | None = None
         self._transaction: Transaction | None = None
         self._unconfirmed: Delivered | None = None
+        self._about_mail_at = math.inf
+        """When the client last said something about the mail that it has begun; never once its data comes."""
         self._received_before_reply = 0
         self._errors = 0
         self._commands = 0
@@ -218,10 +223,18 @@ class Session(ClientConnection):
             transaction.give_up()
             raise
         if reply.is_positive:
-            self._transaction = transaction
+            self._transaction, self._about_mail_at = transaction, self._now()
         else:
             transaction.give_up()
         return self._verdict(reply)
+
+    def release_upstream_if_silent(self, now: float) -> None:
+        """A mail that is begun and not gone on with must not keep a link that others need; a link that is the
+        client's own may wait."""
+        is_silent = self.deadline is not None and now - self._about_mail_at > SECONDS_OF_SILENCE_ABOUT_A_MAIL
+        if is_silent and self._transaction is not None and not self._has_own_link:
+            self._transaction.pause()
+            self._about_mail_at = math.inf
 
     def _refuse_strangers(self, people: People) -> None:
         self._entrance.refuse_strangers(
@@ -257,7 +270,9 @@ class Session(ClientConnection):
         if len(self._transaction.accepted) >= self._entrance.listener.limits.recipients:
             return replies.TOO_MANY_RECIPIENTS
         path = parse_rcpt(arguments, smtputf8="smtputf8" in self._transaction.sender.extensions)
-        return self._verdict(await self._transaction.rcpt(path))
+        reply = await self._transaction.rcpt(path)
+        self._about_mail_at = self._now()
+        return self._verdict(reply)
 
     async def _data(self, arguments: bytes) -> Reply:
         transaction, people = self._transaction, self._relay.snapshot.people
@@ -270,6 +285,7 @@ class Session(ClientConnection):
         if people is None:
             return replies.INTERNAL
         self._refuse_strangers(people)
+        self._about_mail_at = math.inf
         await self._say(replies.SEND_DATA)
         self._data_ends_at = self._now() + SECONDS_FOR_THE_DATA
         signed_in = self._signed_in.person(people) if self._signed_in is not None else None

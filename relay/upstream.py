@@ -28,6 +28,10 @@ class DotNotSent(UpstreamLost):
     """The connection was gone before the dot: the upstream has discarded the mail."""
 
 
+_NO_LINK = (UpstreamUnavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain, BadCommand)
+"""Why a mail cannot be begun again."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataBegun:
     """What the upstream said to DATA (None: it was lost before it said so), and to the copy's RCPT before
@@ -52,6 +56,7 @@ class Transaction:
     accepted: list[Path] = field(default_factory=list)
     _verdict: asyncio.Future[Reply] | None = None
     _copy_verdict: tuple[Copy, Reply | None] = (Copy.NONE, None)
+    _is_paused: bool = False
 
     async def mail(self) -> Reply:
         """Say MAIL. A link that died of idleness is replaced once; nothing had been accepted on it.
@@ -72,6 +77,7 @@ class Transaction:
 
     async def rcpt(self, path: Path) -> Reply:
         """Say RCPT, and remember the recipient if the upstream takes it. Raises UpstreamLost."""
+        await self._resume()
         reply = await self._live_link().command(path.line(b"RCPT TO:"))
         if reply.is_positive:
             self.accepted.append(path)
@@ -80,6 +86,10 @@ class Transaction:
     async def begin_data(self, bcc: bytes | None) -> DataBegun:
         """Offer the copy as the last recipient, then say DATA. Never raises: a link that is lost on the copy
         is replaced, and the mail goes on without it."""
+        try:
+            await self._resume()
+        except _NO_LINK:
+            return DataBegun(None)
         if bcc is None:
             return DataBegun(await self._say_data())
         begun = await self._begin_with_copy(bcc)
@@ -132,6 +142,25 @@ class Transaction:
         else:
             self.drop()
 
+    def pause(self) -> None:
+        """The client says nothing more about this mail for now: its link serves other mails meanwhile."""
+        if self.link is not None and self._verdict is None:
+            self.give_up()
+            self._is_paused = True
+
+    async def _resume(self) -> None:
+        """The same MAIL and accepted RCPTs again, after a pause. Raises what `mail` raises, and UpstreamLost
+        where a verdict is not what it was."""
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        self.link = await self.links.take()
+        verdicts = [await self._say_mail()]
+        verdicts += [await self.link.command(path.line(b"RCPT TO:")) for path in self.accepted]
+        if not all(verdict.is_positive for verdict in verdicts):
+            self.drop()
+            raise UpstreamLost
+
     def drop(self) -> None:
         """Close the link without the dot: what was sent of the mail is discarded upstream."""
         self._verdict = None
@@ -167,7 +196,7 @@ class Transaction:
             self.link = await self.links.take_new()
             verdicts = [await self._say_mail()]
             verdicts += [await self.link.command(path.line(b"RCPT TO:")) for path in self.accepted]
-        except (UpstreamUnavailable, RefusesUs, UpstreamBusy, UpstreamLost, SignInAgain, BadCommand):
+        except _NO_LINK:
             return None
         if not all(verdict.is_positive for verdict in verdicts):
             return None

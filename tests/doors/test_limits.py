@@ -5,6 +5,8 @@ import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from core.endpoints import Listener, ListenerKind, ListenerLimits
 from core.mail.row import State
 from core.people import store as people_store
@@ -132,6 +134,30 @@ class TestLimits:
                 stopping = asyncio.ensure_future(relay.server.stop())
                 assert (await client.reply()).startswith("421")
                 await stopping
+
+        run(claim())
+
+    @pytest.mark.parametrize("again", ["", "550 5.1.1 Gone meanwhile"])
+    def test_a_mail_that_is_not_gone_on_with_keeps_no_link(self, start, monkeypatch, again):
+        monkeypatch.setattr(session, "SECONDS_OF_SILENCE_ABOUT_A_MAIL", 0.5)
+
+        async def claim():
+            async with start(Script(replies={"RCPT TO:<bob": ["", again]})) as relay:
+                client = await relay.connect()
+                assert (await client.command("MAIL FROM:<anna@acme.test>")).startswith("250")
+                assert (await client.command("RCPT TO:<bob@client.test>")).startswith("250")
+                for _ in range(14):
+                    assert (await client.command("NOOP")).startswith("250")
+                    await asyncio.sleep(0.2)
+                assert relay.pool.busy == 0, "the link is for others"
+                assert (await client.command("DATA")).startswith("354")
+                client.send(mail() + b".\r\n")
+                heard = await client.reply()
+                assert heard.startswith("451 4.4.2" if again else "250")
+                assert len(relay.sink.taken) == (0 if again else 1)
+                assert (await client.mail(mail(message_id="<2@acme.test>"), "carl@client.test")).startswith(
+                    "250"
+                )
 
         run(claim())
 
