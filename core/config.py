@@ -41,7 +41,7 @@ _UPSTREAM_EXAMPLE = (
 )
 _DATABASE_EXAMPLE = "write sqlite:///path/to/file.db or postgresql+psycopg://user:secret@host/database"
 _UPSTREAM_PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.IMPLICIT: 465}
-_UPSTREAM_OPTIONS = frozenset({"plain", "auth", "token_url", "scope", "client_id"})
+_UPSTREAM_OPTIONS = frozenset({"plain", "auth", "token_url", "scope", "client_id", "cert", "key"})
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -295,6 +295,7 @@ class _Reader:
             password=unquote(url.password or "") if url.username else None,
             ca_file=self._file("BLINDCOPY_UPSTREAM_CA_FILE", "PEM file with the certificates to trust"),
             token=self._token_source(options, unquote(url.username or "")),
+            client_certificate=self._client_certificate(options, tls),
         )
         if unknown := sorted(set(options) - _UPSTREAM_OPTIONS):
             self._note_problem(
@@ -314,6 +315,24 @@ class _Reader:
                 "name your mail provider's server",
             )
         return upstream
+
+    def _client_certificate(self, options: Mapping[str, str], tls: UpstreamTls) -> TlsFiles | None:
+        """`cert=PATH&key=PATH`: what we show to the provider, as a connector of Exchange Online wants it."""
+        name = "BLINDCOPY_UPSTREAM"
+        paths = {one: CHECKOUT / options[one] for one in ("cert", "key") if options.get(one)}
+        if not paths:
+            return None
+        if len(paths) < 2:
+            self._note_problem(name, "a client certificate needs both cert=PATH and key=PATH")
+            return None
+        if tls is UpstreamTls.NONE:
+            self._note_problem(
+                name, "a client certificate is shown over TLS only; write smtps:// or smtp+starttls://"
+            )
+        for one, path in paths.items():
+            if not path.is_file():
+                self._note_problem(name, f"{one}: there is no file {path}; name a PEM file")
+        return TlsFiles(paths["cert"], paths["key"])
 
     def _token_source(self, options: Mapping[str, str], user: str) -> TokenSource | None:
         """`auth=xoauth2`: name is the mailbox, password the client secret, `client_id` else the name is the

@@ -102,6 +102,8 @@ class Upstream:
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
     token: TokenSource | None = None
+    client_certificate: "TlsFiles | None" = None
+    """What we show; Exchange Online attributes mail to a connector by it first."""
 
     def __str__(self) -> str:
         login = f"{self.user}:***@" if self.user else ""

@@ -256,4 +256,6 @@ def _cause_of(error: Exception) -> str:
 def _tls_context(upstream: Upstream) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(upstream.ca_file) if upstream.ca_file else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if (shown := upstream.client_certificate) is not None:
+        context.load_cert_chain(shown.certificate, shown.key)
     return context

@@ -166,9 +166,10 @@ def _route(upstream: Upstream, hostname: str) -> Route:
     try:
         return Route(upstream, hostname)
     except OSError as error:
-        raise ConfigurationError(
-            [f"BLINDCOPY_UPSTREAM_CA_FILE: {upstream.ca_file} holds no certificates: {error}"]
-        ) from error
+        what = f"BLINDCOPY_UPSTREAM_CA_FILE: {upstream.ca_file} holds no certificates"
+        if upstream.client_certificate is not None:
+            what = "BLINDCOPY_UPSTREAM: the files of cert=, key= or BLINDCOPY_UPSTREAM_CA_FILE cannot be used"
+        raise ConfigurationError([f"{what}: {error}"]) from error
 
 
 async def _learn_what_the_upstream_offers(pool: Pool) -> None:

@@ -30,7 +30,9 @@ from relay.snapshot import EarlierAnswer
 from relay.upstream import Transaction
 
 SECONDS_IDLE = 300.0  # RFC 5321 section 4.5.3.2.7
-SECONDS_UNTIL_THE_SIGN_IN = 60.0
+SECONDS_UNTIL_THE_SIGN_IN = 300.0
+"""In all: a person may be fetching an app password."""
+SECONDS_OF_SILENCE_BEFORE_THE_SIGN_IN = 60.0
 SECONDS_FOR_THE_DATA = 1800.0
 SECONDS_FOR_A_SESSION = 6 * 3600.0
 SECONDS_OF_SILENCE_ABOUT_A_MAIL = 60.0
@@ -124,7 +126,8 @@ class Session(ClientConnection):
 
     async def _next_line(self) -> bytes | None:
         is_known = self._signed_in is not None or self._entrance.is_gateway
-        self.deadline = self._patience_ends_at() if is_known else self._must_sign_in_by
+        before_sign_in = min(self._now() + SECONDS_OF_SILENCE_BEFORE_THE_SIGN_IN, self._must_sign_in_by)
+        self.deadline = self._patience_ends_at() if is_known else before_sign_in
         try:
             return await self.buffer.line()
         except LineTooLong:

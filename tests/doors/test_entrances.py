@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.endpoints import Listener, ListenerKind, Upstream, UpstreamTls
+from core.endpoints import Listener, ListenerKind, TlsFiles, Upstream, UpstreamTls
 from core.mail.reasons import Reason
 from core.mail.row import State
 from core.mail.store import unknown_senders
@@ -332,6 +332,38 @@ def test_the_upstreams_certificate_is_checked(authority, tls, tmp_path, kind, tr
             assert connected.tls_version == "TLSv1.3"
             assert connected.certificate["subjectAltName"]
             connected.transport.abort()
+        await asyncio.sleep(0.05)
+        await sink.stop()
+
+    run(claim())
+
+
+@pytest.mark.parametrize("shows_one", [True, False])
+def test_a_client_certificate_is_shown_to_the_upstream(authority, tmp_path, shows_one):
+    """As a connector of Exchange Online wants it."""
+
+    async def claim():
+        wants_one = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(wants_one)
+        authority.configure_trust(wants_one)
+        wants_one.verify_mode = ssl.CERT_REQUIRED
+        wants_one.maximum_version = ssl.TLSVersion.TLSv1_2  # the refusal comes within the handshake
+        sink = Sink(Script(), tls=wants_one)
+        port = await sink.start(implicit_tls=True)
+        ca_file, own = tmp_path / "ca.pem", authority.issue_cert("relay.acme.test")
+        authority.cert_pem.write_to_path(ca_file)
+        own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+        own.private_key_pem.write_to_path(tmp_path / "own.key")
+        files = TlsFiles(tmp_path / "own.pem", tmp_path / "own.key") if shows_one else None
+        upstream = Upstream(
+            UpstreamTls.IMPLICIT, "127.0.0.1", port, ca_file=ca_file, client_certificate=files
+        )
+        if shows_one:
+            connected = await Route(upstream, "relay.test").connect()
+            connected.transport.abort()
+        else:
+            with pytest.raises((RefusesUs, UpstreamUnavailable)):
+                await Route(upstream, "relay.test").connect()
         await asyncio.sleep(0.05)
         await sink.stop()
 

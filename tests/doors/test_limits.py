@@ -182,6 +182,19 @@ class TestLimits:
 
         run(claim())
 
+    def test_of_silence_before_the_sign_in(self, start, monkeypatch):
+        monkeypatch.setattr(session, "SECONDS_OF_SILENCE_BEFORE_THE_SIGN_IN", 1.0)
+
+        async def claim():
+            async with start() as relay:
+                client = await relay.connect(sign_in=False)
+                for _ in range(4):
+                    await asyncio.sleep(0.5)
+                    assert (await client.command("NOOP")).startswith("250"), "who talks may take longer"
+                assert (await client.reply()).startswith("421 4.4.2")
+
+        run(claim())
+
     def test_of_time_until_the_first_mail_are_not_put_off_by_idle_talk(self, start, monkeypatch):
         monkeypatch.setattr(session, "SECONDS_UNTIL_THE_SIGN_IN", 1.0)
 
