@@ -298,7 +298,7 @@ class Delivery:
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
         delivered: Delivered | None = None
-        self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
+        mail = self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
         try:
             delivered = await self._send_dot(last)
         finally:
@@ -306,7 +306,7 @@ class Delivery:
             answer = (
                 EarlierAnswer(self._record.id, delivered.reply.text()) if delivered and is_known else None
             )
-            self._relay.under_way.end(self._fingerprint, answer)
+            self._relay.under_way.end(mail, answer)
         return delivered
 
     async def _send_dot(self, last: bytes) -> Delivered:

@@ -24,9 +24,10 @@ second."""
 
 
 @dataclass
-class _Mail:
+class MailUnderWay:
     """`answer`: what the client would have heard; None where that is not known."""
 
+    fingerprint: bytes
     is_client_gone: Callable[[], bool]
     answer: "asyncio.Future[EarlierAnswer | None]"
     lock: int | None = None
@@ -39,24 +40,26 @@ class UnderWay:
 
     directory: Path
     snapshot: Snapshot
-    _mails: dict[bytes, _Mail] = field(default_factory=dict)
+    _mails: dict[bytes, MailUnderWay] = field(default_factory=dict)
     _elsewhere: frozenset[str] = frozenset()
 
-    def begin(self, fingerprint: bytes, is_client_gone: Callable[[], bool]) -> None:
-        """The dot of this mail is about to be sent."""
+    def begin(self, fingerprint: bytes, is_client_gone: Callable[[], bool]) -> MailUnderWay:
+        """The dot of this mail is about to be sent. Of two clients that send the same at once, the first
+        counts."""
         answer = asyncio.get_running_loop().create_future()
-        self._mails[fingerprint] = _Mail(is_client_gone, answer)
+        mail = MailUnderWay(fingerprint, is_client_gone, answer)
+        self._mails.setdefault(fingerprint, mail)
+        return mail
 
-    def end(self, fingerprint: bytes, answer: EarlierAnswer | None) -> None:
+    def end(self, mail: MailUnderWay, answer: EarlierAnswer | None) -> None:
         """The verdict is there, or will never be."""
-        mail = self._mails.pop(fingerprint, None)
-        if mail is None:
-            return
         mail.is_over = True
+        if self._mails.get(mail.fingerprint) is mail:
+            del self._mails[mail.fingerprint]
         if not mail.answer.done():
             mail.answer.set_result(answer)
         if mail.lock is not None:
-            asyncio.get_running_loop().run_in_executor(None, self._unmark, fingerprint, mail.lock)
+            asyncio.get_running_loop().run_in_executor(None, self._unmark, mail.fingerprint, mail.lock)
 
     def was_given_up(self, fingerprint: bytes) -> bool:
         """Whether the same mail is under way and its client has gone."""

@@ -62,6 +62,28 @@ def test_the_same_bytes_of_a_client_that_still_waits_are_a_mail_of_their_own(sta
     run(claim())
 
 
+def test_of_two_that_send_the_same_at_once_the_one_that_gave_up_is_joined(start):
+    async def claim():
+        script = Script(
+            replies={"dot": ["delay:2:250 the first", "delay:1.5:250 the second", "250 a third one"]}
+        )
+        async with start(script) as relay:
+            one, two = await relay.connect(), await relay.connect()
+            for client in (one, two):
+                await client.envelope()
+                client.send(mail() + b".\r\n")
+                await client.writer.drain()
+                await asyncio.sleep(0.2)
+            one.close()
+            await asyncio.sleep(0.3)
+            again = await relay.connect()
+            assert await again.mail(mail()) == "250 the first"
+            assert await two.reply() == "250 the second"
+            assert deliveries(relay.sink) == 2
+
+    run(claim())
+
+
 def test_where_the_answer_never_comes_it_is_a_451_and_no_second_delivery(start, monkeypatch):
     monkeypatch.setattr(upstream, "SECONDS_FOR_THE_VERDICT", 1.5)
 
