@@ -79,7 +79,7 @@ def beat(session: Session, sign: Beat) -> None:
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=sign.started_at,
-            home=_pid_namespace(),
+            home=pid_namespace(),
         )
         session.add(row)
     row.beat_at = now
@@ -100,7 +100,7 @@ def farewell(session: Session, process_id: str) -> None:
 def bury(session: Session) -> None:
     """Workers that were killed where this process runs are gone at once: what they had claimed waits for no
     silence."""
-    home = _pid_namespace()
+    home = pid_namespace()
     if home is None:
         return
     for row in session.scalars(
@@ -110,7 +110,7 @@ def bury(session: Session) -> None:
             session.delete(row)
 
 
-def _pid_namespace() -> str | None:
+def pid_namespace() -> str | None:
     """Identifies the PID namespace: one boot of one machine, one namespace. None where it cannot be told."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

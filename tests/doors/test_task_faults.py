@@ -181,12 +181,12 @@ class TestFaults:
             task_queue.hold(session, held)
 
     def test_what_a_killed_worker_of_this_machine_had_is_taken_up_at_once(self, bench, linked):
-        from core.database.heartbeats import _home
+        from core.database.heartbeats import pid_namespace
 
         with bench.database.writing() as session:
             now = datetime.now(UTC)
             session.add(ProcessRow(id="killed", kind="worker", host="h", pid=2**22 - 1, started_at=now, beat_at=now, settings_revision=1,
-                                   listeners=[], journal_bytes=0, home=_home()))  # fmt: skip
+                                   listeners=[], journal_bytes=0, home=pid_namespace()))  # fmt: skip
         with bench.database.writing() as session:
             task_queue.claim(session, "killed", [bench.anna.id], everything=True)
         bench.edit(linked, subject="x")

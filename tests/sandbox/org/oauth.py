@@ -122,11 +122,11 @@ def _lose(response: Response) -> Response:
     return current_app.extensions["faults"].after(request, response)
 
 
-def _org() -> Org:
+def this_org() -> Org:
     return current_app.extensions["org"]
 
 
-def _held() -> Tokens:
+def held_tokens() -> Tokens:
     return current_app.extensions["tokens"]
 
 
@@ -138,7 +138,7 @@ def _refused(error: str, description: str, status: int = 400) -> Response:
 
 @pages.get("/services/oauth2/authorize")
 def authorize() -> Response | str:
-    asked, client = request.args, _held().client
+    asked, client = request.args, held_tokens().client
     if asked.get("client_id") != client.client_id:
         return _refused("invalid_client_id", "client identifier invalid")
     if asked.get("redirect_uri") not in client.callbacks:
@@ -149,7 +149,7 @@ def authorize() -> Response | str:
         return _back(error="invalid_request", error_description="missing required code challenge")
     users = "".join(
         f'<option value="{row["Id"]}">{escape(row["Username"])}</option>'
-        for row in _org().rows["user"].values()
+        for row in this_org().rows["user"].values()
         if row["IsActive"]
     )
     return (
@@ -164,7 +164,7 @@ def answer() -> Response:
     if request.form.get("answer") != "allow":
         return _back(error="access_denied", error_description="end-user denied authorization")
     code = f"aPrx{secrets.token_urlsafe(24)}"
-    _held().codes[code] = _Code(
+    held_tokens().codes[code] = _Code(
         request.form["user"], request.args["redirect_uri"], request.args["code_challenge"],
         time.time() + _SECONDS_OF_A_CODE,
     )  # fmt: skip
@@ -183,12 +183,12 @@ def token() -> Response:
     grant = grants.get(request.form.get("grant_type", ""))
     if grant is None:
         return _refused("unsupported_grant_type", "grant type not supported")
-    with _org().lock:
+    with this_org().lock:
         return grant()
 
 
 def _reason_to_refuse_the_client() -> Response | None:
-    client = _held().client
+    client = held_tokens().client
     if request.form.get("client_id") != client.client_id:
         return _refused("invalid_client_id", "client identifier invalid")
     if not hmac.compare_digest(request.form.get("client_secret", ""), client.client_secret):
@@ -199,7 +199,7 @@ def _reason_to_refuse_the_client() -> Response | None:
 def _by_code() -> Response:
     if (refusal := _reason_to_refuse_the_client()) is not None:
         return refusal
-    code = _held().codes.pop(request.form.get("code", ""), None)
+    code = held_tokens().codes.pop(request.form.get("code", ""), None)
     if code is None or code.good_until < time.time():
         return _refused("invalid_grant", "expired authorization code")
     if request.form.get("redirect_uri") != code.redirect_uri:
@@ -214,14 +214,14 @@ def _by_code() -> Response:
 def _by_refresh_token() -> Response:
     if (refusal := _reason_to_refuse_the_client()) is not None:
         return refusal
-    held, given = _held(), request.form.get("refresh_token", "")
+    held, given = held_tokens(), request.form.get("refresh_token", "")
     if given in held.used_up:
         held.end_family(held.used_up[given])
         return _refused("invalid_grant", "expired access/refresh token")
     if given not in held.refresh and given not in held.in_grace:
         return _refused("invalid_grant", "expired access/refresh token")
     user, family = held.refresh.get(given) or held.in_grace[given]
-    if not (_org().row(user) or {}).get("IsActive"):
+    if not (this_org().row(user) or {}).get("IsActive"):
         return _refused("inactive_user", "user is inactive")
     if held.rotates and given in held.refresh:
         if not held.has_grace:
@@ -234,7 +234,7 @@ def _by_refresh_token() -> Response:
 
 
 def _by_assertion() -> Response:
-    client = _held().client
+    client = held_tokens().client
     try:
         signed, _, signature = request.form.get("assertion", "").rpartition(".")
         header, payload = (json.loads(_unpadded(part)) for part in signed.split("."))
@@ -250,7 +250,7 @@ def _by_assertion() -> Response:
     now = time.time() + current_app.extensions["skew"].total_seconds()
     if not now < float(payload.get("exp", 0)) <= now + _LONGEST_ASSERTION_LIFE:
         return _refused("invalid_grant", "expired authorization code")
-    users = [row for row in _org().rows["user"].values() if row["Username"] == payload.get("sub")]
+    users = [row for row in this_org().rows["user"].values() if row["Username"] == payload.get("sub")]
     if not users or users[0]["Id"] not in client.pre_authorised:
         return _refused("invalid_grant", "user hasn't approved this consumer")
     return _granted(users[0]["Id"], secrets.token_hex(8), with_refresh=False)
@@ -262,7 +262,7 @@ def _unpadded(text: str) -> bytes:
 
 def _granted(user: str, family: str, *, with_refresh: bool) -> Response:
     base = request.host_url.rstrip("/")
-    issued = _held().issue(user, family, with_refresh=with_refresh)
+    issued = held_tokens().issue(user, family, with_refresh=with_refresh)
     return jsonify(
         issued
         | {
@@ -278,7 +278,7 @@ def _granted(user: str, family: str, *, with_refresh: bool) -> Response:
 
 @pages.post("/services/oauth2/revoke")
 def revoke() -> Response:
-    held, given = _held(), request.form.get("token", "")
+    held, given = held_tokens(), request.form.get("token", "")
     found = held.refresh.get(given) or held.access.get(given)
     if found is None:
         return _refused("unsupported_token_type", "this token is not supported")
@@ -288,10 +288,10 @@ def revoke() -> Response:
 
 @pages.get("/services/oauth2/userinfo")
 def userinfo() -> Response:
-    user = _held().user(request.headers.get("Authorization", "").removeprefix("Bearer "))
+    user = held_tokens().user(request.headers.get("Authorization", "").removeprefix("Bearer "))
     if user is None:
         return Response("Bad_OAuth_Token", status=403)
-    row = _org().row(user) or {}
+    row = this_org().row(user) or {}
     return jsonify(
         sub=f"{request.host_url}id/{ORGANISATION}/{user}", user_id=user, organization_id=ORGANISATION,
         preferred_username=row["Username"], name=row["Name"], email=row["Email"], active=row["IsActive"],

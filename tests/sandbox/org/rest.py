@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from tests.sandbox.org import soql
 from tests.sandbox.org.faults import Faults
-from tests.sandbox.org.oauth import _held, _org
+from tests.sandbox.org.oauth import held_tokens, this_org
 from tests.sandbox.org.records import Refused, external
 from tests.sandbox.org.schema import Field, Kind, SObject
 
@@ -51,7 +51,7 @@ def _enter() -> Response | None:
     version = request.path.split("/")[3].removeprefix("v")
     if version not in VERSIONS:
         raise Answered(404, "NOT_FOUND", "The requested resource does not exist")
-    user = _held().user(request.headers.get("Authorization", "").removeprefix("Bearer "))
+    user = held_tokens().user(request.headers.get("Authorization", "").removeprefix("Bearer "))
     if user is None:
         raise Answered(401, "INVALID_SESSION_ID", "Session expired or invalid")
     if not current_app.extensions["has_api"]:
@@ -114,7 +114,7 @@ def query_all(version: str) -> Response:
 
 
 def _query(version: str, *, everything: bool) -> Response:
-    parsed, rows = _org().query(request.args.get("q", ""), everything=everything)
+    parsed, rows = this_org().query(request.args.get("q", ""), everything=everything)
     if parsed.columns == ("COUNT()",):
         return jsonify(totalSize=len(rows), done=True, records=[])
     page = _PAGE
@@ -152,21 +152,21 @@ def _selected(row: dict[str, Any], columns: tuple[str, ...], sobject: str, versi
         *steps, last = path.split(".")
         into, below = answer, row
         for depth, step in enumerate(steps):
-            parent = _org().value(row, ".".join([*steps[: depth + 1], "Id"]))
+            parent = this_org().value(row, ".".join([*steps[: depth + 1], "Id"]))
             if parent is None:
                 into[step] = None
                 break
-            below = _org().row(parent) or {}
+            below = this_org().row(parent) or {}
             into = into.setdefault(step, {"attributes": _attributes(_named(parent), parent, version)})
         else:
-            kind = _org().objects[_named(below["Id"]).lower()]
+            kind = this_org().objects[_named(below["Id"]).lower()]
             named = kind.field(last)
-            into[named.name if named else last] = external(_org().value(row, path))
+            into[named.name if named else last] = external(this_org().value(row, path))
     return answer
 
 
 def _named(record_id: str) -> str:
-    return next(one.name for one in _org().objects.values() if one.prefix == record_id[:3])
+    return next(one.name for one in this_org().objects.values() if one.prefix == record_id[:3])
 
 
 def _attributes(sobject: str, record_id: str, version: str) -> dict[str, str]:
@@ -175,7 +175,9 @@ def _attributes(sobject: str, record_id: str, version: str) -> dict[str, str]:
 
 @pages.get("/v<version>/sobjects")
 def sobjects(version: str) -> Response:
-    return jsonify(sobjects=[{"name": one.name, "keyPrefix": one.prefix} for one in _org().objects.values()])
+    return jsonify(
+        sobjects=[{"name": one.name, "keyPrefix": one.prefix} for one in this_org().objects.values()]
+    )
 
 
 @pages.get("/v<version>/sobjects/<name>/describe")
@@ -189,7 +191,7 @@ def describe(version: str, name: str) -> Response:
 
 
 def _kind(name: str) -> SObject:
-    found = _org().objects.get(name.lower())
+    found = this_org().objects.get(name.lower())
     if found is None:
         raise Answered(404, "NOT_FOUND", "The requested resource does not exist")
     return found
@@ -209,13 +211,13 @@ def _described(one: Field) -> dict[str, Any]:
 
 @pages.post("/v<version>/sobjects/<name>")
 def create(version: str, name: str) -> tuple[Response, int]:
-    record_id = _org().create(_kind(name).name, _json(dict), g.user)
+    record_id = this_org().create(_kind(name).name, _json(dict), g.user)
     return jsonify(id=record_id, success=True, errors=[]), 201
 
 
 @pages.get("/v<version>/sobjects/<name>/<record_id>")
 def retrieve(version: str, name: str, record_id: str) -> Response:
-    kind, row = _kind(name), _org().row(record_id)
+    kind, row = _kind(name), this_org().row(record_id)
     if row is None or row.get("IsDeleted") or not row["Id"].startswith(kind.prefix):
         raise Answered(404, "NOT_FOUND", "The requested resource does not exist")
     return jsonify(_whole(row, kind, version))
@@ -235,26 +237,26 @@ def _whole(
 
 @pages.patch("/v<version>/sobjects/<name>/<record_id>")
 def update(version: str, name: str, record_id: str) -> tuple[str, int]:
-    row = _org().row(record_id)
+    row = this_org().row(record_id)
     since = request.headers.get("If-Unmodified-Since")
     if since is not None and row is not None:
         limit = datetime.strptime(since, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
         if row["LastModifiedDate"].replace(microsecond=0) > limit:
             raise Answered(412, "PRECONDITION_FAILED", "A conditional request failed")
-    _org().update(_kind(name).name, record_id, _json(dict), g.user)
+    this_org().update(_kind(name).name, record_id, _json(dict), g.user)
     return "", 204
 
 
 @pages.delete("/v<version>/sobjects/<name>/<record_id>")
 def delete(version: str, name: str, record_id: str) -> tuple[str, int]:
-    _org().delete(_kind(name).name, record_id, g.user)
+    this_org().delete(_kind(name).name, record_id, g.user)
     return "", 204
 
 
 @pages.get("/v<version>/sobjects/<name>/updated")
 def updated(version: str, name: str) -> Response:
     start, end = _span(_DAYS_OF_UPDATED)
-    rows = _org().rows[_kind(name).name.lower()].values()
+    rows = this_org().rows[_kind(name).name.lower()].values()
     ids = [row["Id"] for row in rows if not row["IsDeleted"] and start <= row["SystemModstamp"] < end]
     return jsonify(ids=ids, latestDateCovered=external(end))
 
@@ -262,13 +264,13 @@ def updated(version: str, name: str) -> Response:
 @pages.get("/v<version>/sobjects/<name>/deleted")
 def deleted(version: str, name: str) -> Response:
     start, end = _span(_DAYS_OF_DELETED)
-    rows = _org().rows[_kind(name).name.lower()].values()
+    rows = this_org().rows[_kind(name).name.lower()].values()
     found = [
         {"id": row["Id"], "deletedDate": external(row["SystemModstamp"])}
         for row in rows
         if row["IsDeleted"] and start <= row["SystemModstamp"] < end
     ]
-    earliest = _org().clock() - timedelta(days=_DAYS_OF_DELETED)
+    earliest = this_org().clock() - timedelta(days=_DAYS_OF_DELETED)
     return jsonify(
         deletedRecords=found, earliestDateAvailable=external(earliest), latestDateCovered=external(end)
     )
@@ -287,7 +289,7 @@ def _span(days: int) -> tuple[datetime, datetime]:
         raise Answered(
             400, "INVALID_REPLICATION_DATE", "endDate must be at least one minute greater than startDate"
         )
-    if start < _org().clock() - timedelta(days=days):
+    if start < this_org().clock() - timedelta(days=days):
         raise Answered(400, "INVALID_REPLICATION_DATE", "startDate is before the earliest date available")
     return start, end
 
@@ -295,7 +297,7 @@ def _span(days: int) -> tuple[datetime, datetime]:
 @pages.post("/v<version>/composite/sobjects")
 def create_many(version: str) -> Response:
     records = _records()
-    return _collection(records, lambda record: _org().create(_type_of(record), record, g.user))
+    return _collection(records, lambda record: this_org().create(_type_of(record), record, g.user))
 
 
 @pages.patch("/v<version>/composite/sobjects")
@@ -305,7 +307,7 @@ def update_many(version: str) -> Response:
         if not isinstance(record_id, str):
             raise Refused("MISSING_ARGUMENT", "Id not specified in an update call")
         values = {name: value for name, value in record.items() if name.lower() != "id"}
-        _org().update(_type_of(record), record_id, values, g.user)
+        this_org().update(_type_of(record), record_id, values, g.user)
         return record_id
 
     return _collection(_records(), change)
@@ -320,10 +322,10 @@ def delete_many(version: str) -> Response:
         )
 
     def bin_it(record: dict[str, Any]) -> str:
-        row = _org().row(record["id"])
+        row = this_org().row(record["id"])
         if row is None:
             raise Refused("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
-        _org().delete(_named(row["Id"]), record["id"], g.user)
+        this_org().delete(_named(row["Id"]), record["id"], g.user)
         return str(record["id"])
 
     return _collection(ids, bin_it, all_or_none=request.args.get("allOrNone", "false") == "true")
@@ -341,7 +343,7 @@ def retrieve_many(version: str, name: str) -> Response:
         )
     answer = []
     for record_id in ids:
-        row = _org().row(str(record_id))
+        row = this_org().row(str(record_id))
         is_there = row is not None and not row.get("IsDeleted") and row["Id"].startswith(kind.prefix)
         answer.append(_whole(row or {}, kind, version, fields) if is_there else None)
     return jsonify(answer)
@@ -389,9 +391,9 @@ def _collection(records: list[dict[str, Any]], do: Any, *, all_or_none: bool | N
         bool((request.get_json(silent=True) or {}).get("allOrNone")) if all_or_none is None else all_or_none
     )
     answers: list[dict[str, Any]] = []
-    with _org().lock:
+    with this_org().lock:
         before = (
-            {name: {key: dict(row) for key, row in rows.items()} for name, rows in _org().rows.items()}
+            {name: {key: dict(row) for key, row in rows.items()} for name, rows in this_org().rows.items()}
             if strict
             else {}
         )
@@ -403,7 +405,7 @@ def _collection(records: list[dict[str, Any]], do: Any, *, all_or_none: bool | N
                 error = {"statusCode": refused.code, "message": str(refused), "fields": refused.fields}
                 answers.append({"success": False, "errors": [error]})
         if strict and not all(answer["success"] for answer in answers):
-            _org().rows = before
+            this_org().rows = before
             rolled_back = {
                 "statusCode": "ALL_OR_NONE_OPERATION_ROLLED_BACK",
                 "message": "Record rolled back because not all records were valid and the request was using AllOrNone header",
@@ -433,8 +435,10 @@ def composite(version: str) -> Response:
     bodies: dict[str, Any] = {}
     answers = []
     client = current_app.test_client()
-    with _org().lock:
-        before = {name: {key: dict(row) for key, row in rows.items()} for name, rows in _org().rows.items()}
+    with this_org().lock:
+        before = {
+            name: {key: dict(row) for key, row in rows.items()} for name, rows in this_org().rows.items()
+        }
         used = current_app.extensions["usage"]["used"]
         for part in parts:
             reference = part.get("referenceId")
@@ -455,7 +459,7 @@ def composite(version: str) -> Response:
             )
         current_app.extensions["usage"]["used"] = used
         if asked.get("allOrNone") and any(answer["httpStatusCode"] >= 400 for answer in answers):
-            _org().rows = before
+            this_org().rows = before
             for answer in answers:
                 if answer["httpStatusCode"] < 400:
                     message = "The transaction was rolled back since another operation in the same transaction failed."
