@@ -43,13 +43,14 @@ class TestTrouble:
 
     def test_of_a_lost_answer_never_writes_twice_and_waits_for_a_late_commit(self, bench, monkeypatch):
         bench.contact()
-        bench.org.org.seen_after = timedelta(seconds=1.5)
+        bench.org.org.seen_after = timedelta(minutes=5)
         mail = bench.mail()
         bench.org.faults.order(Fault.LOST, "composite")
         assert not bench.once()
         assert not bench.once(), "nothing shows yet, and nothing may be written before it could"
         assert (bench.state(mail), len(bench.logged())) == (State.WAITING, 1)
-        threading.Event().wait(1.6)
+        for record_id in bench.org.org.shown_at:
+            bench.org.org.shown_at[record_id] = datetime.now(UTC)
         assert bench.once()
         assert (bench.state(mail), len(bench.logged())) == (State.LOGGED, 1)
         assert [target.id for target in bench.log(mail).written] == [bench.logged()[0]["Id"]]

@@ -457,7 +457,7 @@ class TestFinding:
         assert bench.only().values.subject == "old"
 
     def test_a_commit_that_shows_late_is_seen(self, bench, linked):
-        bench.org.org.seen_after = timedelta(seconds=1)
+        bench.org.org.seen_after = timedelta(minutes=5)
         there = bench.org.org.create("Task", {"Subject": "late"}, bench.org.anna)
         bench.cycle()
         bench.cycle()
