@@ -97,7 +97,7 @@ def admin_required(view: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def assume_nobody() -> None:
-    """For the rest of this request nobody is signed in, and nobody is looked up."""
+    """Treat the rest of this request as not signed in, without asking the database."""
     g._login_user = AnonymousUserMixin()  # noqa: SLF001  where Flask-Login keeps it
 
 

@@ -127,7 +127,7 @@ def ignore(mail_id: str) -> Response:
 @pages.post("/activity/all-of-a-kind")
 @sign_in_required
 def all_of_a_kind() -> Response:
-    """Every failed mail of one kind of trouble, of whom the page showed, tried again or dismissed."""
+    """Retry or dismiss every failed mail with one kind of trouble, of the person that the page shows."""
     account, code = me(), request.form.get("code", "")
     chosen = request.form.get("person", "") if account.is_admin else account.email
     try:
@@ -156,7 +156,7 @@ def _change_mail(mail_id: str, what: Callable[[Session], None], said: str) -> Re
 
 
 def _refuse_others(entry: Entry) -> None:
-    """Somebody else's mail does not exist for a person who is not an admin."""
+    """Only an admin may see another person's mail; to everybody else it does not exist."""
     if not me().is_admin and entry.person != me().email:
         raise NotThere("There is no mail %(id)s in the logbook", id=entry.row.id)
 

@@ -128,7 +128,7 @@ def _give_up(error: ConfigurationError) -> NoReturn:
 
 def _set_up_libraries(app: Flask, config: Config) -> None:
     is_https = config.public_url.startswith("https://")
-    if is_https:  # somebody else speaks TLS for us, and says whom for
+    if is_https:  # a proxy in front terminates TLS and forwards the client's address
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]  # Flask's documented way
     CSRFProtect(app)
     Bootstrap5(app)

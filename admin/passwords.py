@@ -22,7 +22,7 @@ def hashed(password: str) -> str:
 
 
 def is_right(password: str, stored: str | None) -> bool:
-    """Whether this is the password. Takes as long for somebody who does not exist (stored: None)."""
+    """Whether this is the password. Takes as long for an unknown person (stored: None)."""
     try:
         return _HASHER.verify(stored or _NOBODYS, password) and stored is not None
     except (VerificationError, InvalidHashError):

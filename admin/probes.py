@@ -71,8 +71,8 @@ def metrics() -> Response:
 
 
 def _answer(findings: list[Finding]) -> Response:
-    """From elsewhere only the lights: the sentences name persons, hosts and paths, and nobody has signed
-    in."""
+    """Other machines get the lights alone: the sentences name people, hosts and paths, and a probe does not
+    sign in."""
     is_well, text = readiness(
         findings, is_for_mail=request.args.get("for") == "mail", with_details=_is_asked_from_here()
     )

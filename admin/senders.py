@@ -19,7 +19,7 @@ pages = Blueprint("senders", __name__)
 
 
 class GiveForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no types
-    """Make an unknown sender somebody's acceptable address."""
+    """Give an unknown sender's address to a person, as an acceptable address."""
 
     address = HiddenField(validators=[DataRequired()])
     person = SelectField(_l("Belongs to"), [DataRequired()])

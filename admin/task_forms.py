@@ -104,8 +104,8 @@ def read_new(form: TaskForm, choices: Choices) -> tuple[Values, Related] | None:
 
 
 def read_changes(form: TaskForm, choices: Choices, current: Values) -> Mapping[Field, Any] | None:
-    """What the person changed; None where something is wrong, or was changed by somebody else meanwhile: that
-    then stands beside its field, and saving again has it the person's way."""
+    """What the person changed. None if a value is wrong, or a field was changed elsewhere meanwhile: the
+    reason then stands beside the field, and saving again overwrites it."""
     now = _texts(current)
     marks = (form.shown.data or "").split(".")
     shown = dict(zip(Field, marks, strict=True)) if len(marks) == len(Field) else {}

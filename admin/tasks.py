@@ -231,7 +231,7 @@ def _choices(session: Session) -> Choices:
 
 
 def _persons(session: Session) -> list[StoredPerson]:
-    """For whom a task can be: oneself first."""
+    """The people that a task can be given to, the signed-in person first."""
     others = [one for one in all_persons(session) if one.is_active and one.id != me().id]
     return [me(), *others]
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,7 +60,8 @@ class UnderWay:
         if not mail.answer.done():
             mail.answer.set_result(answer)
         if mail.lock is not None:
-            asyncio.get_running_loop().run_in_executor(None, self._unmark, mail.fingerprint, mail.lock)
+            # a daemon: a disk that hangs must not keep the relay from stopping
+            threading.Thread(target=self._unmark, args=(mail.fingerprint, mail.lock), daemon=True).start()
 
     def was_given_up(self, fingerprint: bytes) -> bool:
         """Whether the same mail is under way and its client has gone."""
@@ -104,10 +106,14 @@ class UnderWay:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # another relay may have taken the file for a dead one's, and removed it, before it was locked
+            is_there = os.path.samestat(os.fstat(descriptor), (self.directory / fingerprint.hex()).stat())
         except OSError:
-            os.close(descriptor)
-            return None
-        return descriptor
+            is_there = False
+        if is_there:
+            return descriptor
+        os.close(descriptor)
+        return None
 
     def _unmark(self, fingerprint: bytes, lock: int) -> None:
         with contextlib.suppress(OSError):

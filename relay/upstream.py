@@ -10,13 +10,16 @@ from core.mail.row import Copy
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies
 from relay.envelope import BadCommand, Path
-from relay.link import UpstreamLink, UpstreamLost
+from relay.link import SECONDS_FOR_A_COMMAND, UpstreamLink, UpstreamLost
 from relay.pool import Links, SignInAgain, UpstreamBusy
 from relay.replies import Reply
 
 SECONDS_FOR_THE_COPY = 5.0
 SECONDS_FOR_THE_VERDICT = 600.0
 """RFC 5321 section 4.5.3.2.6. A client may give up before; the mail goes on without it."""
+SECONDS_FOR_A_USED_LINK = 60.0
+"""For MAIL on a link that had a mail before: a firewall may have dropped it without a word, and a new link is
+tried then, before the client gives up."""
 _SECONDS_FOR_DATA = 120.0
 """RFC 5321 section 4.5.3.2.4."""
 """Must end before the client's own patience does (facts of clients: 90 s and more)."""
@@ -65,7 +68,7 @@ class Transaction:
         self.link = await self.links.take()
         was_used = self.link.mails > 0
         try:
-            reply = await self._say_mail()
+            reply = await self._say_mail(SECONDS_FOR_A_USED_LINK if was_used else SECONDS_FOR_A_COMMAND)
             if reply.code != replies.SHUTTING_DOWN.code or not was_used:
                 return reply
         except UpstreamLost:
@@ -202,11 +205,11 @@ class Transaction:
             return None
         return await self._say_data()
 
-    async def _say_mail(self) -> Reply:
+    async def _say_mail(self, seconds: float = SECONDS_FOR_A_COMMAND) -> Reply:
         """What this link does not offer is refused, not dropped: it may offer less than the one before."""
         for extension in sorted(self.sender.extensions - self._live_link().extensions.keys()):
             raise BadCommand(_LACKING.get(extension, replies.UNKNOWN_PARAMETER))
-        return await self._live_link().command(self.sender.line(b"MAIL FROM:"))
+        return await self._live_link().command(self.sender.line(b"MAIL FROM:"), seconds)
 
     async def _say_data(self) -> Reply | None:
         try:

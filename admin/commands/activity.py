@@ -68,7 +68,7 @@ def log_again(mail_id: str | None, all_of: str | None, email: str | None) -> Non
 def _change_mails(
     mail_id: str | None, code: str | None, email: str | None, what: Callable[[Session, str], None]
 ) -> None:
-    """With the one mail, or with all of a kind of trouble, whose number is printed."""
+    """Change one mail, or all with one kind of trouble; prints how many."""
     if (mail_id is None) == (code is None):
         raise click.UsageError("Name either an ID or --all-of CODE")
     with database() as opened:

@@ -19,6 +19,21 @@ from tests.sandbox.sink import Script
 
 
 class TestTroubleWithTheUpstream:
+    def test_a_used_link_that_says_nothing_to_mail_is_replaced_before_the_client_gives_up(
+        self, start, monkeypatch
+    ):
+        """A firewall has dropped it without a word."""
+        monkeypatch.setattr(upstream, "SECONDS_FOR_A_USED_LINK", 0.5)
+
+        async def claim():
+            async with start(Script(replies={"MAIL FROM": ["", "hang", ""]})) as relay:
+                client = await relay.connect()
+                assert (await client.mail(mail())).startswith("250")
+                assert (await client.mail(mail(message_id="<2@acme.test>"))).startswith("250")
+                assert len(relay.sink.taken) == 2
+
+        run(claim())
+
     def test_down_is_451_at_mail(self, start):
         async def claim():
             async with start(upstream=Upstream(UpstreamTls.NONE, "127.0.0.1", 1)) as relay:
