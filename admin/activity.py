@@ -14,6 +14,7 @@ from admin.refusals import flash_refusal
 from admin.trace import Told, trace_of
 from core.database.engine import Session
 from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.mail import store as mail_store
 from core.mail.progress import MailLog
 from core.mail.row import DISMISSIBLE, State
@@ -21,7 +22,7 @@ from core.mail.store import Entry, Filter
 from core.people.addresses import AddressError, checked_pattern
 from core.people.store import NotThere, all_persons, person_by_email
 from core.refusal import Refusal
-from core.salesforce.connection_store import connections
+from core.salesforce.connection_store import instance_urls
 from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
 from core.settings.in_force import policy_settings
@@ -45,8 +46,8 @@ def activity() -> str:
         entries = mail_store.entries(session, Filter(person_id, state, before), _ROWS + 1)
         shows_subjects = policy_settings(settings_store.policy(session)).show_subjects_to_admins
         logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
-        urls = {one.id: connection.instance_url for one, connection in connections(session)}
-        kinds = mail_queue.kinds_of_trouble(session, person_id)
+        urls = instance_urls(session, {entry.row.person for entry in entries})
+        kinds = mail_requests.kinds_of_trouble(session, person_id)
 
     def trace(entry: Entry) -> Told:
         return trace_of(entry.row, logs.get(entry.row.id, MailLog()), urls.get(entry.row.person))
@@ -63,7 +64,7 @@ def activity() -> str:
         why=words.why,
         dismissible=DISMISSIBLE,
         trace=trace,
-        can_log_again=mail_queue.can_log_again,
+        can_log_again=mail_requests.can_log_again,
         kinds=[(code, number, trouble(code)) for code, number in kinds.items()],
         may_see_subject=lambda entry: entry.person == account.email or shows_subjects,
     )
@@ -80,7 +81,7 @@ def dismiss(mail_id: str) -> Response:
 def log_again(mail_id: str) -> Response:
     return _change_mail(
         mail_id,
-        lambda session: mail_queue.log_again(session, mail_id),
+        lambda session: mail_requests.log_again(session, mail_id),
         _("It is tried again within seconds."),
     )
 
@@ -101,7 +102,7 @@ def pick(mail_id: str) -> Response:
         return redirect(url_for("activity.activity", state=State.UNMATCHED))
     return _change_mail(
         mail_id,
-        lambda session: mail_queue.pick(session, mail_id, ids),
+        lambda session: mail_requests.pick(session, mail_id, ids),
         _("It is logged there within seconds."),
     )
 
@@ -117,7 +118,7 @@ def ignore(mail_id: str) -> Response:
         return redirect(url_for("activity.activity", state=State.UNMATCHED))
 
     def done(session: Session) -> None:
-        mail_queue.ignore(session, mail_store.entry(session, mail_id).row.person, pattern)
+        mail_requests.ignore(session, mail_store.entry(session, mail_id).row.person, pattern)
 
     return _change_mail(
         mail_id, done, _("Mails to %(pattern)s are not looked up for you any more.", pattern=pattern)
@@ -133,12 +134,12 @@ def all_of_a_kind() -> Response:
     try:
         with database().reading() as session:
             person_id = person_by_email(session, chosen).id if chosen else None
-            ids = mail_queue.ids_in_trouble(session, person_id, code)
+            ids = mail_requests.ids_in_trouble(session, person_id, code)
     except Refusal as refusal:
         flash_refusal(refusal)
         return redirect(url_for("activity.activity"))
-    done = mail_store.dismiss if "dismiss" in request.form else mail_queue.log_again
-    number = mail_queue.each(database(), ids, done)
+    done = mail_store.dismiss if "dismiss" in request.form else mail_requests.log_again
+    number = mail_requests.each(database(), ids, done)
     flash(ngettext("Done for %(num)d mail.", "Done for %(num)d mails.", number), "success")
     return redirect(url_for("activity.activity", person=chosen if account.is_admin else None))
 

@@ -9,7 +9,8 @@ noted record: it is looked for before it is repeated, and not repeated before it
 `Blindcopy_Key__c`."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -50,26 +51,23 @@ class Judged:
     trouble: Trouble | None = None
 
 
+@contextmanager
 def write_once(
     database: Database,
     note: Callable[[Session, datetime], list[T]],
-    call: Callable[[Sequence[T]], list[Written]],
-    take_back: Callable[[Sequence[T]], None],
-) -> list[tuple[T, Written]]:
-    """Write the records of one call; what was answered to each that was still ours to write.
+    take_back: Callable[[list[T]], None],
+) -> Iterator[list[T]]:
+    """Step 1; the `with` block is step 2, the call. It is given the records that are still ours to write.
 
     `note(session, not_before)` notes what is about to be written, and gives the records that are still ours;
-    `take_back(records)` is called where the call certainly wrote none of them. Raises Unavailable, Refused,
-    DatabaseUnavailable."""
+    `take_back(records)` is called where the call certainly wrote none of them. Raises DatabaseUnavailable,
+    and what the call raises."""
     begun = _noted(database, note)
-    if not begun:
-        return []
     try:
-        answers = call(begun)
+        yield begun
     except (Refused, NeverSent):
         take_back(begun)
         raise
-    return list(zip(begun, answers, strict=True))
 
 
 def judged(answer: Written, *, has_key: bool, was_tried: bool = False) -> Judged:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from core.database.engine import Database, Session
-from core.people.store import StoredPerson
+from core.database.engine import Database
 from core.salesforce import api_usage, connection_store
 from core.salesforce.client import Client
 from core.salesforce.connection_store import Connection
@@ -22,17 +21,6 @@ _SMALLEST_OFFSET = timedelta(seconds=3)
 """The Date header says whole seconds, and is some milliseconds old."""
 
 T = TypeVar("T")
-
-
-def people_ready_to_sync(session: Session) -> dict[int, tuple[StoredPerson, Connection]]:
-    """Everybody whose work can be done now, by id: the connection holds, and the organisation is not asked to
-    wait."""
-    paused = api_usage.paused(session)
-    return {
-        account.id: (account, connection)
-        for account, connection in connection_store.connections(session)
-        if connection_store.has_api(connection) and connection.identity.organisation_id not in paused
-    }
 
 
 class Remembered(Generic[T]):

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from core import logs
 from core.config import Config
@@ -13,13 +13,15 @@ from core.database.audit import settings_revision
 from core.database.engine import Database, DatabaseUnavailable
 from core.database.heartbeats import Beat, beat, bury, farewell
 from core.journal.loading import Orphans
+from core.mail.retention import Retention
 from core.salesforce.connections import Connections
 from core.secrets import Box
+from core.settings import store as settings_store
+from core.settings.in_force import policy_settings
 from sync.bcc_addresses import look_up_addresses
 from sync.health import WorkerHealth
 from sync.mail.batch import MailLogger
 from sync.mail.queue import Mails
-from sync.mail.queue import tidy as tidy_mails
 from sync.tasks.queue import TaskSyncs
 
 _SECONDS_BETWEEN_CYCLES = 2.0
@@ -51,6 +53,7 @@ class Worker:
             if self._connections
             else None
         )
+        self._retention = Retention(database)
         self._tidied_at = self._tasks_tidied_at = float("-inf")
 
     def once(self) -> bool:
@@ -111,16 +114,23 @@ class Worker:
     def _cycle(self, *, everything: bool) -> bool:
         self._database.migrate()
         if everything or time.monotonic() - self._tidied_at > _SECONDS_BETWEEN_TIDYINGS:
-            tidy_mails(self._database)
+            self._tidy_mails()
             self._tidied_at = time.monotonic()
         if self._connections is None or self.mails is None:
             return True
         is_all_found = look_up_addresses(self._connections, self._stop, everything=everything)
         if everything:
-            are_all_logged = self.mails.log_everything(self._stop)
+            are_all_logged = self.mails.log(self._stop, everything=True)
             return self._sync_all_tasks() and are_all_logged and is_all_found
-        self.mails.log_due(self._stop)
+        self.mails.log(self._stop, everything=False)
         return True
+
+    def _tidy_mails(self) -> None:
+        with self._database.reading() as session:
+            policy = policy_settings(settings_store.policy(session))
+        self._retention.tidy(
+            timedelta(days=policy.retention_days), timedelta(days=policy.unmatched_days), self._stop.is_set
+        )
 
     def _sync_all_tasks(self) -> bool:
         if self.tasks is None:

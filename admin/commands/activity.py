@@ -9,6 +9,7 @@ from core.config import read_config
 from core.database.engine import Session
 from core.journal.loading import load_left_behind
 from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.mail import store as mail_store
 from core.mail.progress import MailLog
 from core.mail.row import Row, State
@@ -62,7 +63,7 @@ def dismiss(mail_id: str | None, all_of: str | None, email: str | None) -> None:
 @_all_of
 @_of_person
 def log_again(mail_id: str | None, all_of: str | None, email: str | None) -> None:
-    _change_mails(mail_id, all_of, email, mail_queue.log_again)
+    _change_mails(mail_id, all_of, email, mail_requests.log_again)
 
 
 def _change_mails(
@@ -78,8 +79,8 @@ def _change_mails(
             return
         with opened.reading() as session:
             person_id = person_by_email(session, email).id if email is not None else None
-            ids = mail_queue.ids_in_trouble(session, person_id, str(code))
-        click.echo(str(mail_queue.each(opened, ids, what)))
+            ids = mail_requests.ids_in_trouble(session, person_id, str(code))
+        click.echo(str(mail_requests.each(opened, ids, what)))
 
 
 @click.command(help="Unknown senders, those with most mails first.")

@@ -12,7 +12,7 @@ from admin.refusals import flash_refusal
 from admin.salesforce.forms import Button
 from admin.salesforce.redraw import Filled, redraw
 from admin.salesforce.settings_form import are_right, settings_form, typed
-from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.mail.subject import task_subject
 from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Section, Setting, of_persons
@@ -76,6 +76,6 @@ def stop_ignoring() -> Response:
     """Mails to this address or domain are looked up again."""
     if Button().validate_on_submit():
         with database().writing() as session:
-            mail_queue.stop_ignoring(session, me().id, request.form.get("pattern", ""))
+            mail_requests.stop_ignoring(session, me().id, request.form.get("pattern", ""))
         flash(_("Mails that come from now on are looked up again."), "success")
     return redirect(url_for("api.api"))

@@ -12,7 +12,7 @@ from admin.salesforce import api, policy, tasks
 from admin.salesforce.forms import AddAddressForm, BccForm, Button
 from admin.salesforce.redraw import Filled
 from admin.salesforce.settings_form import filled
-from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.people import store as people_store
 from core.salesforce import bcc_address_queue
 from core.salesforce.bcc_address import AddressOutcome, senders_that_salesforce_lacks, senders_to_propose
@@ -45,7 +45,7 @@ def draw(typed_in: Filled) -> str:
         addresses = people_store.addresses(session, account.id)
         picked_up = bcc_address_queue.pick_up(session, account.id)
         known = prerequisites(session)
-        ignored = sorted(mail_queue.ignored(session, account.id))
+        ignored = sorted(mail_requests.ignored(session, account.id))
         for_mail = settings_store.policy_for_mail(session)
     policy_settings = policy_in_force(in_policy)
     bcc_address = settings[Setting.BCC_ADDRESS].value

@@ -38,6 +38,11 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcTime}  # noqa: RUF012  SQLAlchemy's own spelling
 
 
+def _index_of_some(name: str, *columns: str, where: str) -> Index:
+    """An index of the few rows that a search is ever about."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class PersonRow(Base):
     """Somebody who may sign in; `password_hash` is argon2id, `session_key` changes when sign-ins must end."""
 
@@ -142,26 +147,15 @@ class MailRow(Base):
     attempts: Mapped[int] = mapped_column(server_default="0")
 
     __table_args__ = (
-        Index(
-            "mail_due",
-            "due_at",
-            sqlite_where=text("due_at IS NOT NULL"),
-            postgresql_where=text("due_at IS NOT NULL"),
-        ),
+        _index_of_some("mail_due", "due_at", where="due_at IS NOT NULL"),
+        _index_of_some("mail_due_of_person", "person_id", "due_at", where="due_at IS NOT NULL"),
+        _index_of_some("mail_claimed", "claimed_by", where="claimed_by IS NOT NULL"),
+        _index_of_some("mail_unmatched_due", "id", where="state = 'unmatched' AND due_at IS NOT NULL"),
         Index("mail_of_person", "person_id", "id"),
+        Index("mail_of_person_and_state", "person_id", "state", "id"),
         Index("mail_of_state", "state", "id"),
-        Index(
-            "mail_lost_reply",
-            "time",
-            sqlite_where=text("fingerprint IS NOT NULL"),
-            postgresql_where=text("fingerprint IS NOT NULL"),
-        ),
-        Index(
-            "mail_refused_copy",
-            "time",
-            sqlite_where=text("copy_refusal IS NOT NULL"),
-            postgresql_where=text("copy_refusal IS NOT NULL"),
-        ),
+        _index_of_some("mail_lost_reply", "time", where="fingerprint IS NOT NULL"),
+        _index_of_some("mail_refused_copy", "time", where="copy_refusal IS NOT NULL"),
     )
 
 

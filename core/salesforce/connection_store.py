@@ -3,23 +3,24 @@
 A renewal is a turn that one process of all takes: it lasts until a new generation of tokens is stored, or
 until the lease that comes with it is over, as that of a process that was killed."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import sealed
 from core.database.audit import Change, note, settings_changed
 from core.database.dialect import there
 from core.database.heartbeats import database_now
-from core.database.models import ConnectionRow, MailRow, PersonRow
+from core.database.models import ConnectionRow, MailRow, OrganisationRow, PersonRow
 from core.people.store import StoredPerson, account_of
 from core.refusal import Refusal
 from core.salesforce.ids import id_key
 from core.salesforce.login import Identity
-from core.salesforce.troubles import Trouble, TroubleKind, trouble
+from core.salesforce.troubles import CODES_OF_NO_API, Trouble, TroubleKind, trouble
 
 TURN = timedelta(seconds=120)
 """Longer than the longest call that a renewal makes."""
@@ -104,6 +105,33 @@ def connections(session: Session) -> list[tuple[StoredPerson, Connection]]:
         .order_by(PersonRow.email_key)
     )
     return [(account_of(person), _connection(session, row)) for person, row in session.execute(query)]
+
+
+def able(session: Session) -> Select[int]:
+    """The ids of everybody active whose connection can ask and write, as a query to be put into others: with
+    ten thousand people the list itself, and their tokens to decrypt, would cost more than what is asked."""
+    return (
+        select(ConnectionRow.person_id)
+        .join(PersonRow, PersonRow.id == ConnectionRow.person_id)
+        .where(
+            PersonRow.is_active,
+            ConnectionRow.standing == Standing.CONNECTED.value,
+            or_(ConnectionRow.trouble_code.is_(None), ConnectionRow.trouble_code.not_in(CODES_OF_NO_API)),
+        )
+    )
+
+
+def ready(session: Session) -> Select[int]:
+    """Those of them whose work can be done now: their organisation is not asked to wait."""
+    paused = select(OrganisationRow.id).where(OrganisationRow.paused_until > database_now(session))
+    return able(session).where(ConnectionRow.organisation_id.not_in(paused))
+
+
+def instance_urls(session: Session, people: Collection[int]) -> dict[int, str]:
+    """Where the Salesforce of each of these people is; without those who have none."""
+    query = select(ConnectionRow.person_id, ConnectionRow.instance_url)
+    found = session.execute(query.where(ConnectionRow.person_id.in_(people)))
+    return {person_id: url for person_id, url in found}  # noqa: C416  rows are tuples to us only
 
 
 def connect(

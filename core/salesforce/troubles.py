@@ -412,6 +412,9 @@ _UNKNOWN = (
 )
 
 
+CODES_OF_NO_API = frozenset(code for code, row in _TABLE.items() if row[0] is TroubleKind.NO_API)
+
+
 def trouble(code: str, message: str = "", status: int = 0) -> Trouble:
     """What an error of Salesforce means; by its code, where that is not known by the HTTP status.
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database.dialect import fit, there
@@ -202,12 +202,13 @@ def ask_after_a_restore(session: Session) -> None:
 def claim(
     session: Session,
     worker: str,
-    among: Collection[int],
+    among: Select[int],
     *,
+    but: Collection[int] = (),
     everything: bool = False,
     most: int | None = None,
 ) -> list[TaskSync]:
-    """Take those of these persons that are due, or all of them; what another live worker has is left to it,
+    """Take those of these people that are due, or all of them; what another live worker has is left to it,
     and what waits for a word to the person."""
     now = database_now(session)
     query = (
@@ -216,6 +217,7 @@ def claim(
             TaskSyncRow.is_on,
             TaskSyncRow.plan.is_(None),
             TaskSyncRow.person_id.in_(among),
+            TaskSyncRow.person_id.not_in(but),
             *(() if everything else (TaskSyncRow.due_at <= now,)),
             or_(
                 TaskSyncRow.claimed_by.is_(None),
@@ -234,19 +236,20 @@ def claim(
     return taken
 
 
-def in_hand(session: Session) -> set[int]:
-    """The persons whose sync is on and in the hands of some worker that is there."""
+def in_hand(session: Session, among: Select[int]) -> set[int]:
+    """Those of these people whose sync is on and in the hands of some worker that is there."""
     query = select(TaskSyncRow.person_id).where(
-        TaskSyncRow.is_on, TaskSyncRow.claimed_by.in_(alive(database_now(session)))
+        TaskSyncRow.is_on,
+        TaskSyncRow.person_id.in_(among),
+        TaskSyncRow.claimed_by.in_(alive(database_now(session))),
     )
     return set(session.scalars(query))
 
 
-def switched_on(session: Session) -> set[int]:
-    """The persons whose sync is on and waits for no word."""
-    return set(
-        session.scalars(select(TaskSyncRow.person_id).where(TaskSyncRow.is_on, TaskSyncRow.plan.is_(None)))
-    )
+def switched_on(session: Session, among: Select[int] | None = None) -> set[int]:
+    """The people, of these, whose sync is on and waits for no word."""
+    query = select(TaskSyncRow.person_id).where(TaskSyncRow.is_on, TaskSyncRow.plan.is_(None))
+    return set(session.scalars(query if among is None else query.where(TaskSyncRow.person_id.in_(among))))
 
 
 def deletions_done(row: TaskSyncRow, asks: Collection[Asks], number: int) -> None:
@@ -256,13 +259,15 @@ def deletions_done(row: TaskSyncRow, asks: Collection[Asks], number: int) -> Non
         row.confirmed = plan_to_json(replace(confirmed, delete=max(0, confirmed.delete - number)))
 
 
-def due(session: Session) -> set[int]:
-    """The persons whose sync is due, at the least cost."""
-    now = database_now(session)
+def is_any_due(session: Session, among: Select[int]) -> bool:
+    """Whether the sync of one of these people is due, at the least cost: it is asked every second."""
     query = select(TaskSyncRow.person_id).where(
-        TaskSyncRow.is_on, TaskSyncRow.plan.is_(None), TaskSyncRow.due_at <= now
+        TaskSyncRow.is_on,
+        TaskSyncRow.plan.is_(None),
+        TaskSyncRow.due_at <= database_now(session),
+        TaskSyncRow.person_id.in_(among),
     )
-    return set(session.scalars(query))
+    return session.scalar(query.limit(1)) is not None
 
 
 def let_go(session: Session, worker: str, but: Collection[int]) -> None:

@@ -143,7 +143,7 @@ def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence
         found = confirmed(session.client, session.salesforce.user_id, [mail.job.row for mail in mails])
     except (Refused, Unavailable) as error:
         for mail in mails:
-            _note_not_confirmed(mail)
+            mail.note_result(MatchResult.NOT_CONFIRMED)
             is_old = now - mail.job.row.time > _LONGEST_LOOK_FOR_A_RECEIPT
             is_last = is_old or error.trouble.kind is TroubleKind.PERMANENT
             outcomes.end(
@@ -158,9 +158,5 @@ def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence
         elif looks < len(_LOOKS_FOR_A_RECEIPT):
             outcomes.end(mail, State.COPIED, due_at=mail.job.row.time + _LOOKS_FOR_A_RECEIPT[looks] * after)
         else:
-            _note_not_confirmed(mail)
+            mail.note_result(MatchResult.NOT_CONFIRMED)
             outcomes.end(mail, State.COPIED)
-
-
-def _note_not_confirmed(mail: WaitingMail) -> None:
-    mail.log = replace(mail.log, trace=replace(mail.log.trace, result=MatchResult.NOT_CONFIRMED))

@@ -31,85 +31,70 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     together.
 
     Raises Unavailable, Refused."""
+    sender = session.sender
     asked: list[tuple[WaitingMail, Recipients]] = []
-    for mail in mails:
+    for mail, content in session.contents(mails):
+        places = mail.log.trace.places
         if mail.log.picked:
             _set_targets(session, outcomes, mail, _choice_of(mail.log.picked))
             continue
-        recipients = _recipients(session, mail)
-        if recipients is None:
+        if content.is_there:
+            to, cc = content.to, content.cc
+        elif places is not None:  # the text is erased, but it is known where each address stood
+            to = tuple(address for address, where in places.items() if where is Where.TO)
+            cc = tuple(address for address, where in places.items() if where is Where.CC)
+        else:
             outcomes.end(mail, State.FAILED, trouble("lost_text"))
             continue
-        mail.log = replace(
-            mail.log,
-            trace=replace(
-                mail.log.trace,
-                places=recipients.looked_up,
-                internal=len(recipients.internal),
-                ignored=recipients.ignored,
-                blind_copied=recipients.blind_copied,
-            ),
+        recipients = people_to_look_for(
+            mail.job.row.recipients or (),
+            to,
+            cc,
+            internal=sender.policy.internal_domains + sender.policy.never_log,
+            ignored=sender.ignored,
+            with_blind_copied=sender.rules.blind_copied,
         )
+        known = replace(
+            mail.log.trace,
+            places=recipients.looked_up,
+            internal=len(recipients.internal),
+            ignored=recipients.ignored,
+            blind_copied=recipients.blind_copied,
+        )
+        mail.log = replace(mail.log, trace=known)
         if recipients.looked_up:
             asked.append((mail, recipients))
         else:
-            _note_result(mail, MatchResult.NOBODY_COUNTS)
+            mail.note_result(MatchResult.NOBODY_COUNTS)
             outcomes.end(mail, State.DISMISSED)
     addresses = [address for _, recipients in asked for address in recipients.looked_up]
-    rules = session.sender.rules
-    found = session.directory.find(session.client, addresses, rules) if addresses else LookUp()
+    found = session.directory.find(session.client, addresses, sender.rules) if addresses else LookUp()
     for mail, recipients in asked:
-        choice = choose(recipients, found, rules)
+        choice = choose(recipients, found, sender.rules)
         mail.log = replace(mail.log, trace=_trace_of(mail.log.trace, choice, recipients, found))
         _set_targets(session, outcomes, mail, choice)
 
 
-def _recipients(session: MailSession, mail: WaitingMail) -> Recipients | None:
-    """Whom to look up; None where the text is gone and nothing tells any more who stood in the header."""
-    places, content = mail.log.trace.places, session.content(mail)
-    if content.is_there:
-        to, cc = content.to, content.cc
-    elif places is None:
-        return None
-    else:
-        to = tuple(address for address, where in places.items() if where is Where.TO)
-        cc = tuple(address for address, where in places.items() if where is Where.CC)
-    sender = session.sender
-    return people_to_look_for(
-        mail.job.row.recipients or (),
-        to,
-        cc,
-        internal=sender.policy.internal_domains + sender.policy.never_log,
-        ignored=sender.ignored,
-        with_blind_copied=sender.rules.blind_copied,
-    )
-
-
 def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, choice: Choice) -> None:
-    """Decide for good what is written: a try that is repeated writes the same."""
-    written = mail.log.written
+    """Decide for good what is written, so that a try that is repeated writes the same. Where nobody was
+    found, the sender's rule for that applies; what is written already stays, and then nothing more is
+    needed."""
+    written, no_match = mail.log.written, session.sender.rules.no_match
     mail.log = replace(mail.log, needs_match=False)
-    if choice.is_empty:
-        _no_match(session, outcomes, mail)
+    if not choice.is_empty:
+        features = session.features()
+        left = choice.without({record for target in written for record in target.on})
+        kind = features.kind(session.sender.rules.record)
+        made = targets(left, kind, shares_activities=features.shares_activities)
+        mail.log = replace(mail.log, targets=(*written, *made))
+        mail.note_result(MatchResult.MATCHED)
         return
-    features = session.features()
-    left = choice.without({record for target in written for record in target.on})
-    kind = features.kind(session.sender.rules.record)
-    made = targets(left, kind, shares_activities=features.shares_activities)
-    mail.log = replace(mail.log, targets=(*written, *made))
-    _note_result(mail, MatchResult.MATCHED)
-
-
-def _no_match(session: MailSession, outcomes: Outcomes, mail: WaitingMail) -> None:
-    """By the sender's rule; what is written already stays, and then nothing more is needed."""
-    rule = session.sender.rules.no_match
-    _note_result(mail, MatchResult(f"no-match-{rule.value}"))
-    if mail.log.written:
-        mail.log = replace(mail.log, targets=mail.log.written)
-    elif rule is NoMatch.TASK:
-        session.features(needs_task=True)
+    mail.note_result(MatchResult(f"no-match-{no_match.value}"))
+    if written:
+        mail.log = replace(mail.log, targets=written)
+    elif no_match is NoMatch.TASK:
         mail.log = replace(mail.log, targets=(Target(TASK, (), None),))
-    elif rule is NoMatch.NOTHING:
+    elif no_match is NoMatch.NOTHING:
         outcomes.end(mail, State.DISMISSED)
     else:
         outcomes.end(mail, State.UNMATCHED, due_at=_next_look(session, mail))
@@ -163,7 +148,3 @@ def _trace_of(trace: Trace, choice: Choice, recipients: Recipients, found: LookU
         record_places={one.id: recipients.looked_up[one.address] for one in persons}
         | {address: where for address, where in recipients.looked_up.items() if address not in matched},
     )
-
-
-def _note_result(mail: WaitingMail, result: MatchResult) -> None:
-    mail.log = replace(mail.log, trace=replace(mail.log.trace, result=result))

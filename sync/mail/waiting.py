@@ -1,20 +1,18 @@
 """A mail as the worker has it in hand, whose it is, and what the worker works on it with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from core.mail import queue as mail_queue
-from core.mail.progress import TASK, FailedTry, MailLog, Target
+from core.mail.progress import FailedTry, MailLog, MatchResult, Target
 from core.mail.queue import Job
 from core.mail.row import State
-from core.people.store import StoredPerson
 from core.salesforce.connection_store import Connection
 from core.salesforce.troubles import Trouble
 from core.settings.in_force import PolicySettings, Rules
 from sync.mail.content import Content, read_content
-from sync.mail.fields import Author, Features, fields
+from sync.mail.fields import Features
 from sync.mail.lookup import Directory
 from sync.mail.schema import SECONDS_GOOD, features_of
 from sync.session import Clocks, Remembered, SalesforceSession
@@ -29,7 +27,6 @@ class Sender:
     person does not want to be asked about; `restored_at`: when the database was restored from a backup, so
     that Salesforce may have more of older mails than we know."""
 
-    account: StoredPerson
     connection: Connection
     rules: Rules
     policy: PolicySettings
@@ -76,6 +73,10 @@ class WaitingMail:
         targets = tuple(new if one == old else one for one in self.log.targets or ())
         self.log = replace(self.log, targets=targets)
 
+    def note_result(self, result: MatchResult) -> None:
+        """How looking for its records, or for the receipt of its copy, came out."""
+        self.log = replace(self.log, trace=replace(self.log.trace, result=result))
+
     def note_try(self, trouble: Trouble) -> None:
         """A try failed; the last ten are told."""
         tried = FailedTry(datetime.now(UTC).isoformat(timespec="seconds"), trouble.code)
@@ -100,7 +101,8 @@ class MailSession:
         return self._learnt.directories.setdefault(key, Directory())
 
     def features(self, *, needs_task: bool = False) -> Features:
-        """What the organisation has. Raises Unavailable, Refused."""
+        """What the organisation has for the records that this sender's mails are logged as; with `needs_task`
+        for tasks too. Raises Unavailable, Refused."""
         return features_of(
             self._learnt.features,
             self.client,
@@ -109,36 +111,23 @@ class MailSession:
             needs_task=needs_task,
         )
 
-    def has_key(self, target: Target) -> bool:
-        """Whether the organisation itself refuses a second record of this target. Raises Unavailable,
-        Refused."""
-        return self.features(needs_task=target.kind == TASK).has_key(target.kind)
-
     def ask_for_features_again(self) -> None:
         """The organisation has refused what it was believed to have."""
         self._learnt.features.forget(self.salesforce.organisation_id)
 
-    def content(self, mail: WaitingMail) -> Content:
-        """Read again each time where it is large, so that a batch of them needs no more memory than one."""
-        if mail.content is not None:
-            return mail.content
+    def contents(self, mails: Iterable[WaitingMail]) -> Iterator[tuple[WaitingMail, Content]]:
+        """Each mail with what its text says. Small texts are read all together, and kept; a large one is read
+        when its turn comes, each time anew, so that a batch of them needs no more memory than one."""
+        mails = list(mails)
+        unread = [mail.id for mail in mails if mail.content is None]
         with self.database.reading() as session:
-            raw = mail_queue.text(session, mail.id)
-        content = read_content(raw) if raw is not None else Content(is_there=False)
-        if raw is None or len(raw) < _SMALL:
-            mail.content = content
-        return content
-
-    def fields(self, mail: WaitingMail, target: Target) -> Mapping[str, object]:
-        """The fields of one record; the day is that of the sender's clock. Raises Unavailable, Refused."""
-        zone = ZoneInfo(self.sender.time_zone) if self.sender.time_zone else None
-        author = Author(self.salesforce.user_id, mail.job.row.time.astimezone(zone).date().isoformat())
-        return fields(
-            mail.job.row,
-            self.content(mail),
-            target,
-            self.sender.rules,
-            self.features(needs_task=target.kind == TASK),
-            author,
-            mail.log.trace.record_places,
-        )
+            small = mail_queue.texts(session, unread, longest=_SMALL)
+        for mail in mails:
+            if mail.id in small:
+                mail.content = read_content(small[mail.id])
+            if mail.content is not None:
+                yield mail, mail.content
+                continue
+            with self.database.reading() as session:
+                large = mail_queue.texts(session, [mail.id])
+            yield mail, read_content(large[mail.id]) if large else Content(is_there=False)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from core.database.engine import Session
 from core.mail import queue as mail_queue
-from core.mail.progress import Target
+from core.mail.progress import TASK, Target
 from core.salesforce import late_commits
-from core.salesforce.client import MOST_RECORDS, Written
+from core.salesforce.client import MOST_RECORDS
 from core.salesforce.troubles import trouble
+from sync.mail.fields import Author, fields
 from sync.mail.outcomes import Outcomes, pause
 from sync.mail.uncertain import Sought, look_for
 from sync.mail.waiting import MailSession, WaitingMail
@@ -38,11 +40,11 @@ class _NewRecord:
     fields: Mapping[str, object]
     was_tried: bool
 
-    @property
-    def size(self) -> int:
-        return sum(len(value) for value in self.fields.values() if isinstance(value, str))
+    def __post_init__(self) -> None:
+        self.size = sum(len(value) for value in self.fields.values() if isinstance(value, str))
 
     def put(self, target: Target) -> None:
+        """It has come on, and so has its mail."""
         self.mail.put(self.target, target)
         self.target = target
 
@@ -70,7 +72,9 @@ def look_for_uncertain(session: MailSession, outcomes: Outcomes, mails: Sequence
         (mail, target)
         for mail in mails
         for target in mail.log.uncertain
-        if target.is_sought or mail.needs_match or not session.has_key(target)
+        if target.is_sought
+        or mail.needs_match
+        or not session.features(needs_task=target.kind == TASK).has_key(target.kind)
     ]
     if not uncertain:
         return
@@ -97,49 +101,56 @@ def look_for_uncertain(session: MailSession, outcomes: Outcomes, mails: Sequence
 def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
     """What is missing, as many records of one kind in a call as may be. Raises Unavailable, Refused,
     DatabaseUnavailable."""
-    wanted = [(mail, target) for mail in mails for target in mail.log.missing]
-    wanted.sort(key=lambda pair: pair[1].kind)
-    batch: list[_NewRecord] = []
-    for mail, target in wanted:
-        record = _NewRecord(mail, target, session.fields(mail, target), target.is_tried)
-        is_full = len(batch) == MOST_RECORDS or sum(one.size for one in batch) > MOST_CHARACTERS
-        if batch and (is_full or batch[0].target.kind != target.kind):
-            _write_batch(session, outcomes, batch)
-            batch = []
-        batch.append(record)
-    if batch:
-        _write_batch(session, outcomes, batch)
+    zone = ZoneInfo(session.sender.time_zone) if session.sender.time_zone else None
+    calls: dict[str, list[_NewRecord]] = {}
+    for mail, content in session.contents(mails):
+        author = Author(session.salesforce.user_id, mail.job.row.time.astimezone(zone).date().isoformat())
+        for target in mail.log.missing:
+            features = session.features(needs_task=target.kind == TASK)
+            made = fields(
+                mail.job.row,
+                content,
+                target,
+                session.sender.rules,
+                features,
+                author,
+                mail.log.trace.record_places,
+            )
+            waiting = calls.setdefault(target.kind, [])
+            if len(waiting) == MOST_RECORDS or sum(one.size for one in waiting) > MOST_CHARACTERS:
+                _write_call(session, outcomes, waiting)
+                waiting.clear()
+            waiting.append(_NewRecord(mail, target, made, target.is_tried))
+    for waiting in calls.values():
+        if waiting:
+            _write_call(session, outcomes, waiting)
 
 
-def _write_batch(session: MailSession, outcomes: Outcomes, records: Sequence[_NewRecord]) -> None:
-    """One call. Its records are noted as tried, written, and each answer is taken in."""
-    kind, has_key = records[0].target.kind, session.has_key(records[0].target)
+def _write_call(session: MailSession, outcomes: Outcomes, records: Sequence[_NewRecord]) -> None:
+    """Records of one kind, in one call: noted as tried, written, and each answer is taken in."""
+    kind = records[0].target.kind
+    has_key = session.features(needs_task=kind == TASK).has_key(kind)
     for record in records:
         record.put(replace(record.target, is_tried=True))
 
     def note(in_database: Session, not_before: datetime) -> list[_NewRecord]:
+        for record in records:
+            record.mail.log = replace(record.mail.log, not_before=not_before)
         mails = {record.mail.id: record.mail for record in records}
-        for mail in mails.values():
-            mail.log = replace(mail.log, not_before=not_before)
         ours = mail_queue.intend(in_database, [(mail.job, mail.log) for mail in mails.values()])
         return [record for record in records if record.mail.id in ours]
 
-    def call(ours: Sequence[_NewRecord]) -> list[Written]:
-        left = {record.mail.id for record in ours}
-        for record in records:
-            if record.mail.id not in left:  # the worker that has it knows nothing of this call
-                outcomes.drop(record.mail)
-        return session.client.create(kind, [record.fields for record in ours])
-
-    def take_back(ours: Sequence[_NewRecord]) -> None:
-        for record in ours:
+    def take_back(begun: list[_NewRecord]) -> None:
+        for record in begun:
             record.put(replace(record.target, is_tried=record.was_tried))
 
-    written = write_once(session.database, note, call, take_back)
-    if not written:
+    with write_once(session.database, note, take_back) as begun:
+        left = {record.mail.id for record in begun}
         for record in records:
-            outcomes.drop(record.mail)
-    for record, answer in written:
+            if record.mail.id not in left:  # the worker that has it by now knows nothing of this call
+                outcomes.drop(record.mail)
+        answers = session.client.create(kind, [record.fields for record in begun])
+    for record, answer in zip(begun, answers, strict=True):
         _take_in(session, record, judged(answer, has_key=has_key, was_tried=record.was_tried))
 
 

@@ -213,10 +213,7 @@ class Push:
                     begun.append((ours, values))
             return begun
 
-        def call(begun: Sequence[tuple[Ours, Values]]) -> list[Written]:
-            return sync.client.create("Task", [self._record(ours, values) for ours, values in begun])
-
-        def take_back(begun: Sequence[tuple[Ours, Values]]) -> None:
+        def take_back(begun: list[tuple[Ours, Values]]) -> None:
             refused_ones.extend(ours for ours, _ in begun)
             with sync.salesforce.database.writing() as session:
                 task_queue.hold(session, sync.row)
@@ -224,14 +221,16 @@ class Push:
                     task_links.never_sent(session, ours, ours.sent, ours.not_before)
 
         try:
-            written = write_once(sync.salesforce.database, note, call, take_back)
+            with write_once(sync.salesforce.database, note, take_back) as begun:
+                written = sync.client.create("Task", [self._record(ours, values) for ours, values in begun])
         except Refused as refused:
             self._by_halves(self._create_batch, refused_ones, refused_ones[0], refused)
             return
-        if not written:
+        if not begun:
             return
         self._has_written = True
-        answers = [(begun, judged(answer, has_key=sync.choices.has_key)) for begun, answer in written]
+        has_key = sync.choices.has_key
+        answers = [(one, judged(answer, has_key=has_key)) for one, answer in zip(begun, written, strict=True)]
         there = self._whole_ids(answer for _, answer in answers)
         with sync.salesforce.database.writing() as session:
             task_queue.hold(session, sync.row)

@@ -12,9 +12,9 @@ from typing import Any
 from core import logs
 from core.database.engine import Database, DatabaseUnavailable
 from core.database.heartbeats import database_now
-from core.people.store import StoredPerson
 from core.retry import seconds_until_next
-from core.salesforce.connection_store import Connection, connections, has_api
+from core.salesforce import connection_store
+from core.salesforce.connection_store import Connection
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Trouble, TroubleKind
@@ -25,7 +25,7 @@ from core.tasks import store as task_store
 from core.tasks.polling import seconds_between_looks
 from core.tasks.queue import ClaimLost, TaskSync
 from core.tasks.task import Choices
-from sync.session import Clocks, Remembered, SalesforceSession, note_trouble, people_ready_to_sync
+from sync.session import Clocks, Remembered, SalesforceSession, note_trouble
 from sync.tasks.cycle import Cycle, CycleOutcome
 from sync.tasks.held import HeldSync
 from sync.tasks.schema import SECONDS_GOOD, choices_of
@@ -63,8 +63,7 @@ class TaskSyncs:
         work."""
         free = THREADS - len(self.in_hand)
         with self._database.reading() as session:
-            due = task_queue.due(session)
-            if free <= 0 or not due or due.isdisjoint(people_ready_to_sync(session)):
+            if free <= 0 or not task_queue.is_any_due(session, connection_store.ready(session)):
                 return
         for held, connection, policy in self.claim(everything=False, most=free):
             self.in_hand.add(held.person_id)
@@ -86,11 +85,8 @@ class TaskSyncs:
             )
             done |= dict(results)
             with self._database.reading() as session:
-                left = task_queue.in_hand(session) & set(people_ready_to_sync(session)) - set(done)
-                can_be_asked = {
-                    account.id for account, connection in connections(session) if has_api(connection)
-                }
-                is_left = bool((task_queue.switched_on(session) & can_be_asked) - set(done))
+                left = task_queue.in_hand(session, connection_store.ready(session)) - set(done)
+                is_left = bool(task_queue.switched_on(session, connection_store.able(session)) - set(done))
             if not left or time.monotonic() > deadline:
                 return not is_left and all(done.values())
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -120,18 +116,15 @@ class TaskSyncs:
         self, *, everything: bool, but: Collection[int] = (), most: int | None = None
     ) -> list[tuple[TaskSync, Connection, PolicySettings]]:
         with self._database.writing() as session:
-            persons: dict[int, tuple[StoredPerson, Connection]] = people_ready_to_sync(session)
+            ready = connection_store.ready(session)
             claimed = task_queue.claim(
-                session, self._worker, set(persons) - set(but), everything=everything, most=most
+                session, self._worker, ready, but=but, everything=everything, most=most
             )
             policy = policy_settings(settings_store.policy(session))
             found = [
-                (
-                    self._for_this_user(session, held, persons[held.person_id][1]),
-                    persons[held.person_id][1],
-                    policy,
-                )
+                (self._for_this_user(session, held, connection), connection, policy)
                 for held in claimed
+                if (connection := connection_store.connection(session, held.person_id)) is not None
             ]
             marker = self._database.installation.advance(session) if claimed else None
         if marker is not None:

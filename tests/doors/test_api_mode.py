@@ -39,7 +39,7 @@ def connect_anna(database, logging="api", **more):
 
 def text_of(database, mail_id):
     with database.reading() as session:
-        return mail_queue.text(session, mail_id)
+        return mail_queue.texts(session, [mail_id]).get(mail_id)
 
 
 def run(claim):

@@ -84,9 +84,9 @@ class TestOneWay:
             await book.end(late)
             await until(lambda: len(rows(database)) == 3)
             with database.reading() as session:
-                assert mail_queue.text(session, kept.id) == b"From: a\r\n\r\nHello"
-                assert mail_queue.text(session, late.id) == b"not begun"
-                assert mail_queue.text(session, settled.id) is None
+                assert mail_queue.texts(session, [kept.id]).get(kept.id) == b"From: a\r\n\r\nHello"
+                assert mail_queue.texts(session, [late.id]).get(late.id) == b"not begun"
+                assert mail_queue.texts(session, [settled.id]).get(settled.id) is None
             await book.stop()
 
         asyncio.run(claim())
@@ -121,7 +121,7 @@ class TestOneWay:
                 lambda: [(one.subject, one.state) for one in rows(database)] == [("slow", State.WAITING)]
             )
             with database.reading() as session:
-                assert mail_queue.text(session, slow.id) == b"Hello"
+                assert mail_queue.texts(session, [slow.id]).get(slow.id) == b"Hello"
             await book.stop()
 
         asyncio.run(claim())
@@ -359,7 +359,7 @@ class TestWhatIsLost:
             await book.end(replace(one, state=State.WAITING, text=None))
             await until(lambda: [one.state for one in rows(sqlite)] == [State.WAITING])
             with sqlite.reading() as session:
-                assert mail_queue.text(session, one.id) == b"Hello"
+                assert mail_queue.texts(session, [one.id]).get(one.id) == b"Hello"
             await book.stop()
 
         asyncio.run(claim())
@@ -444,7 +444,7 @@ class TestWhatIsLost:
             await book.end(replace(one, state=State.WAITING, text=None))
             await until(lambda: [one.state for one in rows(database)] == [State.WAITING])
             with database.reading() as session:
-                assert mail_queue.text(session, one.id) == b"Hello"
+                assert mail_queue.texts(session, [one.id]).get(one.id) == b"Hello"
             assert book.rows_lost == 0
             await book.stop()
 

@@ -5,9 +5,10 @@ import threading
 import pytest
 
 from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.mail.row import Decision, State
 from core.settings.catalogue import Setting
-from sync.mail import batch, waiting, write
+from sync.mail import batch, write
 from sync.worker import Worker
 from tests.doors.mail_bench import (
     KEYED,
@@ -62,7 +63,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         mail = bench.mail()
         bench.once()
         with bench.database.writing() as session:
-            mail_queue.pick(session, mail, [bob, bob[:15], bob])
+            mail_requests.pick(session, mail, [bob, bob[:15], bob])
         assert bench.once()
         assert [len(message["ToIds"]) for message in bench.logged()] == [1]
 
@@ -70,8 +71,8 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bob = bench.contact()
         mail = bench.mail()
         bench.once()
-        with pytest.raises(mail_queue.NothingToLogBy), bench.database.writing() as session:
-            mail_queue.pick(session, mail, [bob])
+        with pytest.raises(mail_requests.NothingToLogBy), bench.database.writing() as session:
+            mail_requests.pick(session, mail, [bob])
 
     @KEYED
     def test_a_message_id_of_many_bytes_is_found_again(self, bench, monkeypatch):
@@ -87,14 +88,14 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.once()
         assert bench.state(good) is State.LOGGED
         assert bench.state(odd) in {State.LOGGED, State.DISMISSED}
-        real = waiting.fields
+        real = write.fields
 
         def broken(row, *more):
             if row.subject == "broken":
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(waiting, "fields", broken)
+        monkeypatch.setattr(write, "fields", broken)
         fine, bad = bench.mail(number=3), bench.mail(number=4, subject="broken")
         assert not bench.once()
         assert (bench.state(fine), bench.state(bad)) == (State.LOGGED, State.WAITING)
@@ -106,14 +107,14 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.contact()
         mails = [bench.mail(number=n, subject="broken" if n == 3 else "fine") for n in range(1, 4)]
         monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
-        real = waiting.fields
+        real = write.fields
 
         def broken(row, *more):
             if row.subject == "broken":
                 raise ZeroDivisionError
             return real(row, *more)
 
-        monkeypatch.setattr(waiting, "fields", broken)
+        monkeypatch.setattr(write, "fields", broken)
         bench.once()
         assert [bench.state(mail) for mail in mails] == [State.LOGGED, State.LOGGED, State.WAITING]
         for _ in range(6):
@@ -145,7 +146,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             raise Refused(trouble(code))
 
         monkeypatch.setattr(Client, "query", refuse_all)
-        bench.worker.mails.log_due(threading.Event())
+        bench.worker.mails.log(threading.Event(), everything=False)
         assert len(asked) < 3
         assert bench.state(mail) is State.WAITING
 

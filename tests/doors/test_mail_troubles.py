@@ -7,6 +7,7 @@ import pytest
 
 from core.database.models import MailLogRow, MailRow, ProcessRow
 from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.mail.progress import MatchResult
 from core.mail.row import Decision, State
 from core.salesforce import late_commits
@@ -166,7 +167,7 @@ class TestTrouble:
         assert bench.state(mail) is State.FAILED
         bench.org.org.check = bench.check
         with bench.database.writing() as session:
-            mail_queue.log_again(session, mail)
+            mail_requests.log_again(session, mail)
         assert bench.once()
         [message] = bench.logged()
         assert (bench.state(mail), message["ToIds"], message["TextBody"]) == (
@@ -314,7 +315,7 @@ class TestReceipts:
         )
         assert bench.logged() == []
         with bench.database.writing() as session:
-            mail_queue.log_again(session, mail)
+            mail_requests.log_again(session, mail)
         assert bench.once()
         assert (bench.state(mail), bench.logged()[0]["TextBody"]) == (State.LOGGED, "Hello Bob")
 

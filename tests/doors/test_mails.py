@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.mail import queue as mail_queue
+from core.mail import requests as mail_requests
 from core.mail.progress import MatchResult
 from core.mail.row import State
 from core.salesforce import api_usage
@@ -44,7 +44,8 @@ class TestAMail:
         [task] = bench.logged("Task")
         wanted = {
             "Subject": "Email: Our offer", "WhoId": bob, "WhatId": deal, "Status": "Completed", "TaskSubtype": "Email",
-            "Type": "Email", "OwnerId": bench.org.anna, "Description": "Hello Bob\n\nMessage-ID: <1@acme.test>",
+            "Type": "Email", "OwnerId": bench.org.anna, "Description": "Hello Bob\n\nMessage-ID: "
+                                                                       "<1@acme.test>",
         }  # fmt: skip
         assert {name: task[name] for name in wanted} == wanted
         assert bench.state(mail) is State.LOGGED
@@ -272,7 +273,7 @@ def test_what_is_ignored_is_not_asked_for(bench):
     bench.once()
     assert (bench.state(mail), bench.state(unmatched)) == (State.LOGGED, State.UNMATCHED)
     with bench.database.writing() as session:
-        mail_queue.ignore(session, bench.anna.id, "letters.test")
+        mail_requests.ignore(session, bench.anna.id, "letters.test")
     bench.once()
     assert bench.state(unmatched) is State.DISMISSED
 
@@ -283,7 +284,7 @@ def test_a_person_picks_the_record(bench):
     mail = bench.mail()
     bench.once()
     with bench.database.writing() as session:
-        mail_queue.pick(session, mail, [bob, deal])
+        mail_requests.pick(session, mail, [bob, deal])
     assert bench.once()
     assert bench.state(mail) is State.LOGGED
     on = {

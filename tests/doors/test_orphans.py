@@ -47,7 +47,7 @@ class TestJournalsOfRelaysThatAreGone:
         }  # fmt: skip
         assert found[ended.id].fingerprint == b"f" * 32
         with database.reading() as session:
-            assert (mail_queue.text(session, ended.id), mail_queue.text(session, never.id)) == (
+            assert (mail_queue.texts(session, [ended.id]).get(ended.id), mail_queue.texts(session, [never.id]).get(never.id)) == (
                 b"Hello",
                 b"World",
             )
@@ -264,7 +264,7 @@ class TestJournalsOfTheFirstRelease:
         load_orphans(database, tmp_path)
         assert rows(database) == [replace(waiting, fingerprint=b"g" * 32, text=None)]
         with database.reading() as session:
-            assert mail_queue.text(session, waiting.id) == b"Hello"
+            assert mail_queue.texts(session, [waiting.id]).get(waiting.id) == b"Hello"
         assert counted(database) == 1
         assert not path.exists()
 

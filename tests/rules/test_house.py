@@ -24,6 +24,8 @@ DOORS = {
         "core/journal/loading.py",
         "core/mail/bulk_insert.py",
         "core/mail/queue.py",
+        "core/mail/requests.py",
+        "core/mail/retention.py",
         "core/mail/store.py",
         "core/people/store.py",
         "core/upstream_tokens.py",

@@ -143,7 +143,7 @@ def test_everything_is_there_afterwards(old, sink):
         assert {row.subject for row in mails} == {f"Mail {number}" for number in range(44)}
         for row in mails:
             if row.person_id == carl.id:
-                assert b"Hello" in mail_queue.text(session, row.id)
+                assert b"Hello" in mail_queue.texts(session, [row.id]).get(row.id)
         assert [connection_store.connection(session, one.id).refresh_token for one in (anna, carl)] == [
             "refresh 0",
             "refresh 1",

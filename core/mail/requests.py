@@ -1,0 +1,138 @@
+"""What people ask of mails: to log one again, to log it on records that they choose, to be asked no more
+about an address; and which mails are in trouble."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from core.batches import batches
+from core.database.engine import Database
+from core.database.heartbeats import database_now
+from core.database.models import IgnoredRow, MailLogRow, MailRow
+from core.mail import queue
+from core.mail.row import Row, State
+from core.mail.store import entry
+from core.refusal import Refusal
+from core.salesforce.ids import id_key
+
+_A_FEW = 100
+
+
+class NothingToLogBy(Refusal):
+    """There is no way by which this mail could be logged."""
+
+
+def can_log_again(row: Row) -> bool:
+    """Whether the worker can try this mail once more: one that failed, or whose fate is unknown."""
+    is_unconfirmed = row.state is State.COPIED and row.due_at is None
+    is_open = row.state in {State.FAILED, State.UNKNOWN, State.COPY_REFUSED, State.UNMATCHED}
+    return row.decision.may_log and (is_open or is_unconfirmed)
+
+
+def log_again(session: Session, mail_id: str) -> None:
+    """Have the worker try once more. Raises NotThere, NothingToLogBy."""
+    _lock(session, mail_id)
+    row = entry(session, mail_id).row
+    if not can_log_again(row):
+        raise NothingToLogBy(
+            "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged "
+            "again; send it once more",
+            state=row.state,
+        )
+    known = queue.log_of(session, mail_id)
+    queue.keep_logs(session, {mail_id: replace(known, trouble_code=None, trouble_detail="")})
+    session.execute(
+        update(MailRow)
+        .where(MailRow.id == mail_id)
+        .values(
+            state=State.WAITING.value,
+            due_at=database_now(session),
+            attempts=0,
+            claimed_by=None,
+            claim=MailRow.claim + 1,
+        )
+    )
+
+
+def pick(session: Session, mail_id: str, ids: Sequence[str]) -> None:
+    """Log this unmatched mail on the records that a person chose; what it stands on already stays.
+
+    Raises NotThere, NothingToLogBy."""
+    _lock(session, mail_id)
+    row = entry(session, mail_id).row
+    if row.state is not State.UNMATCHED:
+        raise NothingToLogBy("This mail is “%(state)s”, so no record can be chosen for it", state=row.state)
+    log_again(session, mail_id)
+    known = queue.log_of(session, mail_id)
+    chosen = list({id_key(one): one for one in ids}.values())
+    queue.keep_logs(session, {mail_id: replace(known, picked=tuple(chosen), needs_match=True)})
+
+
+def _lock(session: Session, mail_id: str) -> None:
+    """A person and a worker at one mail wait for each other."""
+    session.get(MailRow, mail_id, with_for_update=True, populate_existing=True)
+
+
+def each(database: Database, ids: Sequence[str], what: Callable[[Session, str], None]) -> int:
+    """Do something with each mail, a few at a time; those that are in another state by now are left alone.
+    How many."""
+    done = 0
+    for batch in batches(ids, _A_FEW):
+        with database.writing() as session:
+            for mail_id in batch:
+                with contextlib.suppress(Refusal):
+                    what(session, mail_id)
+                    done += 1
+    return done
+
+
+def ids_in_trouble(session: Session, person_id: int | None, code: str) -> list[str]:
+    """The failed mails of one kind of trouble."""
+    query = (
+        select(MailRow.id)
+        .join(MailLogRow, MailLogRow.mail_id == MailRow.id)
+        .where(MailRow.state == State.FAILED.value, MailLogRow.trouble_code == code)
+    )
+    if person_id is not None:
+        query = query.where(MailRow.person_id == person_id)
+    return list(session.scalars(query))
+
+
+def kinds_of_trouble(session: Session, person_id: int | None) -> dict[str, int]:
+    """How many mails have failed for each kind of trouble; of everybody's for None."""
+    query = (
+        select(MailLogRow.trouble_code, func.count())
+        .join(MailRow, MailRow.id == MailLogRow.mail_id)
+        .where(MailRow.state == State.FAILED.value, MailLogRow.trouble_code.is_not(None))
+        .group_by(MailLogRow.trouble_code)
+        .order_by(func.count().desc())
+    )
+    if person_id is not None:
+        query = query.where(MailRow.person_id == person_id)
+    return {code: number for code, number in session.execute(query) if code is not None}
+
+
+def ignored(session: Session, person_id: int) -> frozenset[str]:
+    """The addresses and domains whose mails this person does not want to be asked about."""
+    return frozenset(session.scalars(select(IgnoredRow.pattern).where(IgnoredRow.person_id == person_id)))
+
+
+def ignore(session: Session, person_id: int, pattern: str) -> None:
+    """From now on; mails that wait for a match are looked at again."""
+    if session.get(IgnoredRow, (person_id, pattern)) is None:
+        session.add(IgnoredRow(person_id=person_id, pattern=pattern))
+    session.execute(
+        update(MailRow)
+        .where(MailRow.person_id == person_id, MailRow.state == State.UNMATCHED.value)
+        .values(due_at=database_now(session))
+    )
+
+
+def stop_ignoring(session: Session, person_id: int, pattern: str) -> None:
+    """From now on; what was dismissed meanwhile stays so."""
+    session.execute(
+        delete(IgnoredRow).where(IgnoredRow.person_id == person_id, IgnoredRow.pattern == pattern)
+    )
