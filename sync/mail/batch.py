@@ -1,7 +1,8 @@
-"""One sender's mails, logged in Salesforce together: receipts looked for, uncertain writes looked for, the
-rest matched and written. The way of one mail: `Mails` (queue) claims it, `log_mails` here takes it through,
-`match` looks its recipients up and lets the rules choose, `write` writes its records, and `Outcomes` settles
-it."""
+"""One sender's mails, logged in Salesforce together.
+
+The way of one mail: `Mails.log` (sync/mail/queue.py) claims it, `MailLogger.log_mails` here takes it through,
+`match` looks its recipients up and lets the sender's rules choose, `write` writes its records, and `Outcomes`
+settles it. Whatever stops the way, each mail gets an outcome: nothing stays claimed without one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -38,9 +39,8 @@ class MailLogger:
     def log_mails(self, sender: Sender, jobs: Sequence[Job]) -> None:
         """Take these claimed mails of one sender as far as they come now, and settle them. Raises
         DatabaseUnavailable."""
-        outcomes = Outcomes(
-            self._connections.database, [WaitingMail(job, job.log) for job in jobs], self._count
-        )
+        database = self._connections.database
+        outcomes = Outcomes(database, [WaitingMail(job, job.log) for job in jobs], self._count)
         try:
             salesforce = SalesforceSession(
                 self._connections,
@@ -48,15 +48,10 @@ class MailLogger:
                 api_reserve=sender.policy.api_reserve,
                 clocks=self._learnt.clocks,
             )
-        except Refused as refused:  # the connection's trouble: nothing is wrong with the mails
-            note_trouble(self._connections.database, sender.connection, refused.trouble)
-            for mail in outcomes.open:
-                outcomes.try_again_later(mail, refused.trouble)
-            outcomes.settle()
-            return
-        except Unavailable as error:
-            note_trouble(self._connections.database, sender.connection, error.trouble)
-            _stop_for(error.trouble, outcomes)
+        except (Refused, Unavailable) as error:
+            note_trouble(database, sender.connection, error.trouble)
+            # a refusal concerns the connection: nothing is wrong with the mails, whatever its kind
+            _stop_for(error.trouble, outcomes, fails_mails=isinstance(error, Unavailable))
             outcomes.settle()
             return
         try:
@@ -66,7 +61,7 @@ class MailLogger:
                 outcomes.release()
         except (Unavailable, Refused) as error:
             salesforce.met(error.trouble)
-            _stop_for(error.trouble, outcomes)
+            _stop_for(error.trouble, outcomes, fails_mails=True)
         finally:
             outcomes.settle()
             salesforce.note_usage()
@@ -75,59 +70,60 @@ class MailLogger:
 def _log_open(session: MailSession, outcomes: Outcomes) -> None:
     """The whole way of the mails of a batch. Raises Unavailable, Refused, DatabaseUnavailable."""
     _look_for_receipts(session, outcomes, [mail for mail in outcomes.open if mail.is_copy])
+
+    # what an earlier try may have written, or a backup does not know of, is looked for before anything is new
     doubt_after_a_restore(session, outcomes.open)
     look_for_uncertain(session, outcomes, outcomes.open)
+
+    # an address can come to the never-log list, or to those the sender ignores, while its mail waits
+    unwanted = (
+        *session.sender.policy.internal_domains,
+        *session.sender.policy.never_log,
+        *session.sender.ignored,
+    )
     for mail in outcomes.open:
-        if _is_unwanted_by_now(session.sender, mail):
+        is_undecided = bool(mail.log.missing) and not mail.log.uncertain
+        if is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ()):
             mail.log = replace(mail.log, needs_match=True)
+
     to_match = [mail for mail in outcomes.open if mail.needs_match and not mail.log.uncertain]
     match(session, outcomes, to_match)
     # what was just matched may have been written before a restore; everything else was looked for above
     just_matched = [mail for mail in to_match if outcomes.is_open(mail)]
     doubt_after_a_restore(session, just_matched)
     look_for_uncertain(session, outcomes, just_matched)
+
     write(session, outcomes, [mail for mail in outcomes.open if mail.log.missing and not mail.needs_match])
+
     for mail in outcomes.open:
-        _finish(session, outcomes, mail)
+        # a record was gone: its recipients are looked up anew
+        if mail.needs_match and not mail.log.uncertain:
+            mail.log = replace(mail.log, targets=mail.log.written)
+            outcomes.try_again_now(mail)
+        elif mail.log.targets is not None and not mail.log.missing:
+            outcomes.end(mail, State.LOGGED)
+        elif mail.trouble is None:  # something was learnt: a text was too long, a field is not there
+            outcomes.try_again_now(mail)
+        elif mail.trouble.kind in FOR_GOOD and not mail.log.uncertain:
+            outcomes.end(mail, State.FAILED, mail.trouble)
+        else:
+            session.salesforce.met(mail.trouble)
+            outcomes.try_again_later(mail, mail.trouble)
 
 
-def _is_unwanted_by_now(sender: Sender, mail: WaitingMail) -> bool:
-    """Whether one of its addresses came to the never-log list, or to those the sender ignores, while it
-    waited."""
-    unwanted = (*sender.policy.internal_domains, *sender.policy.never_log, *sender.ignored)
-    is_undecided = bool(mail.log.missing) and not mail.log.uncertain
-    return is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ())
-
-
-def _finish(session: MailSession, outcomes: Outcomes, mail: WaitingMail) -> None:
-    """Everything was tried: the mail is logged, or is tried again, or is refused for good."""
-    if mail.needs_match and not mail.log.uncertain:
-        mail.log = replace(mail.log, targets=mail.log.written)
-        outcomes.try_again_now(mail)
-    elif mail.log.targets is not None and not mail.log.missing:
-        outcomes.end(mail, State.LOGGED)
-    elif mail.trouble is None:
-        outcomes.try_again_now(mail)
-    elif mail.trouble.kind in FOR_GOOD and not mail.log.uncertain:
-        outcomes.end(mail, State.FAILED, mail.trouble)
-    else:
-        session.salesforce.met(mail.trouble)
-        outcomes.try_again_later(mail, mail.trouble)
-
-
-def _stop_for(trouble: Trouble, outcomes: Outcomes) -> None:
+def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> None:
     """A call was not answered, or refused as a whole. What is left is tried again when the session, the
-    limit, the person or time has mended it; what no time mends has failed."""
+    limit, the person or time has mended it; with `fails_mails` what no time mends has failed."""
     for mail in outcomes.open:
         if mail.log.targets and not mail.log.missing and not mail.needs_match:
             outcomes.end(mail, State.LOGGED)
-    if trouble.kind in {TroubleKind.NO_API, TroubleKind.LIMIT}:
+    if fails_mails and trouble.kind in {TroubleKind.NO_API, TroubleKind.LIMIT}:
         outcomes.release()
     for mail in outcomes.open:
-        if trouble.kind is not TroubleKind.PERMANENT or mail.is_copy:
-            outcomes.try_again_later(mail, trouble)
-        else:
+        if fails_mails and trouble.kind is TroubleKind.PERMANENT and not mail.is_copy:
             outcomes.end(mail, State.FAILED, trouble)
+        else:
+            outcomes.try_again_later(mail, trouble)
 
 
 def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:

@@ -47,7 +47,10 @@ class TestJournalsOfRelaysThatAreGone:
         }  # fmt: skip
         assert found[ended.id].fingerprint == b"f" * 32
         with database.reading() as session:
-            assert (mail_queue.texts(session, [ended.id]).get(ended.id), mail_queue.texts(session, [never.id]).get(never.id)) == (
+            assert (
+                mail_queue.texts(session, [ended.id]).get(ended.id),
+                mail_queue.texts(session, [never.id]).get(never.id),
+            ) == (
                 b"Hello",
                 b"World",
             )
