@@ -16,7 +16,7 @@ from core.database.heartbeats import database_now, processes
 from core.findings import Finding, Light
 from core.health import look_at_installation, look_at_machine
 from core.mail.row import State
-from core.mail.store import in_need_of_somebody, mails_since, unknown_senders
+from core.mail.store import MOST_COUNTED, in_need_of_somebody, mails_since, unknown_senders
 
 pages = Blueprint("health", __name__)
 
@@ -70,6 +70,8 @@ def _mails_that_need_attention(session: Session) -> list[Need]:
         text = ngettext(
             "%(num)d mail is “%(state)s”.", "%(num)d mails are “%(state)s”.", number, state=STATES[state]
         )
+        if number >= MOST_COUNTED:
+            text = _("%(num)d mails or more are “%(state)s”.", num=number, state=STATES[state])
         needs.append(Need(text, "activity.activity", state))
     if unknown := len(unknown_senders(session)):
         text = ngettext("%(num)d sender is unknown.", "%(num)d senders are unknown.", unknown)

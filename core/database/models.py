@@ -216,6 +216,11 @@ class UnknownSenderRow(Base):
     first_seen: Mapped[datetime]
     last_seen: Mapped[datetime]
 
+    __table_args__ = (
+        Index("unknown_sender_by_mails", "mails", "key"),
+        Index("unknown_sender_by_time", "last_seen"),
+    )
+
 
 class ProcessRow(Base):
     """A running process and its last sign of life, by the database's clock."""

@@ -19,6 +19,7 @@ from core.refusal import Refusal
 from core.salesforce.ids import id_key
 
 _A_FEW = 100
+_MOST_COUNTED = 10_000
 
 
 class NothingToLogBy(Refusal):
@@ -102,16 +103,19 @@ def ids_in_trouble(session: Session, person_id: int | None, code: str) -> list[s
 
 
 def kinds_of_trouble(session: Session, person_id: int | None) -> dict[str, int]:
-    """How many mails have failed for each kind of trouble; of everybody's for None."""
+    """How many mails have failed for each kind of trouble, the most first; of everybody's for None. The last
+    ten thousand are counted."""
+    failed = select(MailRow.id).where(MailRow.state == State.FAILED.value)
+    if person_id is not None:
+        failed = failed.where(MailRow.person_id == person_id)
+    last = failed.order_by(MailRow.id.desc()).limit(_MOST_COUNTED).subquery()
     query = (
         select(MailLogRow.trouble_code, func.count())
-        .join(MailRow, MailRow.id == MailLogRow.mail_id)
-        .where(MailRow.state == State.FAILED.value, MailLogRow.trouble_code.is_not(None))
+        .join(last, last.c.id == MailLogRow.mail_id)
+        .where(MailLogRow.trouble_code.is_not(None))
         .group_by(MailLogRow.trouble_code)
         .order_by(func.count().desc())
     )
-    if person_id is not None:
-        query = query.where(MailRow.person_id == person_id)
     return {code: number for code, number in session.execute(query) if code is not None}
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.database.engine import Database
 from core.database.heartbeats import database_now
-from core.database.models import MailLogRow, MailRow, MailTextRow
+from core.database.models import MailLogRow, MailRow, MailTextRow, UnknownSenderRow
 from core.mail.row import KEEPS_TEXT, State
 from core.mail.store import first_id
 
@@ -34,6 +34,8 @@ class Retention:
         DatabaseUnavailable."""
         while not is_stopping() and self._delete_some(retention):
             pass
+        while not is_stopping() and self._forget_some_senders(retention):
+            pass
         while not is_stopping() and self._end_some_waits(unmatched):
             pass
         self._erase_needless_texts()
@@ -49,6 +51,16 @@ class Retention:
                     session.execute(delete(table).where(table.mail_id.in_(ids)))
                 session.execute(delete(MailRow).where(MailRow.id.in_(ids)))
         return len(ids) == _AT_ONCE
+
+    def _forget_some_senders(self, retention: timedelta) -> bool:
+        """Some unknown senders that have sent nothing for as long; whether there may be more."""
+        with self._database.writing() as session:
+            before = database_now(session) - retention
+            query = select(UnknownSenderRow.key).where(UnknownSenderRow.last_seen < before).limit(_AT_ONCE)
+            keys = list(session.scalars(query))
+            if keys:
+                session.execute(delete(UnknownSenderRow).where(UnknownSenderRow.key.in_(keys)))
+        return len(keys) == _AT_ONCE
 
     def _end_some_waits(self, unmatched: timedelta) -> bool:
         """Some mails for which a match was looked for long enough; whether there may be more."""

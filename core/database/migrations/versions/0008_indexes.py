@@ -17,4 +17,6 @@ _PARTIAL = (
 def upgrade() -> None:
     for name, columns, where in _PARTIAL:
         op.create_index(name, "mail", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+    op.create_index("unknown_sender_by_mails", "unknown_sender", ["mails", "key"])
+    op.create_index("unknown_sender_by_time", "unknown_sender", ["last_seen"])
     op.create_index("mail_of_person_and_state", "mail", ["person_id", "state", "id"])
