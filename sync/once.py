@@ -1,16 +1,17 @@
-"""One way to write new records to Salesforce, so that each is there once whatever happens: note what is about
-to be written, call, and judge each answer. Mails and tasks go through here alike.
+"""One way to write new records to Salesforce, so that each is there once whatever happens. Mails and tasks
+are written alike.
 
-Every record takes these steps. (1) In one transaction it is noted as begun, with the moment from which it may
-be repeated; whoever else has claimed it meanwhile keeps it. (2) The call goes out. Where it certainly wrote
-nothing, the note is taken back. (3) Each answer is judged. A process that dies between (1) and (3) leaves a
-noted record: it is looked for before it is repeated, and not repeated before its write would show
-(`core.salesforce.late_commits`), unless the organisation itself refuses a second one by its unique field
-`Blindcopy_Key__c`."""
+Every record takes these steps. (1) `noted`: in one transaction it is noted as begun, with the moment from
+which it may be repeated; a record that another worker has claimed meanwhile is left to that worker. (2) The
+call goes out. Where it raises WROTE_NOTHING, the note is taken back; after any other error the record stays
+noted. (3) Each answer is `judged`.
+
+A process that dies between (1) and (3) leaves a noted record: it is looked for before it is repeated, and not
+repeated before its write would show (`core.salesforce.late_commits`), unless the organisation itself refuses
+a second one by its unique field `Blindcopy_Key__c`."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -28,6 +29,9 @@ _MOST_NOTES = 5
 _DUPLICATE_FIELD = re.compile(r"found: (\S+) duplicates")
 _DUPLICATE_OF = re.compile(r"id: ([A-Za-z0-9]{15,18})")
 
+WROTE_NOTHING = (Refused, NeverSent)
+"""What a call raises where it certainly wrote none of its records."""
+
 T = TypeVar("T")
 
 
@@ -38,7 +42,7 @@ class Verdict(Enum):
     ALREADY_THERE = "already-there"
     """The organisation refused it because it has a record with our key."""
     UNCERTAIN = "uncertain"
-    """This write was refused, which says nothing of an earlier one whose end is not known."""
+    """This write was refused, but an earlier one, whose end is not known, may have succeeded."""
     REFUSED = "refused"
 
 
@@ -51,23 +55,21 @@ class Judged:
     trouble: Trouble | None = None
 
 
-@contextmanager
-def write_once(
-    database: Database,
-    note: Callable[[Session, datetime], list[T]],
-    take_back: Callable[[list[T]], None],
-) -> Iterator[list[T]]:
-    """Step 1; the `with` block is step 2, the call. It is given the records that are still ours to write.
+def noted(database: Database, note: Callable[[Session, datetime], list[T]]) -> list[T]:
+    """Step 1: what `note(session, not_before)` has noted in one transaction, the records that are still ours
+    to write. Raises DatabaseUnavailable.
 
-    `note(session, not_before)` notes what is about to be written, and gives the records that are still ours;
-    `take_back(records)` is called where the call certainly wrote none of them. Raises DatabaseUnavailable,
-    and what the call raises."""
-    begun = _noted(database, note)
-    try:
-        yield begun
-    except (Refused, NeverSent):
-        take_back(begun)
-        raise
+    The note is at most ten seconds old when the call starts. If more time has passed (say, the machine was
+    suspended), another worker may have taken the records over, so the note is made again."""
+    for _ in range(_MOST_NOTES):
+        noted_at = datetime.now(UTC)
+        with database.writing() as session:
+            begun = note(session, noted_at + late_commits.UNTIL_A_WRITE_SHOWS)
+            marker = database.installation.advance(session)
+        database.installation.keep(marker)
+        if datetime.now(UTC) - noted_at < _FRESH:
+            return begun
+    raise DatabaseUnavailable("it takes too long to note what is to be written")
 
 
 def judged(answer: Written, *, has_key: bool, was_tried: bool = False) -> Judged:
@@ -88,17 +90,3 @@ def _is_of_our_key(found: Trouble) -> bool:
         return False
     named = _DUPLICATE_FIELD.search(found.detail)
     return named is None or named.group(1) in {KEY_FIELD, "<unknown>"}
-
-
-def _noted(database: Database, note: Callable[[Session, datetime], list[T]]) -> list[T]:
-    """Note it within the last ten seconds. If more time has passed (say, the machine was suspended), another
-    worker may have taken the records over, so the note is made again."""
-    for _ in range(_MOST_NOTES):
-        noted_at = datetime.now(UTC)
-        with database.writing() as session:
-            begun = note(session, noted_at + late_commits.UNTIL_A_WRITE_SHOWS)
-            marker = database.installation.advance(session)
-        database.installation.keep(marker)
-        if datetime.now(UTC) - noted_at < _FRESH:
-            return begun
-    raise DatabaseUnavailable("it takes too long to note what is to be written")

@@ -1,5 +1,5 @@
-"""One person's Salesforce, open: the client, whose it is, what its clock says, what may still be spent, and
-what a trouble means for the person and the organisation. Mails and tasks work through the same session."""
+"""An open Salesforce session of one person: the client, the identity, the clock's offset, the calls that are
+left, and what an error means for the person and the organisation. Mails and tasks use the same session."""
 
 import threading
 import time
@@ -24,29 +24,30 @@ T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """What organisations have told of themselves, good for a while; for several threads."""
+    """What was asked of organisations or of users, kept for a while; safe with several threads."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._known: dict[str, tuple[float, T]] = {}
         self._forgotten: dict[str, int] = {}
 
-    def of(self, organisation_id: str, ask: Callable[[T | None], T]) -> T:
-        """What `ask` makes of what is known (None: nothing, or too long ago). What it adds is good as long as
-        what was known, and is not kept if the organisation refused it meanwhile. Raises what `ask` raises."""
-        forgotten = self._forgotten.get(organisation_id, 0)
-        good_until, known = self._known.get(organisation_id, (0.0, None))
+    def of(self, key: str, ask: Callable[[T | None], T]) -> T:
+        """Call `ask` with what is known (None where nothing is, or it is too old), and remember its result,
+        for as long as what was known is good. The result is not kept if it was told to forget meanwhile.
+        Raises what `ask` raises."""
+        forgotten = self._forgotten.get(key, 0)
+        good_until, known = self._known.get(key, (0.0, None))
         if good_until <= time.monotonic():
             good_until, known = time.monotonic() + self._seconds, None
         value = ask(known)
-        if self._forgotten.get(organisation_id, 0) == forgotten:
-            self._known[organisation_id] = (good_until, value)
+        if self._forgotten.get(key, 0) == forgotten:
+            self._known[key] = (good_until, value)
         return value
 
-    def forget(self, organisation_id: str) -> None:
-        """The organisation has refused something that it was believed to have."""
-        self._forgotten[organisation_id] = self._forgotten.get(organisation_id, 0) + 1
-        self._known.pop(organisation_id, None)
+    def forget(self, key: str) -> None:
+        """Something that it was believed to have was refused."""
+        self._forgotten[key] = self._forgotten.get(key, 0) + 1
+        self._known.pop(key, None)
 
 
 class Clocks:
@@ -92,6 +93,11 @@ class SalesforceSession:
     @property
     def user_id(self) -> str:
         return self.identity.user_id
+
+    @property
+    def user_key(self) -> str:
+        """Stands for this user in all organisations: what a user may see differs from user to user."""
+        return f"{self.organisation_id}{self.user_id}"
 
     @property
     def offset(self) -> timedelta:

@@ -82,12 +82,16 @@ class Worker:
         beating.start()
         synchronising = threading.Thread(target=self._sync_until, args=(stop,), name="tasks", daemon=True)
         synchronising.start()
+        loading = threading.Thread(target=self._load_until, args=(stop,), name="journals", daemon=True)
+        loading.start()
         while not stop.is_set():
             began = time.monotonic()
-            self._at_the_edge(lambda: self._cycle(everything=False))
+            is_all_done = self._at_the_edge(lambda: self._cycle(everything=False))
             self.health.cycle_done(time.monotonic() - began)
-            stop.wait(_SECONDS_BETWEEN_CYCLES)
+            if is_all_done:
+                stop.wait(_SECONDS_BETWEEN_CYCLES)
         synchronising.join()
+        loading.join()
         beating.join()
         self._say_farewell()
         logs.worker_stopped()
@@ -120,10 +124,9 @@ class Worker:
             return True
         is_all_found = look_up_addresses(self._connections, self._stop, everything=everything)
         if everything:
-            are_all_logged = self.mails.log(self._stop, everything=True)
+            are_all_logged = self.mails.log_everything(self._stop)
             return self._sync_all_tasks() and are_all_logged and is_all_found
-        self.mails.log(self._stop, everything=False)
-        return True
+        return not self.mails.log_some(self._stop)
 
     def _tidy_mails(self) -> None:
         with self._database.reading() as session:
@@ -147,10 +150,16 @@ class Worker:
             farewell(session, self.process_id)
 
     def _beat_until(self, stop: threading.Event) -> None:
-        """And see to the journals of relays that are gone, while this thread has nothing else to do."""
+        """Nothing else is done here: a worker that does not beat for half a minute loses what it has
+        claimed."""
         while not stop.is_set():
             self.health.is_alive()
             self._at_the_edge(self.beat)
+            stop.wait(_SECONDS_BETWEEN_BEATS)
+
+    def _load_until(self, stop: threading.Event) -> None:
+        """Load the journals of relays that are gone, however long they are."""
+        while not stop.is_set():
             self._at_the_edge(self._orphans.load)
             stop.wait(_SECONDS_BETWEEN_BEATS)
 
@@ -162,11 +171,12 @@ class Worker:
             marker = self._database.installation.advance(session)
         self._database.installation.keep(marker)
 
-    def _at_the_edge(self, work: Callable[[], object]) -> None:
-        """The worker outlives whatever a cycle meets."""
+    def _at_the_edge(self, work: Callable[[], object]) -> bool:
+        """What the work says, True if it fails: the worker outlives whatever a cycle meets."""
         try:
-            work()
+            return bool(work())
         except DatabaseUnavailable as error:
             logs.database_unavailable(str(error))
         except Exception:  # noqa: BLE001  the edge of a cycle
             logs.failed_unexpectedly("a cycle")
+        return True

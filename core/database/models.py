@@ -150,7 +150,7 @@ class MailRow(Base):
         _index_of_some("mail_due", "due_at", where="due_at IS NOT NULL"),
         _index_of_some("mail_due_of_person", "person_id", "due_at", where="due_at IS NOT NULL"),
         _index_of_some("mail_claimed", "claimed_by", where="claimed_by IS NOT NULL"),
-        _index_of_some("mail_unmatched_due", "id", where="state = 'unmatched' AND due_at IS NOT NULL"),
+        _index_of_some("mail_due_of_state", "state", "id", where="due_at IS NOT NULL"),
         Index("mail_of_person", "person_id", "id"),
         Index("mail_of_person_and_state", "person_id", "state", "id"),
         Index("mail_of_state", "state", "id"),

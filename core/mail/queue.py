@@ -4,7 +4,7 @@ end.
 A claim is a lease: it holds while its worker beats. Noting an intention and settling need the claim's number,
 so a worker that was thought dead and comes back changes nothing.
 
-Everything here works on a whole batch: one statement for each table, however many mails. With a statement for
+Noting and settling use one statement for each table, however many mails a batch has. With a statement for
 each mail, seven of the nine statements that a mail cost were single ones, and the worker spent two thirds of
 its time on them (measured: 501 mails/s on SQLite, 253 on PostgreSQL)."""
 
@@ -29,8 +29,10 @@ from core.salesforce.ids import id_key
 from core.secrets import Undecryptable
 
 _FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
+_LONGEST_CODE = 80
 _LONGEST_DETAIL = 500
-_PORTIONS = 5
+MOST_OF_ONE = 200
+"""Mails of one person in a claim: what is written in one call."""
 _JUST_ASKED_FOR = timedelta(minutes=10)
 _MAIL = cast("Table", MailRow.__table__)
 _MAIL_LOG = cast("Table", MailLogRow.__table__)
@@ -61,7 +63,7 @@ class End:
 
 
 def make_due(session: Session) -> datetime:
-    """Whatever waits is due now; the moment by which it is."""
+    """Make every waiting mail due now; returns that moment."""
     now = database_now(session)
     session.execute(
         update(MailRow)
@@ -72,7 +74,7 @@ def make_due(session: Session) -> datetime:
 
 
 def let_go(session: Session, worker: str) -> None:
-    """Claims of this worker that it does not know of any more."""
+    """Release all claims of this worker. To be called only while none of its threads has mails in hand."""
     session.execute(update(MailRow).where(MailRow.claimed_by == worker).values(claimed_by=None))
 
 
@@ -106,19 +108,17 @@ def people_with_due_mail(
 def claim(
     session: Session, worker: str, *, most: int, only: Collection[int], due_by: datetime | None = None
 ) -> dict[int, list[Job]]:
-    """Take up to `most` mails of these people that are due, each person's longest waiting first, and of one
-    person a fifth at most, so that the others get theirs. Person -> jobs."""
+    """Take up to `most` mails of these people that are due: the same share of each, MOST_OF_ONE at most,
+    those that have waited longest first. Person -> jobs."""
     now = database_now(session)
     rows: list[MailRow] = []
+    share = max(1, min(MOST_OF_ONE, most // max(1, len(only))))
     for person_id in only:
-        room = min(most - len(rows), most // _PORTIONS)
-        if room <= 0:
-            break
         query = (
             select(MailRow)
             .where(MailRow.person_id == person_id, *_is_due(worker, now, due_by))
             .order_by(MailRow.due_at)
-            .limit(room)
+            .limit(share)
             .with_for_update(skip_locked=True)
         )
         rows += session.scalars(query)
@@ -145,18 +145,19 @@ def _is_due(worker: str, now: datetime, due_by: datetime | None) -> tuple[Column
     return MailRow.due_at <= (due_by or now), is_free
 
 
-def texts(session: Session, ids: Collection[str], longest: int | None = None) -> dict[str, bytes]:
-    """What is kept of these mails' bytes, mail -> text; without those of which nothing is kept, which no key
-    opens, or which are longer than so many bytes."""
+def texts(session: Session, ids: Collection[str], longest: int | None = None) -> dict[str, bytes | None]:
+    """What is kept of these mails' bytes, mail -> text, None where no key opens it; without mails of which
+    nothing is kept. `longest`: without texts that take more bytes in the database."""
     query = select(_MAIL_TEXT.c.mail_id, _MAIL_TEXT.c.content).where(_MAIL_TEXT.c.mail_id.in_(ids))
     if longest is not None:
         query = query.where(func.length(_MAIL_TEXT.c.content) <= longest)
-    box, found = sealed.box(session), {}
+    box, found = sealed.box(session), dict[str, bytes | None]()
     for mail_id, content in session.execute(query):
         try:
             found[mail_id] = box.opened(content)
         except Undecryptable:
             logs.undecryptable("a mail's text")
+            found[mail_id] = None
     return found
 
 
@@ -168,14 +169,14 @@ def intend(session: Session, intentions: Sequence[tuple[Job, MailLog]]) -> froze
 
 
 def as_they_are(session: Session, jobs: Sequence[Job]) -> list[Job]:
-    """Those that are still this worker's, with what has been noted of them since they were claimed."""
+    """The jobs that this worker still holds, with their logs read anew."""
     ours, known = _still_ours(session, jobs), logs_of(session, [job.row.id for job in jobs])
     return [replace(job, log=known.get(job.row.id, MailLog())) for job in jobs if job.row.id in ours]
 
 
 def settle(session: Session, ends: Sequence[End]) -> None:
-    """How the jobs end; what was claimed by another meanwhile is left alone. A text goes with the last state
-    that could need it."""
+    """Store how the jobs end; what was claimed by another worker meanwhile is left alone. The stored text is
+    deleted once the new state no longer needs it."""
     ours = _still_ours(session, [end.job for end in ends])
     ended = {end.job.row.id: end for end in ends if end.job.row.id in ours}
     if not ended:
@@ -206,7 +207,7 @@ def settle(session: Session, ends: Sequence[End]) -> None:
 
 
 def put_off(session: Session, job: Job, due_at: datetime) -> None:
-    """Let go of a job that came to no end, until later."""
+    """Release a job that has no result yet; it is due again at `due_at`."""
     session.execute(
         update(MailRow)
         .where(MailRow.id == job.row.id, MailRow.claim == job.claim, MailRow.claimed_by.is_not(None))
@@ -273,7 +274,7 @@ def keep_logs(session: Session, logs: Mapping[str, MailLog]) -> None:
             "targets": to_json(log.targets),
             "trace": trace_to_json(log),
             "not_before": log.not_before,
-            "trouble_code": log.trouble_code,
+            "trouble_code": fit(log.trouble_code, _LONGEST_CODE),
             "trouble_detail": fit(log.trouble_detail, _LONGEST_DETAIL),
         }
         for mail_id, log in sorted(logs.items())

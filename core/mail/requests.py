@@ -1,5 +1,5 @@
-"""What people ask of mails: to log one again, to log it on records that they choose, to be asked no more
-about an address; and which mails are in trouble."""
+"""What people can request for a mail: log it again, log it on records that they choose, stop being asked
+about an address; and which mails have failed."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -44,7 +44,9 @@ def log_again(session: Session, mail_id: str) -> None:
             state=row.state,
         )
     known = queue.log_of(session, mail_id)
-    queue.keep_logs(session, {mail_id: replace(known, trouble_code=None, trouble_detail="")})
+    queue.keep_logs(
+        session, {mail_id: replace(known, trouble_code=None, trouble_detail="", was_rematched=False)}
+    )
     session.execute(
         update(MailRow)
         .where(MailRow.id == mail_id)
@@ -78,10 +80,10 @@ def _lock(session: Session, mail_id: str) -> None:
 
 
 def each(database: Database, ids: Sequence[str], what: Callable[[Session, str], None]) -> int:
-    """Do something with each mail, a few at a time; those that are in another state by now are left alone.
-    How many."""
+    """Do something with each mail, a few at a time; mails that have changed their state meanwhile are
+    skipped. Returns how many were done."""
     done = 0
-    for batch in batches(ids, _A_FEW):
+    for batch in batches(sorted(ids), _A_FEW):  # rows are locked in one order, whoever locks them
         with database.writing() as session:
             for mail_id in batch:
                 with contextlib.suppress(Refusal):

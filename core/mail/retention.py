@@ -1,5 +1,5 @@
-"""What is kept of mails goes in time: old rows, the wait for a match, and texts that nothing can need any
-more.
+"""Deletes what is no longer needed: old rows, senders that sent nothing for long, leftover texts; and ends
+long waits for a match.
 
 Everything is deleted in small transactions, each found by an index, so that no other writer waits long for
 the lock of SQLite, and so that deleting keeps up with what comes in (100,000 people: 4 million mails a day).
@@ -8,7 +8,7 @@ One statement over the whole table held that lock for 0.3 to 2 seconds at a mill
 from collections.abc import Callable
 from datetime import timedelta
 
-from sqlalchemy import delete, literal_column, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.database.engine import Database
@@ -45,7 +45,7 @@ class Retention:
         with self._database.writing() as session:
             before = first_id(database_now(session) - retention)
             query = select(MailRow.id).where(MailRow.id < before).order_by(MailRow.id).limit(_AT_ONCE)
-            ids = list(session.scalars(query))
+            ids = list(session.scalars(query.with_for_update(skip_locked=True)))
             if ids:
                 for table in (MailTextRow, MailLogRow):
                     session.execute(delete(table).where(table.mail_id.in_(ids)))
@@ -64,8 +64,7 @@ class Retention:
 
     def _end_some_waits(self, unmatched: timedelta) -> bool:
         """Some mails for which a match was looked for long enough; whether there may be more."""
-        # SQLite takes an index of some rows only where the statement itself says which rows these are
-        is_unmatched = MailRow.state == literal_column(f"'{State.UNMATCHED.value}'")
+        is_unmatched = MailRow.state == State.UNMATCHED.value
         with self._database.writing() as session:
             before = first_id(database_now(session) - unmatched)
             query = (
@@ -76,12 +75,13 @@ class Retention:
             )
             ids = list(session.scalars(query))
             if ids:
-                session.execute(update(MailRow).where(MailRow.id.in_(ids)).values(due_at=None))
+                # asked once more: on PostgreSQL a person can have had it logged again since it was found
+                session.execute(update(MailRow).where(MailRow.id.in_(ids), is_unmatched).values(due_at=None))
         return len(ids) == _AT_ONCE
 
     def _erase_needless_texts(self) -> None:
-        """Texts go with the state that needed them. One can only be left where a journal is loaded for a
-        second time just while its mail is settled, so a few are looked at each time, all of them in turn."""
+        """A text is deleted together with the state that needed it. One is left over only if a journal was
+        loaded a second time while its mail was being settled, so each run checks the next few."""
         with self._database.reading() as session:
             some = (
                 select(MailTextRow.mail_id)

@@ -5,6 +5,7 @@ is set once, in the session's adapter. Its exceptions carry the whole query in t
 than this module."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -18,6 +19,7 @@ from simple_salesforce.format import format_soql
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from core.endpoints import SalesforceApp
+from core.salesforce import late_commits
 from core.salesforce.login import (
     SECONDS_TO_ANSWER,
     SECONDS_TO_CONNECT,
@@ -193,6 +195,7 @@ class Client:
 
     def _call(self, call: Callable[[Salesforce], Any]) -> Any:
         """What Salesforce answers; a session that has ended is renewed, once. Raises Unavailable, Refused."""
+        began = time.monotonic()
         try:
             return _translating(call, self._salesforce)
         except Refused as refused:
@@ -206,6 +209,8 @@ class Client:
             raise Refused(replace(refused.trouble, kind=TroubleKind.CONNECTION)) from None
         except Unavailable as error:  # and what was asked has been refused, with the session
             raise NeverSent(str(error), error.trouble) from None
+        if time.monotonic() - began > late_commits.LONGEST_RENEWAL.total_seconds():
+            raise NeverSent("it took too long to renew the session")
         try:
             return _translating(call, self._salesforce)
         except Refused as refused:

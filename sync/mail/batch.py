@@ -1,8 +1,9 @@
 """One sender's mails, logged in Salesforce together.
 
-The way of one mail: `Mails.log` (sync/mail/queue.py) claims it, `MailLogger.log_mails` here takes it through,
-`match` looks its recipients up and lets the sender's rules choose, `write` writes its records, and `Outcomes`
-settles it. Whatever stops the way, each mail gets an outcome: nothing stays claimed without one."""
+The way of one mail: `Mails.log_some` (sync/mail/queue.py) claims it, `MailLogger.log_mails` here takes it
+through, `match` looks its recipients up and lets the sender's rules choose, `write` writes its records, and
+`Outcomes` settles it. Each mail gets an outcome, unless the database is away or something unforeseen happens:
+`Mails` sees to those."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,12 +20,16 @@ from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
 from sync.mail.outcomes import Outcomes
 from sync.mail.receipts import confirmed
 from sync.mail.waiting import Learnt, MailSession, Sender, WaitingMail
-from sync.mail.write import doubt_after_a_restore, look_for_uncertain, write
+from sync.mail.write import look_for_written, write
 from sync.session import FOR_GOOD, SalesforceSession, note_trouble
 
 _LOOKS_FOR_A_RECEIPT = (1, 3, 12)
 """In terms of `receipt-after`."""
 _LONGEST_LOOK_FOR_A_RECEIPT = timedelta(days=1)
+
+
+class BatchRefused(Exception):
+    """A call was refused as a whole, which one of the mails alone may have brought about."""
 
 
 class MailLogger:
@@ -38,6 +43,7 @@ class MailLogger:
 
     def log_mails(self, sender: Sender, jobs: Sequence[Job]) -> None:
         """Take these claimed mails of one sender as far as they come now, and settle them. Raises
+        BatchRefused, after which those that are not settled are to be tried in smaller batches, and
         DatabaseUnavailable."""
         database = self._connections.database
         outcomes = Outcomes(database, [WaitingMail(job, job.log) for job in jobs], self._count)
@@ -61,6 +67,9 @@ class MailLogger:
                 outcomes.release()
         except (Unavailable, Refused) as error:
             salesforce.met(error.trouble)
+            if error.trouble.kind is TroubleKind.PERMANENT and len(jobs) > 1:
+                outcomes.keep()
+                raise BatchRefused from None
             _stop_for(error.trouble, outcomes, fails_mails=True)
         finally:
             outcomes.settle()
@@ -70,10 +79,7 @@ class MailLogger:
 def _log_open(session: MailSession, outcomes: Outcomes) -> None:
     """The whole way of the mails of a batch. Raises Unavailable, Refused, DatabaseUnavailable."""
     _look_for_receipts(session, outcomes, [mail for mail in outcomes.open if mail.is_copy])
-
-    # what an earlier try may have written, or a backup does not know of, is looked for before anything is new
-    doubt_after_a_restore(session, outcomes.open)
-    look_for_uncertain(session, outcomes, outcomes.open)
+    look_for_written(session, outcomes, outcomes.open)
 
     # an address can come to the never-log list, or to those the sender ignores, while its mail waits
     unwanted = (
@@ -86,18 +92,16 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
         if is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ()):
             mail.log = replace(mail.log, needs_match=True)
 
-    to_match = [mail for mail in outcomes.open if mail.needs_match and not mail.log.uncertain]
+    to_match = [mail for mail in outcomes.open if mail.is_to_match and not mail.log.uncertain]
     match(session, outcomes, to_match)
-    # what was just matched may have been written before a restore; everything else was looked for above
-    just_matched = [mail for mail in to_match if outcomes.is_open(mail)]
-    doubt_after_a_restore(session, just_matched)
-    look_for_uncertain(session, outcomes, just_matched)
+    # only now is it known which records of these there may be from before a restore
+    look_for_written(session, outcomes, [mail for mail in to_match if outcomes.is_open(mail)])
 
-    write(session, outcomes, [mail for mail in outcomes.open if mail.log.missing and not mail.needs_match])
+    write(session, outcomes, [mail for mail in outcomes.open if mail.log.missing and not mail.is_to_match])
 
     for mail in outcomes.open:
         # a record was gone: its recipients are looked up anew
-        if mail.needs_match and not mail.log.uncertain:
+        if mail.is_to_match and not mail.log.uncertain:
             mail.log = replace(mail.log, targets=mail.log.written)
             outcomes.try_again_now(mail)
         elif mail.log.targets is not None and not mail.log.missing:
@@ -112,10 +116,10 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
 
 
 def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> None:
-    """A call was not answered, or refused as a whole. What is left is tried again when the session, the
-    limit, the person or time has mended it; with `fails_mails` what no time mends has failed."""
+    """A call was not answered, or was refused as a whole. The remaining mails are retried; with `fails_mails`
+    a permanent error makes them fail."""
     for mail in outcomes.open:
-        if mail.log.targets and not mail.log.missing and not mail.needs_match:
+        if mail.log.targets and not mail.log.missing and not mail.is_to_match:
             outcomes.end(mail, State.LOGGED)
     if fails_mails and trouble.kind in {TroubleKind.NO_API, TroubleKind.LIMIT}:
         outcomes.release()
@@ -128,8 +132,8 @@ def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> Non
 
 def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
     """Blind copies that were sent: after `receipt-after`, three times and twelve times that, Salesforce is
-    asked whether it has them. That receipts cannot be had concerns the copies alone, and they are not looked
-    for for ever.
+    asked whether it has them. If receipts cannot be read, only the copies are affected, and looking stops
+    after a day.
 
     Raises DatabaseUnavailable."""
     if not mails:

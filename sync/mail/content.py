@@ -63,6 +63,8 @@ class Content:
     is_encrypted: bool = False
     is_there: bool = True
     """False: the bytes are gone."""
+    is_unreadable: bool = False
+    """They are there, but no key of this process opens them."""
 
 
 def read_content(raw: bytes) -> Content:

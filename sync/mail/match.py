@@ -38,6 +38,9 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         if mail.log.picked:
             _set_targets(session, outcomes, mail, _choice_of(mail.log.picked))
             continue
+        if content.is_unreadable:
+            outcomes.end(mail, State.FAILED, trouble("lost_text"))
+            continue
         if content.is_there:
             to, cc = content.to, content.cc
         elif places is not None:  # the text is erased, but it is known where each address stood
@@ -77,8 +80,8 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
 
 def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, choice: Choice) -> None:
     """Decide for good what is written, so that a try that is repeated writes the same. Where nobody was
-    found, the sender's rule for that applies; what is written already stays, and then nothing more is
-    needed."""
+    found, the sender's rule for that applies; records that are written already are kept, and are enough
+    then."""
     written, no_match = mail.log.written, session.sender.rules.no_match
     mail.log = replace(mail.log, needs_match=False)
     if not choice.is_empty:

@@ -64,8 +64,10 @@ class Outcomes:
         self._open.pop(mail.id, None)
 
     def wait(self, mail: WaitingMail, due_at: datetime, trouble: Trouble | None = None) -> None:
-        """In the state that it is in, until then."""
-        self.end(mail, mail.job.row.state, trouble, due_at=due_at)
+        """Keep the state; due again at `due_at`. One that was unmatched and has records to be written by now
+        is waiting: nothing may end its wait any more."""
+        is_matched = mail.job.row.state is State.UNMATCHED and bool(mail.log.missing)
+        self.end(mail, State.WAITING if is_matched else mail.job.row.state, trouble, due_at=due_at)
 
     def try_again_now(self, mail: WaitingMail) -> None:
         """Something was learnt with which the next try can succeed."""
@@ -77,11 +79,16 @@ class Outcomes:
         self.wait(mail, datetime.now(UTC) + pause(mail), trouble)
 
     def release(self) -> None:
-        """Let go of what has no outcome, with what is known of it; it is due as before."""
+        """Release what has no outcome, with what is known of it; it is due as before."""
         for mail in self.open:
             row = mail.job.row
             self._ends.append(End(mail.job, row.state, mail.log, row.due_at, mail.job.attempts))
         self._open.clear()
+
+    def keep(self) -> None:
+        """Store what is known of those without an outcome; they stay claimed. Raises DatabaseUnavailable."""
+        with self._database.writing() as session:
+            mail_queue.intend(session, [(mail.job, mail.log) for mail in self.open])
 
     def settle(self) -> None:
         """Write down all outcomes at once. Raises DatabaseUnavailable."""

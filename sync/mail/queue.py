@@ -1,12 +1,11 @@
-"""The mails that wait for the worker: claimed, given to several threads by sender, and let go of again."""
+"""The mails that wait for the worker: claimed, given to several threads by sender, and taken apart where one
+of them disturbs the others."""
 
 import threading
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from core import logs
-from core.batches import batches
 from core.database.engine import Database, DatabaseUnavailable, Session
 from core.database.installation import restored_at
 from core.mail import queue as mail_queue
@@ -17,14 +16,13 @@ from core.salesforce import connection_store
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.settings.in_force import one_in_force, rules
-from sync.mail.batch import MailLogger
+from sync.mail.batch import BatchRefused, MailLogger
 from sync.mail.waiting import Sender
 from sync.threads import at_once
 
 _MOST_CLAIMED = 1_000
 _MOST_PEOPLE = 50
 """At once: a claim holds the lock of SQLite for some 30 ms, and relays wait for it."""
-_BATCH = 200
 _MOST_UNFORESEEN = 5
 
 
@@ -36,88 +34,87 @@ class Mails:
         self._database = database
         self._worker = worker
 
-    def log(self, stop: threading.Event, *, everything: bool) -> bool:
-        """Log all that is due; with `everything` all that waits, whenever it is due. Whether nothing waits
-        any more. Raises DatabaseUnavailable."""
+    def log_some(self, stop: threading.Event, due_by: datetime | None = None) -> bool:
+        """Log some of the mails that are due now, or by that moment; whether there were any. Raises
+        DatabaseUnavailable."""
+        with self._database.reading() as session:
+            ready = connection_store.ready(session)
+            people = mail_queue.people_with_due_mail(
+                session, self._worker, ready, most=_MOST_PEOPLE, due_by=due_by
+            )
         with self._database.writing() as session:
-            # what was claimed in an earlier cycle and could not be settled, as the database was away just
-            # then
+            # what an earlier round could not settle, as the database was away just then
             mail_queue.let_go(session, self._worker)
-            due_by = mail_queue.make_due(session) if everything else None
-        while not stop.is_set():
-            with self._database.reading() as session:
-                people = mail_queue.people_with_due_mail(
-                    session, self._worker, connection_store.ready(session), most=_MOST_PEOPLE, due_by=due_by
-                )
-            if not people:
-                break
-            with self._database.writing() as session:
-                claimed = mail_queue.claim(
-                    session, self._worker, most=_MOST_CLAIMED, only=people, due_by=due_by
-                )
-            with self._database.reading() as session:
-                senders = _senders(session, claimed)
-            work = [
-                (senders[person_id], batch)
-                for person_id, jobs in claimed.items()
-                if person_id in senders
-                for batch in batches(jobs, _BATCH)
-            ]
-            at_once(lambda one: self._log_batch(*one), work, stop)
+            claimed = mail_queue.claim(session, self._worker, most=_MOST_CLAIMED, only=people, due_by=due_by)
+        at_once(lambda one: self._log_batch(*one), claimed.items(), stop)
+        return bool(claimed)
+
+    def log_everything(self, stop: threading.Event) -> bool:
+        """Log all that waits, whenever it is due; whether nothing waits any more. Raises
+        DatabaseUnavailable."""
+        with self._database.writing() as session:
+            due_by = mail_queue.make_due(session)
+        while not stop.is_set() and self.log_some(stop, due_by):
+            pass
         with self._database.reading() as session:
             return not mail_queue.is_anything_waiting(session)
 
-    def _log_batch(self, sender: Sender, jobs: list[Job]) -> None:
-        """Never raises: a fault with one person's mails delays no other person's.
-
-        An error that was not foreseen is met again with each mail by itself, so that it delays that mail
-        alone."""
+    def _log_batch(self, person_id: int, jobs: list[Job]) -> None:
+        """One person's mails. Never raises: a fault with one person's mails delays no other person's."""
         try:
-            self._logger.log_mails(sender, jobs)
-        except DatabaseUnavailable as error:
-            logs.database_unavailable(str(error))  # what is claimed is let go of in the next cycle
-        except Exception:  # noqa: BLE001  the edge of a batch
-            logs.failed_unexpectedly("logging mails")
+            with self._database.reading() as session:
+                sender = _sender(session, person_id)
+            if sender is None:
+                return  # the connection has just been ended; the mails are let go of in the next round
             try:
-                self._go_on_one_by_one(sender, jobs)
-            except DatabaseUnavailable as error:
-                logs.database_unavailable(str(error))
+                self._logger.log_mails(sender, jobs)
+            except BatchRefused:
+                self._log_halves(person_id, jobs)
+            except DatabaseUnavailable:
+                raise
+            except Exception:  # noqa: BLE001  the edge of a batch
+                logs.failed_unexpectedly("logging mails")
+                self._log_halves(person_id, jobs)
+        except DatabaseUnavailable as error:
+            logs.database_unavailable(str(error))  # what is claimed is let go of in the next round
+        except Exception:  # noqa: BLE001  the edge of a person
+            logs.failed_unexpectedly("logging one person's mails")
 
-    def _go_on_one_by_one(self, sender: Sender, jobs: list[Job]) -> None:
-        """Each mail by itself, with what was noted of it before the error. One that fails by itself is put
-        off with exponential back-off, and has failed after the last try. Raises DatabaseUnavailable."""
+    def _log_halves(self, person_id: int, jobs: list[Job]) -> None:
+        """Go on with what was noted of each mail, in smaller batches, so that a mail that cannot be logged
+        delays no other. One that fails by itself is put off with exponential back-off, and has failed after
+        the last try. Raises DatabaseUnavailable."""
         with self._database.writing() as session:
             left = mail_queue.as_they_are(session, jobs)
         if len(jobs) > 1:
-            for job in left:
-                self._log_batch(sender, [job])
+            middle = (len(left) + 1) // 2
+            for half in (left[:middle], left[middle:]):
+                if half:
+                    self._log_batch(person_id, half)
             return
         for job in left:
             with self._database.writing() as session:
-                if job.attempts >= _MOST_UNFORESEEN:
-                    log = replace(job.log, trouble_code="unforeseen", trouble_detail="")
-                    mail_queue.settle(session, [End(job, State.FAILED, log)])
-                else:
-                    pause = timedelta(seconds=60 * 2 ** min(job.attempts, _MOST_UNFORESEEN))
+                if job.attempts < _MOST_UNFORESEEN:
+                    pause = timedelta(seconds=60 * 2**job.attempts)
                     mail_queue.put_off(session, job, datetime.now(UTC) + pause)
+                    continue
+                # a copy has gone out, whatever looking for its receipt met
+                state = State.COPIED if job.row.state is State.COPIED else State.FAILED
+                log = replace(job.log, trouble_code="unforeseen", trouble_detail="")
+                mail_queue.settle(session, [End(job, state, log)])
 
 
-def _senders(session: Session, people: Iterable[int]) -> dict[int, Sender]:
-    """By which rules these people's mails are logged; without those whose connection has just been ended."""
-    policy = settings_store.policy(session)
-    for_mail, restored = settings_store.policy_for_mail(session), restored_at(session)
-    senders = {}
-    for person_id in people:
-        connection = connection_store.connection(session, person_id)
-        if connection is None:
-            continue
-        preference = settings_store.preference(session, person_id)
-        senders[person_id] = Sender(
-            connection,
-            rules(policy, preference),
-            for_mail,
-            ignored(session, person_id),
-            one_in_force(Setting.TIME_ZONE, policy, preference).value,
-            restored,
-        )
-    return senders
+def _sender(session: Session, person_id: int) -> Sender | None:
+    """By which rules this person's mails are logged; None without a connection."""
+    connection = connection_store.connection(session, person_id)
+    if connection is None:
+        return None
+    policy, preference = settings_store.policy(session), settings_store.preference(session, person_id)
+    return Sender(
+        connection,
+        rules(policy, preference),
+        settings_store.policy_for_mail(session),
+        ignored(session, person_id),
+        one_in_force(Setting.TIME_ZONE, policy, preference).value,
+        restored_at(session),
+    )

@@ -1,5 +1,5 @@
-"""What an organisation has for logged mails, asked once in a while for all of its users, and no more than is
-needed."""
+"""What an organisation has for logged mails, as one of its users sees it: asked once in an hour, and no more
+than is needed. Users of one organisation differ: a field, or all of EmailMessage, can be hidden from some."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,14 +11,14 @@ from core.settings.catalogue import RecordType
 from sync.mail.fields import Features
 from sync.session import Remembered
 
-SECONDS_GOOD = 600.0
+SECONDS_GOOD = 3_600.0
 _TEXTS = frozenset({"string", "textarea", "email", "picklist", "combobox", "url", "phone"})
 
 
 def features_of(
     known: Remembered[Features],
     client: Client,
-    organisation_id: str,
+    user_key: str,
     record: RecordType,
     *,
     needs_task: bool = False,
@@ -43,7 +43,7 @@ def features_of(
             )
         return features
 
-    return known.of(organisation_id, ask)
+    return known.of(user_key, ask)
 
 
 def _writable(described: Mapping[str, Record]) -> dict[str, int]:

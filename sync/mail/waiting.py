@@ -1,5 +1,6 @@
 """A mail as the worker has it in hand, whose it is, and what the worker works on it with."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ from sync.mail.lookup import Directory
 from sync.mail.schema import SECONDS_GOOD, features_of
 from sync.session import Clocks, Remembered, SalesforceSession
 
-_SMALL = 16 * 1024
+_SMALL = 24 * 1024
+"""Bytes of an encrypted text; a text of a few pages has fewer."""
+_SECONDS_UNUSED = 300.0
 _MOST_TRIES_TOLD = 10
 
 
@@ -41,7 +44,17 @@ class Learnt:
 
     clocks: Clocks = field(default_factory=Clocks)
     features: Remembered[Features] = field(default_factory=lambda: Remembered(SECONDS_GOOD))
-    directories: dict[str, Directory] = field(default_factory=dict)
+    _directories: dict[str, tuple[float, Directory]] = field(default_factory=dict)
+
+    def directory(self, user: str) -> Directory:
+        """What this user can see of people; what no batch has asked for lately is forgotten."""
+        now = time.monotonic()
+        for key, (used_at, _) in list(self._directories.items()):
+            if used_at < now - _SECONDS_UNUSED:
+                self._directories.pop(key, None)
+        _, directory = self._directories.get(user, (now, Directory()))
+        self._directories[user] = (now, directory)
+        return directory
 
 
 @dataclass
@@ -64,12 +77,12 @@ class WaitingMail:
         return self.job.row.state is State.COPIED
 
     @property
-    def needs_match(self) -> bool:
-        """Whether it is to be found out whom and what it is logged on."""
+    def is_to_match(self) -> bool:
+        """Whether it is still to be found out whom and what it is logged on."""
         return self.log.targets is None or self.log.needs_match
 
     def put(self, old: Target, new: Target) -> None:
-        """A target has come on."""
+        """Replace a target by its new state."""
         targets = tuple(new if one == old else one for one in self.log.targets or ())
         self.log = replace(self.log, targets=targets)
 
@@ -97,8 +110,7 @@ class MailSession:
     @property
     def directory(self) -> Directory:
         """What this user can see of people."""
-        key = f"{self.salesforce.organisation_id}{self.salesforce.user_id}"
-        return self._learnt.directories.setdefault(key, Directory())
+        return self._learnt.directory(self.salesforce.user_key)
 
     def features(self, *, needs_task: bool = False) -> Features:
         """What the organisation has for the records that this sender's mails are logged as; with `needs_task`
@@ -106,14 +118,14 @@ class MailSession:
         return features_of(
             self._learnt.features,
             self.client,
-            self.salesforce.organisation_id,
+            self.salesforce.user_key,
             self.sender.rules.record,
             needs_task=needs_task,
         )
 
     def ask_for_features_again(self) -> None:
-        """The organisation has refused what it was believed to have."""
-        self._learnt.features.forget(self.salesforce.organisation_id)
+        """The organisation has refused what this user was believed to have."""
+        self._learnt.features.forget(self.salesforce.user_key)
 
     def contents(self, mails: Iterable[WaitingMail]) -> Iterator[tuple[WaitingMail, Content]]:
         """Each mail with what its text says. Small texts are read all together, and kept; a large one is read
@@ -123,11 +135,15 @@ class MailSession:
         with self.database.reading() as session:
             small = mail_queue.texts(session, unread, longest=_SMALL)
         for mail in mails:
-            if mail.id in small:
-                mail.content = read_content(small[mail.id])
+            if text := small.get(mail.id):
+                mail.content = read_content(text)
             if mail.content is not None:
                 yield mail, mail.content
                 continue
             with self.database.reading() as session:
-                large = mail_queue.texts(session, [mail.id])
-            yield mail, read_content(large[mail.id]) if large else Content(is_there=False)
+                found = mail_queue.texts(session, [mail.id])
+            text = found.get(mail.id)
+            if text is None:
+                yield mail, Content(is_there=False, is_unreadable=mail.id in found)
+            else:
+                yield mail, read_content(text)

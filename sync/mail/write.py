@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from core.database.engine import Session
 from core.mail import queue as mail_queue
 from core.mail.progress import TASK, Target
+from core.mail.row import State
 from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS
 from core.salesforce.troubles import trouble
@@ -15,7 +16,7 @@ from sync.mail.fields import Author, fields
 from sync.mail.outcomes import Outcomes, pause
 from sync.mail.uncertain import Sought, look_for
 from sync.mail.waiting import MailSession, WaitingMail
-from sync.once import Judged, Verdict, judged, write_once
+from sync.once import WROTE_NOTHING, Judged, Verdict, judged, noted
 
 MOST_CHARACTERS = 1_000_000
 """Of the texts of one call, so that large mails need no more memory than small ones."""
@@ -33,69 +34,57 @@ _SCHEMA = frozenset(
 
 @dataclass
 class _NewRecord:
-    """One record to be written. `was_tried`: an earlier write of it has an end that is not known."""
+    """One record to be written. `before`: its target as it was before this try."""
 
     mail: WaitingMail
     target: Target
     fields: Mapping[str, object]
-    was_tried: bool
+    before: Target
 
     def __post_init__(self) -> None:
         self.size = sum(len(value) for value in self.fields.values() if isinstance(value, str))
 
     def put(self, target: Target) -> None:
-        """It has come on, and so has its mail."""
+        """Replace the target by its new state, here and in its mail."""
         self.mail.put(self.target, target)
         self.target = target
 
 
-def doubt_after_a_restore(session: MailSession, mails: Sequence[WaitingMail]) -> None:
-    """The database was restored from a backup: what it thinks is missing of an older mail may have been
-    written since the backup, and is looked for like a write whose answer was lost."""
+def look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
+    """Look for records that may be there: those whose write was begun and whose end is not known, and, where
+    the database was restored from a backup, those of older mails that were written since the backup.
+
+    A record that is found counts as written. One that is not found is written again, but not before its first
+    write would have become visible; until then its mail waits. Where the organisation itself refuses a second
+    record, it need not be looked for. Raises Unavailable, Refused."""
     restored_at = session.sender.restored_at
+    sought: list[tuple[WaitingMail, Sought]] = []
     for mail in mails:
-        if restored_at is None or mail.job.row.time >= restored_at:
-            continue
-        for target in mail.log.missing:
-            mail.put(target, replace(target, is_tried=True, is_sought=True))
-        shows_by = restored_at + late_commits.UNTIL_A_WRITE_SHOWS
-        mail.log = replace(mail.log, not_before=max(shows_by, mail.log.not_before or shows_by))
-
-
-def look_for_uncertain(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
-    """Writes that were begun and whose end is not known: what is found is written; what is not found is
-    written once it would have shown by now, and waits until then.
-
-    Where the organisation itself refuses a second record, it need not be looked for. Raises Unavailable,
-    Refused."""
-    uncertain = [
-        (mail, target)
-        for mail in mails
-        for target in mail.log.uncertain
-        if target.is_sought
-        or mail.needs_match
-        or not session.features(needs_task=target.kind == TASK).has_key(target.kind)
-    ]
-    if not uncertain:
+        is_doubted = restored_at is not None and mail.job.row.time < restored_at
+        if restored_at is not None and is_doubted:
+            for target in mail.log.missing:
+                mail.put(target, replace(target, is_tried=True, is_sought=True))
+            shows_by = restored_at + late_commits.UNTIL_A_WRITE_SHOWS
+            mail.log = replace(mail.log, not_before=max(shows_by, mail.log.not_before or shows_by))
+        for target in mail.log.uncertain:
+            has_key = session.features(needs_task=target.kind == TASK).has_key(target.kind)
+            if target.is_sought or mail.is_to_match or not has_key:
+                not_before = None if is_doubted else mail.log.not_before
+                sought.append((mail, Sought(mail.job.row, target, not_before)))
+    if not sought:
         return
-    restored_at = session.sender.restored_at
-    sought = [
-        Sought(
-            mail.job.row,
-            target,
-            None if restored_at is not None and mail.job.row.time < restored_at else mail.log.not_before,
-        )
-        for mail, target in uncertain
-    ]
-    found = look_for(session.client, session.salesforce.user_id, sought)
-    for (mail, target), record_id in zip(uncertain, found, strict=True):
+    found = look_for(session.client, session.salesforce.user_id, [one for _, one in sought])
+    waiting: dict[str, tuple[WaitingMail, datetime]] = {}
+    for (mail, one), record_id in zip(sought, found, strict=True):
         not_before = mail.log.not_before
         if record_id is not None:
-            mail.put(target, replace(target, id=record_id))
+            mail.put(one.target, replace(one.target, id=record_id))
         elif not_before is None or datetime.now(UTC) >= not_before:
-            mail.put(target, replace(target, is_tried=False, is_sought=False))
-        elif outcomes.is_open(mail):
-            outcomes.wait(mail, min(not_before, datetime.now(UTC) + pause(mail)))
+            mail.put(one.target, replace(one.target, is_tried=False, is_sought=False))
+        else:
+            waiting[mail.id] = (mail, not_before)
+    for mail, not_before in waiting.values():
+        outcomes.wait(mail, min(not_before, datetime.now(UTC) + pause(mail)))
 
 
 def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
@@ -104,6 +93,9 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     zone = ZoneInfo(session.sender.time_zone) if session.sender.time_zone else None
     calls: dict[str, list[_NewRecord]] = {}
     for mail, content in session.contents(mails):
+        if content.is_unreadable:
+            outcomes.end(mail, State.FAILED, trouble("lost_text"))
+            continue
         author = Author(session.salesforce.user_id, mail.job.row.time.astimezone(zone).date().isoformat())
         for target in mail.log.missing:
             features = session.features(needs_task=target.kind == TASK)
@@ -120,7 +112,7 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
             if len(waiting) == MOST_RECORDS or sum(one.size for one in waiting) > MOST_CHARACTERS:
                 _write_call(session, outcomes, waiting)
                 waiting.clear()
-            waiting.append(_NewRecord(mail, target, made, target.is_tried))
+            waiting.append(_NewRecord(mail, target, made, before=target))
     for waiting in calls.values():
         if waiting:
             _write_call(session, outcomes, waiting)
@@ -131,27 +123,29 @@ def _write_call(session: MailSession, outcomes: Outcomes, records: Sequence[_New
     kind = records[0].target.kind
     has_key = session.features(needs_task=kind == TASK).has_key(kind)
     for record in records:
-        record.put(replace(record.target, is_tried=True))
+        # one that is written without a key is looked for before it is repeated, even if there is a key by
+        # then
+        is_sought = record.before.is_sought or not has_key
+        record.put(replace(record.before, is_tried=True, is_sought=is_sought))
+    mails = {record.mail.id: record.mail for record in records}
 
     def note(in_database: Session, not_before: datetime) -> list[_NewRecord]:
-        for record in records:
-            record.mail.log = replace(record.mail.log, not_before=not_before)
-        mails = {record.mail.id: record.mail for record in records}
+        for mail in mails.values():
+            mail.log = replace(mail.log, not_before=not_before)
         ours = mail_queue.intend(in_database, [(mail.job, mail.log) for mail in mails.values()])
         return [record for record in records if record.mail.id in ours]
 
-    def take_back(begun: list[_NewRecord]) -> None:
-        for record in begun:
-            record.put(replace(record.target, is_tried=record.was_tried))
-
-    with write_once(session.database, note, take_back) as begun:
-        left = {record.mail.id for record in begun}
-        for record in records:
-            if record.mail.id not in left:  # the worker that has it by now knows nothing of this call
-                outcomes.drop(record.mail)
+    begun = noted(session.database, note)
+    for mail_id in mails.keys() - {record.mail.id for record in begun}:
+        outcomes.drop(mails[mail_id])  # the worker that has it by now knows nothing of this call
+    try:
         answers = session.client.create(kind, [record.fields for record in begun])
+    except WROTE_NOTHING:
+        for record in begun:
+            record.put(record.before)
+        raise
     for record, answer in zip(begun, answers, strict=True):
-        _take_in(session, record, judged(answer, has_key=has_key, was_tried=record.was_tried))
+        _take_in(session, record, judged(answer, has_key=has_key, was_tried=record.before.is_tried))
 
 
 def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
@@ -168,7 +162,7 @@ def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
         mail.trouble = mail.trouble or trouble("SERVER_UNAVAILABLE")
         return
     code = "" if answer.trouble is None else answer.trouble.code
-    untried = replace(target, is_tried=False)
+    untried = replace(target, is_tried=False, is_sought=False)
     if code == "STRING_TOO_LONG" and target.cuts < _MOST_CUTS:
         record.put(replace(untried, cuts=target.cuts + 1))
     elif code in _SCHEMA and not target.is_asked_anew:

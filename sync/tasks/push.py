@@ -21,7 +21,7 @@ from core.tasks import queue as task_queue
 from core.tasks.fields import Field
 from core.tasks.queue import Asks
 from core.tasks.task import Ours, Values, fitted, lacking
-from sync.once import Judged, Verdict, judged, write_once
+from sync.once import WROTE_NOTHING, Judged, Verdict, judged, noted
 from sync.session import FOR_GOOD
 from sync.tasks.held import HeldSync
 from sync.tasks.plan import gone
@@ -198,7 +198,7 @@ class Push:
 
     def _create_batch(self, tasks: Sequence[Ours]) -> None:
         """One call; each record is created once, whatever happens."""
-        sync, refused_ones = self._sync, list[Ours]()
+        sync = self._sync
 
         def note(session: Session, not_before: datetime) -> list[tuple[Ours, Values]]:
             begun = []
@@ -213,18 +213,18 @@ class Push:
                     begun.append((ours, values))
             return begun
 
-        def take_back(begun: list[tuple[Ours, Values]]) -> None:
-            refused_ones.extend(ours for ours, _ in begun)
+        begun = noted(sync.salesforce.database, note)
+        try:
+            written = sync.client.create("Task", [self._record(ours, values) for ours, values in begun])
+        except WROTE_NOTHING as error:
+            tried = [ours for ours, _ in begun]
             with sync.salesforce.database.writing() as session:
                 task_queue.hold(session, sync.row)
-                for ours in refused_ones:
+                for ours in tried:
                     task_links.never_sent(session, ours, ours.sent, ours.not_before)
-
-        try:
-            with write_once(sync.salesforce.database, note, take_back) as begun:
-                written = sync.client.create("Task", [self._record(ours, values) for ours, values in begun])
-        except Refused as refused:
-            self._by_halves(self._create_batch, refused_ones, refused_ones[0], refused)
+            if not isinstance(error, Refused):
+                raise
+            self._by_halves(self._create_batch, tried, tried[0], error)
             return
         if not begun:
             return

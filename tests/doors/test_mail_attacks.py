@@ -146,7 +146,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
             raise Refused(trouble(code))
 
         monkeypatch.setattr(Client, "query", refuse_all)
-        bench.worker.mails.log(threading.Event(), everything=False)
+        bench.worker.mails.log_some(threading.Event())
         assert len(asked) < 3
         assert bench.state(mail) is State.WAITING
 

@@ -10,7 +10,7 @@ down_revision = "0007"
 _PARTIAL = (
     ("mail_due_of_person", ["person_id", "due_at"], "due_at IS NOT NULL"),
     ("mail_claimed", ["claimed_by"], "claimed_by IS NOT NULL"),
-    ("mail_unmatched_due", ["id"], "state = 'unmatched' AND due_at IS NOT NULL"),
+    ("mail_due_of_state", ["state", "id"], "due_at IS NOT NULL"),
 )
 
 
