@@ -49,6 +49,8 @@ _SENDERS = (
 
 def is_our_fault(reply: Reply, stage: Stage) -> bool:
     """Whether the upstream refuses *us*: it would refuse every mail."""
+    if reply.is_positive:
+        return False
     said = b" ".join(reply.lines).lower()
     if any(text in said for text in _SENDERS):
         return False

@@ -1,7 +1,8 @@
 """What a client has sent and we have not read yet: command lines first, then a mail's data in chunks."""
 
-import asyncio
 from typing import Protocol
+
+from relay.conversation import Answer
 
 LONGEST_LINE = 12_288  # RFC 4954 section 4: an AUTH line may be this long
 _MOST_AHEAD = 32 * 1024
@@ -30,7 +31,7 @@ class ClientInput:
         self._transport = transport
         self._held = b""
         self._position = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Answer[None] | None = None
         self.has_ended = False
         self._is_paused = False
 
@@ -103,11 +104,11 @@ class ClientInput:
         ):  # a mail has one chunk in hand: the next is read when the upstream has taken the last
             self._is_paused = False
             self._transport.resume_reading()
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = Answer()
         await self._waiter
         return self.has_more()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            waiter.give(None)

@@ -16,6 +16,7 @@ from aiosmtpd.smtp import SMTP
 
 from relay import replies
 from relay.buffer import ClientInput
+from relay.conversation import Conversation
 from relay.replies import Reply
 
 SECONDS_FOR_A_HANDSHAKE = 15.0
@@ -45,7 +46,8 @@ class ClientConnection(SMTP):
         turn."""
         self.source = ""
         """The client's address."""
-        self.task: asyncio.Task[None] | None = None
+        self.is_over = False
+        """Whether everything is said."""
         self._registry = registry
         self._is_encrypted = False
         self._is_closing = False
@@ -64,7 +66,7 @@ class ClientConnection(SMTP):
 
     @abstractmethod
     async def _converse(self) -> None:
-        """The whole session, on a task that nobody cancels."""
+        """The whole session, which nobody cancels."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -72,7 +74,7 @@ class ClientConnection(SMTP):
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
         self.buffer = ClientInput(transport)
         self._registry.enter(self)
-        self.task = asyncio.ensure_future(self._converse())
+        Conversation(self._converse(), "a session", self._over)
 
     def eof_received(self) -> bool:
         """A client that has closed its sending half may still listen (`printf … | nc`)."""
@@ -112,9 +114,13 @@ class ClientConnection(SMTP):
             self.deadline = self._now() + _SECONDS_TO_TAKE_A_LAST_WORD
             self.transport.close()
 
+    def _over(self) -> None:
+        self.is_over = True
+        self._leave_if_over()
+
     def _leave_if_over(self) -> None:
-        """The session is over when both its task and its connection are."""
-        if self._is_gone and self.task is None:
+        """The session is over when both its conversation and its connection are."""
+        if self._is_gone and self.is_over:
             self._registry.leave(self)
 
     async def _say(self, reply: Reply) -> None:

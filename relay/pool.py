@@ -8,6 +8,7 @@ from typing import Protocol
 
 from core import logs
 from core.smtp import Credentials, RefusesUs, Route, UpstreamUnavailable, WrongCredentials
+from relay.conversation import Answer
 from relay.link import UpstreamLink, UpstreamLost
 from relay.replies import Reply
 
@@ -45,7 +46,7 @@ class OwnLink:
     def __init__(self, link: UpstreamLink) -> None:
         self._link = link
         self._is_taken = False
-        self._resetting: asyncio.Future[Reply] | None = None
+        self._resetting: Answer[Reply] | None = None
 
     async def take(self) -> UpstreamLink:
         resetting, self._resetting = self._resetting, None
@@ -85,29 +86,27 @@ class Places:
 
     def __init__(self, number: int) -> None:
         self.free = number
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[Answer[bool]] = deque()
 
     async def take(self) -> None:
         """Raises UpstreamBusy."""
         if self.free:
             self.free -= 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: Answer[bool] = Answer()
         self._line.append(turn)
-        try:
-            async with asyncio.timeout(_SECONDS_FOR_A_PLACE):
-                await turn
-        except TimeoutError as error:
-            if turn.done() and not turn.cancelled():
-                self.give_back()  # the turn had come in the very moment
-            raise UpstreamBusy from error
+        patience = asyncio.get_running_loop().call_later(_SECONDS_FOR_A_PLACE, turn.give, False)
+        is_ours = await turn
+        patience.cancel()
+        if not is_ours:
+            raise UpstreamBusy
 
     def give_back(self) -> None:
         """To whoever has waited longest."""
         while self._line:
             turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            if not turn.is_there:
+                turn.give(True)
                 return
         self.free += 1
 
@@ -171,7 +170,7 @@ class Pool:
         """A link of a client's own, by its own name and password. Raises UpstreamUnavailable, RefusesUs,
         WrongCredentials."""
         try:
-            connected = await self.route.connect(credentials)
+            connected = await asyncio.ensure_future(self.route.connect(credentials))
         except (UpstreamUnavailable, RefusesUs) as error:
             if not isinstance(error, WrongCredentials):
                 self.note_unreachable(error)
@@ -253,7 +252,7 @@ class Pool:
 
     async def _connect_or_free_place(self) -> UpstreamLink:
         try:
-            connected = await self.route.connect()
+            connected = await asyncio.ensure_future(self.route.connect())
         except BaseException as error:
             self.places.give_back()
             if isinstance(error, UpstreamUnavailable | RefusesUs):

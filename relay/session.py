@@ -121,8 +121,6 @@ class Session(ClientConnection):
         if self._is_counted:
             self._relay.sessions.leave(self.source)
         self._sign_out()
-        self.task = None
-        self._leave_if_over()
 
     async def _next_line(self) -> bytes | None:
         is_known = self._signed_in is not None or self._entrance.is_gateway

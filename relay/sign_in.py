@@ -82,7 +82,7 @@ async def by_app_password(relay: Relay, given: Credentials) -> SignedIn:
 
     One that the settings in hand do not have may be seconds old: they are read anew before it is refused."""
     found = _find(relay, given)
-    if found is None and not await relay.snapshot.look_at_once():
+    if found is None and not await asyncio.ensure_future(relay.snapshot.look_at_once()):
         raise BadCommand(replies.CANNOT_CHECK_SIGN_IN)
     found = found or _find(relay, given)
     if found is None:

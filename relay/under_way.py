@@ -73,6 +73,9 @@ class UnderWay:
     async def answer(self, fingerprint: bytes) -> EarlierAnswer | None:
         """Wait for the answer to that mail; as long as its relay waits for the verdict, which is bounded.
         None: it is not known."""
+        return await asyncio.ensure_future(self._answer(fingerprint))
+
+    async def _answer(self, fingerprint: bytes) -> EarlierAnswer | None:
         mail = self._mails.get(fingerprint)
         if mail is not None:
             return await asyncio.shield(mail.answer)

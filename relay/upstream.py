@@ -3,12 +3,12 @@
 A transaction keeps the rules: what is said again on another link, and where a link that is lost leaves the
 mail."""
 
-import asyncio
 from dataclasses import dataclass, field
 
 from core.mail.row import Copy
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies
+from relay.conversation import Answer
 from relay.envelope import BadCommand, Path
 from relay.link import SECONDS_FOR_A_COMMAND, UpstreamLink, UpstreamLost
 from relay.pool import Links, SignInAgain, UpstreamBusy
@@ -57,7 +57,7 @@ class Transaction:
     sender: Path
     link: UpstreamLink | None = None
     accepted: list[Path] = field(default_factory=list)
-    _verdict: asyncio.Future[Reply] | None = None
+    _verdict: Answer[Reply] | None = None
     _copy_verdict: tuple[Copy, Reply | None] = (Copy.NONE, None)
     _is_paused: bool = False
 
@@ -108,7 +108,7 @@ class Transaction:
     @property
     def early_verdict(self) -> Reply | None:
         """What the upstream said before the mail was through, if it did."""
-        if self._verdict is None or not self._verdict.done() or self._verdict.exception() is not None:
+        if self._verdict is None or not self._verdict.is_there or self._verdict.has_failed:
             return None
         return self._verdict.result()
 
@@ -178,15 +178,15 @@ class Transaction:
         self._copy_verdict = (Copy.UNANSWERED, None)
         try:
             if "pipelining" in link.extensions:
-                copy_future, data_future = link.send(rcpt, b"DATA")
+                copy_answer, data_answer = link.send(rcpt, b"DATA")
             else:
-                copy_future, data_future = link.send(rcpt)[0], None
-            copy_reply = await link.reply(copy_future, SECONDS_FOR_THE_COPY)
+                copy_answer, data_answer = link.send(rcpt)[0], None
+            copy_reply = await link.reply(copy_answer, SECONDS_FOR_THE_COPY)
             self._copy_verdict = (Copy.ACCEPTED if copy_reply.is_positive else Copy.REFUSED, copy_reply)
             if copy_reply.code == replies.SHUTTING_DOWN.code:
                 return None
-            data_future = data_future or link.send(b"DATA")[0]
-            reply = await link.reply(data_future, _SECONDS_FOR_DATA)
+            data_answer = data_answer or link.send(b"DATA")[0]
+            reply = await link.reply(data_answer, _SECONDS_FOR_DATA)
         except UpstreamLost:
             return None
         if reply.code == replies.SHUTTING_DOWN.code:

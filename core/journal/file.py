@@ -100,10 +100,14 @@ class _Half:
     numbers: "array[int]" = field(default_factory=lambda: array("Q"))
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     lengths: "array[int]" = field(default_factory=lambda: array("Q"))
+    holds: int = 0
+    """How many of its entries are held."""
 
-    @property
-    def mark(self) -> bytes:
-        return hashlib.sha256(b"entry" + self.salt).digest()[:_MARK]
+    mark: bytes = b""
+    """Before each of its entries: made of the salt."""
+
+    def __post_init__(self) -> None:
+        self.mark = _mark_of(self.salt)
 
     @property
     def last(self) -> int:
@@ -258,7 +262,7 @@ class Journal:
         if ended is not None:
             self._reserved, ended.reserve = self._reserved - ended.reserve, 0
         if entry.hold is not None:
-            self._holds[entry.hold] = _Hold(place, reserve)
+            self._put_hold(entry.hold, _Hold(place, reserve))
             self._reserved += reserve
 
     @property
@@ -289,25 +293,24 @@ class Journal:
         return self.halves[self._active]
 
     def _is_free(self, half: _Half) -> bool:
-        is_held = any(self.halves[hold.place.half] is half for hold in self._holds.values())
-        return (not half.numbers or half.last <= self._loaded) and not is_held
+        return (not half.numbers or half.last <= self._loaded) and not half.holds
 
     def _carry_over(self, active: _Half) -> None:
         """Copy what is still held in the other half, once that half is loaded and this one is half full, so
         that a few slow mails never keep the other half from being used again."""
         other = self.halves[1 - self._active]
         is_time = active.used - active.begins > (active.ends - active.begins) // 2
-        if not (is_time and other.numbers and other.last <= self._loaded):
+        if not (is_time and other.holds and other.last <= self._loaded):
             return
         for name, hold in list(self._holds.items()):
             if self.halves[hold.place.half] is not other or active.room < hold.place.length:
                 continue
             record = self._readable(hold.place)
             if record is None:
-                del self._holds[name]
+                self._drop_hold(name)
                 self._reserved -= hold.reserve
             else:
-                self._holds[name] = _Hold(self._write(active, record.data), hold.reserve)
+                self._put_hold(name, _Hold(self._write(active, record.data), hold.reserve))
 
     def _write(self, half: _Half, data: bytes) -> JournalPlace:
         if half.seal is None:
@@ -406,15 +409,27 @@ class Journal:
             for index, half in enumerate(self.halves):
                 at = bisect.bisect_left(half.numbers, number)
                 if at < len(half.numbers) and half.numbers[at] == number:
-                    self._holds[name] = _Hold(JournalPlace(index, half.offsets[at], half.lengths[at]), 0)
+                    place = JournalPlace(index, half.offsets[at], half.lengths[at])
+                    self._put_hold(name, _Hold(place, 0))
 
     def done(self, number: int, released: Iterable[str]) -> None:
         """The database has everything up to this number; these names need not be held any more."""
         with self._lock:
             self._loaded = max(self._loaded, number)
             for name in released:
-                if (hold := self._holds.pop(name, None)) is not None:
+                if (hold := self._drop_hold(name)) is not None:
                     self._reserved -= hold.reserve
+
+    def _put_hold(self, name: str, hold: _Hold) -> None:
+        self._drop_hold(name)
+        self._holds[name] = hold
+        self.halves[hold.place.half].holds += 1
+
+    def _drop_hold(self, name: str) -> _Hold | None:
+        hold = self._holds.pop(name, None)
+        if hold is not None:
+            self.halves[hold.place.half].holds -= 1
+        return hold
 
     def restart_from(self, number: int) -> None:
         """The database has only what comes up to this number: it was restored while we worked with it."""
@@ -466,6 +481,7 @@ class Journal:
             self.is_damaged = True
             return
         half.salt, half.base = head[:_SALT], int.from_bytes(head[_SALT:])
+        half.mark = _mark_of(half.salt)
         half.seal = self._box.seal(half.salt)
         offset, is_torn = half.used, False
         while 0 <= (found := content.find(half.mark, offset, half.ends)) < half.ends - _HEAD:
@@ -531,6 +547,10 @@ def may_hold_mails(path: Path) -> bool:
     is_empty = not journal.number_of_entries
     journal.close()
     return not is_empty
+
+
+def _mark_of(salt: bytes) -> bytes:
+    return hashlib.sha256(b"entry" + salt).digest()[:_MARK]
 
 
 def _halves_of(size: int) -> list[_Half]:

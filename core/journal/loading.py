@@ -32,6 +32,7 @@ from core.journal.entries import (
     UnknownSender,
     Void,
     from_bytes,
+    is_begun,
     row_from_plain,
     to_digest,
 )
@@ -42,7 +43,8 @@ from core.mail.row import KEEPS_TEXT, Row, State
 from core.people.store import app_passwords_used
 from core.secrets import Box, Undecryptable
 
-_MOST_ENTRIES = 500
+_MOST_ENTRIES = 1_500
+"""Of one transaction: their values are fewer than the 32,766 that SQLite takes in one statement."""
 _MOST_TRIES = 3
 _MOST_TEXT = 4 * 1024 * 1024
 """Bytes of texts in one batch, so that large mails need no more memory than small ones."""
@@ -199,12 +201,12 @@ class Loader:
 
     def _entry(self, record: JournalRecord) -> Entry | None:
         """None for what makes no row by itself."""
+        if is_begun(record.data):
+            return None
         try:
             entry = from_bytes(record.data)
         except ValueError as error:
             logs.journal_entry_unreadable(self._journal.path.name, str(error))
-            return None
-        if isinstance(entry, Begun):
             return None
         if isinstance(entry, Ended) and entry.row.text is None:
             return Ended(self._with_text(entry.row))
