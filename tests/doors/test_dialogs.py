@@ -1,10 +1,8 @@
 """Dialogs as files: what a client says, and what it must hear."""
 
 import asyncio
-import base64
 import ssl
 from ipaddress import ip_network
-from pathlib import Path
 
 import pytest
 import trustme
@@ -15,25 +13,8 @@ from core.settings.catalogue import Setting
 from relay import limits, session
 from relay.entrance import Entrance
 from tests.doors.conftest import Client, running
+from tests.sandbox.dialogs import DIALOGS, read, said
 from tests.sandbox.sink import Script, Sink
-
-DIALOGS = sorted((Path(__file__).parents[1] / "dialogs").glob("*.txt"))
-
-
-def token(password):
-    return base64.b64encode(f"\0anna@acme.test\0{password}".encode()).decode()
-
-
-def read(path):
-    """(what `#` lines set up, [(who, line)])"""
-    setup, lines = [], []
-    for line in path.read_text().splitlines():
-        if line.startswith("# "):
-            setup.append(line[2:])
-        else:
-            assert line[:2] in {"C:", "S:"}, line
-            lines.append((line[0], line[3:]))
-    return setup, lines
 
 
 def scripted(setup):
@@ -101,15 +82,9 @@ def test_dialog(path, sqlite, tmp_path, monkeypatch):
             await set_up(relay, setup, monkeypatch)
             client = Client(*await asyncio.open_connection("127.0.0.1", relay.port))
             relay.clients.append(client)
-            said = {
-                "<token>": token(relay.password), "<wrong>": token("wrong"), "<login>": base64.b64encode(b"anna@acme.test").decode(),
-                "<password>": base64.b64encode(relay.password.encode()).decode(), "<long>": "x" * 20_000, "<bare>": "a\nb", "<nul>": "a\0b",
-            }  # fmt: skip
             for who, line in lines:
                 if who == "C":
-                    for name, text in said.items():
-                        line = line.replace(name, text)  # noqa: PLW2901
-                    client.send(line.encode() + b"\r\n")
+                    client.send(said(line, relay.password))
                 elif line == "(closed)":
                     assert await client.reader.read() == b""
                 else:

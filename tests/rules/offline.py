@@ -1,5 +1,5 @@
-"""A conversation of the relay without sockets, threads or clocks: what the client, the upstream and the journal do,
-and when, is up to the test, and a minute takes no time."""
+"""A conversation of the relay without sockets, threads or clocks: what the client, the upstream and the
+journal do, and when, is up to the test, and a minute takes no time."""
 
 import asyncio
 import heapq
@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from core.endpoints import Listener, ListenerKind, ListenerLimits
 from core.journal.entries import Ended, Void
-from core.people.person import People, Person
+from core.people.person import AppPassword, People, Person, app_password_digest
 from core.settings.catalogue import Logging
 from core.settings.in_force import PersonSettings, policy_settings
 from relay.conversation import Answer
@@ -19,6 +19,7 @@ from relay.link import UpstreamLink
 from relay.process import Relay
 from relay.session import Session
 
+PASSWORD = "correct"
 COPY = "emailtosalesforce@x.le.salesforce.com"
 
 
@@ -128,8 +129,8 @@ class Wire:
 
 
 class OfflineUpstream:
-    """The provider on one link. `say(verb, number)` is asked for its answer to each command, `dot` included: bytes
-    without the line end, "" for silence, None where the connection breaks."""
+    """The provider on one link. `say(verb, number)` is asked for its answer to each command, `dot` included:
+    bytes without the line end, "" for silence, None where the connection breaks."""
 
     def __init__(self, say, extensions):
         self.wire = Wire(self._take)
@@ -163,6 +164,8 @@ class OfflineUpstream:
             if verb == "QUIT":
                 return
             answer = self._answer(verb)
+            if answer is not None and answer[:3] == b"421":
+                self.waiting.append(None)  # it says so, and closes
             if verb == "RSET":
                 self._envelope = []
             elif answer is not None and answer[:1] == b"2":
@@ -311,6 +314,9 @@ class OfflineSnapshot:
     def forget_lost_reply(self, fingerprint):
         self.lost.pop(fingerprint, None)
 
+    async def look_at_once(self):
+        return True
+
     def mails_elsewhere(self, person):
         return 0
 
@@ -338,16 +344,31 @@ class _Registry:
         """It is gone."""
 
 
-def people():
-    """Anna, whose mail is copied."""
-    anna = Person(1, "anna@acme.test", frozenset({"anna@acme.test"}), (), PersonSettings(Logging.BCC, COPY))
-    return People(7, replace(policy_settings({}), own_domains=("acme.test",)), (anna,))
+def people(**policy):
+    """Anna, whose mail is copied, and who signs in with PASSWORD."""
+    anna = Person(
+        1,
+        "anna@acme.test",
+        frozenset({"anna@acme.test"}),
+        (AppPassword(1, app_password_digest(PASSWORD)),),
+        PersonSettings(Logging.BCC, COPY),
+    )
+    return People(7, replace(policy_settings({}), own_domains=("acme.test",), **policy), (anna,))
+
+
+def gateway(network="127.0.0.0/8", limits=None):
+    listener = Listener(ListenerKind.GATEWAY, "127.0.0.1", 0, limits or ListenerLimits())
+    return Entrance(listener, trusted=(ip_network(network),))
+
+
+def submission(limits=None):
+    return Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, limits or ListenerLimits()))
 
 
 class Offline:
     """One client at a gateway, the provider behind it, and the journal."""
 
-    def __init__(self, clock, say, *, extensions=None, limits=None, settings=None):
+    def __init__(self, clock, say, *, extensions=None, entrance=None, settings=None, is_stopping=False):
         self.clock = clock
         clock.offline.append(self)
         self.dots = []
@@ -366,9 +387,9 @@ class Offline:
         self.relay = Relay(
             "relay.test", "process", self.links, self.logbook, self.snapshot, OfflineUnderWay()
         )
-        listener = Listener(ListenerKind.GATEWAY, "127.0.0.1", 0, limits or ListenerLimits())
-        entrance = Entrance(listener, trusted=(ip_network("127.0.0.0/8"),))
-        self.session = Session(self.relay, entrance, _Registry())
+        self.registry = _Registry()
+        self.registry.is_stopping = is_stopping
+        self.session = Session(self.relay, entrance or gateway(), self.registry)
         self.wire = Wire()
         self.wire.set_protocol(self.session)
         self.session.connection_made(self.wire)
@@ -388,7 +409,8 @@ class Offline:
         self.clock.settle()
 
     def deliver(self, which=0, *, in_time=True):
-        """One thing that is under way arrives: an answer of an upstream, or of the journal; whether there was one."""
+        """One thing that is under way arrives: an answer of an upstream, or of the journal; whether there was
+        one."""
         ways = [*(upstream.deliver for upstream in self.links.upstreams if upstream.waiting)]
         if self.logbook.owed:
             ways.append(lambda: self.logbook.deliver(in_time=in_time))

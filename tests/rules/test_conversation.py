@@ -1,5 +1,5 @@
-"""The relay's conversation, driven through whatever order things can happen in, without sockets, threads or clocks:
-what it promises holds in each."""
+"""The relay's conversation, driven through whatever order things can happen in, without sockets, threads or
+clocks: what it promises holds in each."""
 
 from itertools import pairwise
 
@@ -7,13 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.endpoints import ListenerLimits
 from core.mail.row import State
 from relay.conversation import Answer, Conversation, Patience
-from tests.rules.offline import COPY, Clock, Offline
+from tests.rules.offline import COPY, PASSWORD, Clock, Offline, gateway, people, submission
+from tests.sandbox.dialogs import DIALOGS, read, said
 
 HEADER = b"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: Our offer\r\n\r\n"
 BODIES = (b"Hello\r\n", b"", b"..\r\n.. dots\r\n", b"x" * 3000 + b"\r\n", b"a\r\n..\r\nb\r\n")
-USUAL = {"MAIL": b"250 2.1.0 Ok", "RCPT": b"250 2.1.5 Ok", "DATA": b"354 Go on", "dot": b"250 2.0.0 Queued", "RSET": b"250 Ok"}  # fmt: skip
+USUAL = {
+    "MAIL": b"250 2.1.0 Ok",
+    "RCPT": b"250 2.1.5 Ok",
+    "DATA": b"354 Go on",
+    "dot": b"250 2.0.0 Ok: queued",
+    "RSET": b"250 Ok",
+}
 
 
 def usual(verb):
@@ -42,8 +50,8 @@ class TestOneMail:
     def test_goes_through_with_its_copy(self, clock):
         offline = Offline(clock, usual)
         envelope, data = mail(1)
-        for said in (b"EHLO client.test\r\n", envelope, data + b".\r\n", b"QUIT\r\n"):
-            offline.client_says(said)
+        for part in (b"EHLO client.test\r\n", envelope, data + b".\r\n", b"QUIT\r\n"):
+            offline.client_says(part)
             offline.deliver_all()
         [(envelope, taken, _)] = offline.taken
         assert taken == data
@@ -112,13 +120,14 @@ ANSWERS = {
     "MAIL": [b"250 2.1.0 Ok"] * 4 + [b"550 5.1.0 No", b"451 4.1.0 Later", b"421 4.3.2 Bye", None, b"", b"nonsense"],
     "RCPT": [b"250 2.1.5 Ok"] * 5 + [b"550 5.1.1 No", b"450 4.2.0 Later", b"421 4.3.2 Bye", None, b""],
     "DATA": [b"354 Go on"] * 5 + [b"554 5.5.1 No", b"451 4.3.0 Later", b"421 4.3.2 Bye", None, b"", b"250 What"],
-    "dot": [b"250 2.0.0 Queued"] * 4 + [b"550 5.7.1 Spam", b"452 4.5.3 Full", b"421 4.3.2 Bye", None, b"", b"354 What", b"550 5.1.1 <" + COPY.encode() + b"> unknown"],
+    "dot": [b"250 2.0.0 Ok: queued"] * 4 + [b"550 5.7.1 Spam", b"452 4.5.3 Full", b"421 4.3.2 Bye", None, b"", b"354 What", b"550 5.1.1 <" + COPY.encode() + b"> unknown"],
     "RSET": [b"250 Ok", None, b"421 Bye"],
 }  # fmt: skip
 
 
 def run(draw):
-    """A client's session of a few mails, its bytes cut anywhere, answers in any order, until everything is over."""
+    """A client's session of a few mails, its bytes cut anywhere, answers in any order, until everything is
+    over."""
     said = {verb: draw(st.lists(st.sampled_from(answers), max_size=6)) for verb, answers in ANSWERS.items()}
 
     def say(verb):
@@ -169,8 +178,8 @@ class TestWhateverHappens:
         assert all(taken in sent for taken in whole), "byte for byte"
         assert len(whole) == len(set(whole)), "no mail is delivered twice"
         yes = [taken for _, taken, answer in offline.taken if answer is not None and answer[:1] == b"2"]
-        said = replies(offline.heard)
-        heard = sum(one[:1] == b"2" and before[:3] == b"354" for before, one in pairwise(said))
+        told = replies(offline.heard)
+        heard = sum(one[:1] == b"2" and before[:3] == b"354" for before, one in pairwise(told))
         assert heard <= len(yes), "no client hears of a mail that the provider does not have"
         log = offline.logbook
         assert log.begun.keys() <= log.ended.keys() | log.void, "what was begun is ended"
@@ -190,6 +199,80 @@ class TestWhateverHappens:
     def test_no_dot_goes_out_before_the_journal_has_answered(self, data):
         offline, _ = run(data.draw)
         assert all(answered > number for number, answered in enumerate(offline.dots))
+
+
+OVER_SOCKETS_ONLY = ("beyond", "settings away")
+"""They are about encryption, and about a database."""
+
+
+def offline_of(clock, setup):
+    """A relay as a dialog's `#` lines want it."""
+    say, extensions, most, policy, gate = dict(USUAL), None, {}, {}, None
+    for line in setup:
+        kind, _, rest = line.partition(" ")
+        if kind == "upstream":
+            verb, _, reply = rest.partition(": ")
+            say["dot" if verb == "dot" else verb[:4]] = None if reply == "close" else reply.encode()
+        elif kind == "extensions":
+            extensions = {one.lower(): "" for one in rest.split()}
+        elif kind == "listener":
+            name, _, number = rest.partition("=")
+            most[name] = int(number)
+        elif kind == "policy":
+            name, _, value = rest.partition(": ")
+            policy[name.replace("-", "_")] = int(value)
+        elif kind == "entrance":
+            gate = rest.split()[-1] if " from " in rest else "127.0.0.0/8" if rest == "gateway" else None
+    limits = ListenerLimits(**most)
+    return Offline(
+        clock,
+        say.__getitem__,
+        extensions=extensions
+        or {"pipelining": "", "8bitmime": "", "smtputf8": "", "size": "52428800", "dsn": ""},
+        entrance=submission(limits) if gate is None else gateway(gate, limits),
+        settings=people(**policy),
+        is_stopping="stopping" in setup,
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DIALOGS if not any(word in path.read_text() for word in OVER_SOCKETS_ONLY)],
+    ids=lambda path: path.stem,
+)
+def test_dialog(path, clock, monkeypatch):
+    setup, lines = read(path)
+    if "421-idle" in path.stem or "too-many-sessions" in path.stem or "unreachable" in path.stem:
+        pytest.skip(
+            "what it is about is not part of the conversation: the server's watch, the door to the provider"
+        )
+    offline = offline_of(clock, setup)
+    told = 0
+    for who, line in lines:
+        if who == "C":
+            offline.client_says(said(line, PASSWORD))
+            offline.deliver_all()
+        elif line == "(closed)":
+            assert offline.wire.is_closed
+        else:
+            if len(whole_replies(offline.heard)) == told:
+                clock.pass_until(clock.time() + 60)  # a wrong password is answered slowly
+                offline.deliver_all()
+            heard = whole_replies(offline.heard)
+            assert len(heard) > told, f"expected {line!r}, heard nothing"
+            assert heard[told].startswith(line), f"expected {line!r}, heard {heard[told]!r}"
+            told += 1
+
+
+def whole_replies(heard):
+    """Each reply as one text, all its lines."""
+    found, lines = [], []
+    for line in heard.decode().split("\r\n")[:-1]:
+        lines.append(line)
+        if line[3:4] != "-":
+            found.append("\n".join(lines))
+            lines = []
+    return found
 
 
 class TestAConversation:
