@@ -16,6 +16,9 @@ from sync.worker import Worker
 _SOMETHING_LEFT = 3
 _MISCONFIGURED = 2
 _UNAVAILABLE = 3
+_SECONDS_OF_A_TURN = 0.0005
+"""Of a thread: one that is in the middle of a transaction, and so holds SQLite's lock, must not wait 5 ms,
+which is usual, for each of the others after each statement."""
 
 
 @click.group(cls=Commands, invoke_without_command=True, help=__doc__)
@@ -31,6 +34,7 @@ def main(*, once: bool) -> None:
         click.echo(str(error), err=True)
         sys.exit(_MISCONFIGURED)
     logs.to_stderr()
+    sys.setswitchinterval(_SECONDS_OF_A_TURN)
     sys.exit(_once(config) if once else _go_on(config))
 
 

@@ -22,7 +22,6 @@ from sync.threads import at_once
 
 _MOST_CLAIMED = 1_000
 _MOST_PEOPLE = 50
-"""At once: a claim holds the lock of SQLite for some 30 ms, and relays wait for it."""
 _MOST_UNFORESEEN = 5
 
 
@@ -42,10 +41,11 @@ class Mails:
             people = mail_queue.people_with_due_mail(
                 session, self._worker, ready, most=_MOST_PEOPLE, due_by=due_by
             )
+            jobs = mail_queue.due_jobs(session, self._worker, people, most=_MOST_CLAIMED, due_by=due_by)
         with self._database.writing() as session:
             # what an earlier round could not settle, as the database was away just then
             mail_queue.let_go(session, self._worker)
-            claimed = mail_queue.claim(session, self._worker, most=_MOST_CLAIMED, only=people, due_by=due_by)
+            claimed = mail_queue.claim(session, self._worker, jobs, due_by)
         at_once(lambda one: self._log_batch(*one), claimed.items(), stop)
         return bool(claimed)
 

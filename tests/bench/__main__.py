@@ -1,4 +1,5 @@
-"""`make bench`: how fast the relay is beside its peers, what a mail waits longer for it, and what memory it takes.
+"""`make bench`: how fast the relay is beside its peers, what a mail waits longer for it, and what memory it
+takes.
 
 Everything on loopback, bounded, and over by itself. Only ratios from one run mean anything."""
 
@@ -9,9 +10,9 @@ import tempfile
 import time
 from datetime import UTC, datetime
 
-from tests.bench import api, latency, memory, speed, tasks, tls
+from tests.bench import api, latency, memory, scale, speed, tasks, tls
 
-PARTS = ("speed", "commits", "latency", "memory", "tls", "api", "tasks")
+PARTS = ("speed", "commits", "latency", "memory", "tls", "api", "tasks", "scale")
 _FSYNCS = 200
 
 
@@ -20,9 +21,11 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="all, unless some are named")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--load", default="", help="only loads whose name holds this")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="that lie in the table, for scale")
     arguments = parser.parse_args()
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), Python "
+        f"{platform.python_version()}, "
         f"an fsync takes {_fsync_milliseconds():.2f} ms\n"
     )
     loads = [load for load in speed.LOADS if arguments.load in load.name]
@@ -43,6 +46,8 @@ def main() -> None:
         _print("Logging through the API", api.measure())
     if "tasks" in arguments.parts:
         _print("Task sync", tasks.measure())
+    if "scale" in arguments.parts:
+        _print("What lies in the table", scale.measure(arguments.rows) | scale.lock_waits())
 
 
 def _print_rates(found, ours):

@@ -118,19 +118,24 @@ def work_off(env):
 def first_thousands(database, env, workers=1):
     """From the first mail that is logged on, so that the start of the process does not count; and the memory
     then."""
-    processes = [
-        subprocess.Popen([sys.executable, "-m", "sync"], cwd=CHECKOUT, env=env, stderr=subprocess.DEVNULL)
-        for _ in range(workers)
-    ]
+    processes = [start_worker(env) for _ in range(workers)]
     try:
         first = until_logged(database, 1_000 * workers)
         last = until_logged(database, first[0] + 5_000)
         return (last[0] - first[0]) / (last[1] - first[1]), memory_of(processes[0].pid)
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(60)
+        stop_workers(processes)
+
+
+def start_worker(env):
+    return subprocess.Popen([sys.executable, "-m", "sync"], cwd=CHECKOUT, env=env, stderr=subprocess.DEVNULL)
+
+
+def stop_workers(processes):
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(60)
 
 
 def until_logged(database, wanted):

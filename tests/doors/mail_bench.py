@@ -96,6 +96,11 @@ class Bench:
         return deal
 
 
+def claimed(session, worker, *, most, only):
+    """The mails that this worker takes: person -> jobs."""
+    return mail_queue.claim(session, worker, mail_queue.due_jobs(session, worker, only, most=most))
+
+
 def make_org(**features):
     pretend = PretendOrg(Features(**features))
     pretend.start()

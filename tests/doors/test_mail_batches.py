@@ -22,6 +22,7 @@ from tests.doors.connected import person
 from tests.doors.mail_bench import (
     OnBothDatabases,
     bench,  # noqa: F401
+    claimed,
     new_id_of,
     org,  # noqa: F401
 )
@@ -135,16 +136,16 @@ class TestAClaim(OnBothDatabases):
             people = mail_queue.people_with_due_mail(session, "w", select(PersonRow.id), most=10)
         assert people == [bench.anna.id, other.id]
         with bench.database.writing() as session:
-            claimed = mail_queue.claim(session, "w", most=6, only=people)
-        assert [job.row.id for job in claimed[other.id]] == [late]
-        assert len(claimed[bench.anna.id]) == 3
+            taken = claimed(session, "w", most=6, only=people)
+        assert [job.row.id for job in taken[other.id]] == [late]
+        assert len(taken[bench.anna.id]) == 3
 
     def test_of_a_round_that_failed_is_let_go_of_in_the_next(self, bench):
         bench.contact()
         mail = bench.mail()
         bench.worker.beat()
         with bench.database.writing() as session:
-            mail_queue.claim(session, bench.worker.process_id, most=10, only=[bench.anna.id])
+            claimed(session, bench.worker.process_id, most=10, only=[bench.anna.id])
         assert not bench.worker.mails.log_some(threading.Event()), "it is seen as this worker's own"
         assert bench.worker.mails.log_some(threading.Event())
         assert bench.state(mail) is State.LOGGED

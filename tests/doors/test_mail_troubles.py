@@ -21,6 +21,7 @@ from tests.doors.mail_bench import (
     OnBothDatabases,
     bench,  # noqa: F401
     check_length,
+    claimed,
     end_the_pause,
     new_id_of,
     org,  # noqa: F401
@@ -240,7 +241,7 @@ class TestClaims(OnBothDatabases):
         mail = bench.mail()
         bench.worker.beat()
         with bench.database.writing() as session:
-            mail_queue.claim(session, bench.worker.process_id, most=10, only=[bench.anna.id])
+            claimed(session, bench.worker.process_id, most=10, only=[bench.anna.id])
         other = Worker(bench.database, bench.config)
         assert not other.once()
         assert bench.state(mail) is State.WAITING
@@ -254,9 +255,9 @@ class TestClaims(OnBothDatabases):
         bench.contact()
         mail = bench.mail()
         with bench.database.writing() as session:
-            [job] = mail_queue.claim(session, "first", most=10, only=[bench.anna.id])[bench.anna.id]
+            [job] = claimed(session, "first", most=10, only=[bench.anna.id])[bench.anna.id]
         with bench.database.writing() as session:
-            [again] = mail_queue.claim(session, "second", most=10, only=[bench.anna.id])[bench.anna.id]
+            [again] = claimed(session, "second", most=10, only=[bench.anna.id])[bench.anna.id]
         with bench.database.writing() as session:
             assert mail_queue.intend(session, [(job, job.log)]) == frozenset()
             mail_queue.settle(session, [mail_queue.End(job, State.FAILED, job.log)])
@@ -266,7 +267,7 @@ class TestClaims(OnBothDatabases):
     def test_the_longest_waiting_come_first(self, bench):
         ids = [bench.mail(number=n, at=datetime.now(UTC) - timedelta(minutes=n)) for n in range(5)]
         with bench.database.writing() as session:
-            found = mail_queue.claim(session, "x", most=2, only=[bench.anna.id])[bench.anna.id]
+            found = claimed(session, "x", most=2, only=[bench.anna.id])[bench.anna.id]
         assert [job.row.id for job in found] == [ids[4], ids[3]]
 
     def test_two_workers_at_once_write_each_mail_once(self, bench):
