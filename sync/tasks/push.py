@@ -159,6 +159,7 @@ class Push:
         self._has_written = True
         with self._sync.salesforce.database.writing() as session:
             task_queue.hold(session, self._sync.row)
+            task_links.lock(session, [one.ours for one in updates])
             for one, answer in zip(updates, answers, strict=True):
                 if answer.id is not None:
                     self.number += 1
@@ -234,6 +235,7 @@ class Push:
         there = self._whole_ids(answer for _, answer in answers)
         with sync.salesforce.database.writing() as session:
             task_queue.hold(session, sync.row)
+            task_links.lock(session, [ours for (ours, _), _ in answers])
             for (ours, sent), answer in answers:
                 self._take_in(session, ours, sent, answer, there)
 
@@ -333,6 +335,7 @@ class Push:
                 row = task_queue.hold(session, self._sync.row)
                 done = sum(self._is_settled(answer) for answer in answers)
                 task_queue.deletions_done(row, (Asks.LOST_HERE,), done)
+                task_links.lock(session, batch)
                 for ours, answer in zip(batch, answers, strict=True):
                     if answer.id is not None or (
                         answer.trouble is not None and answer.trouble.code in _IS_GONE
