@@ -141,6 +141,12 @@ class Logbook:
             self._queue.put(_Waiting(entry, is_durable=False, answer=None))
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the journal's disk is so much slower than the mails that no new session is to come in: half
+        of what memory is to hold waits for it."""
+        return self._queue.qsize() > MOST_WAITING // 2 or self._text_bytes > _MOST_WAITING_BYTES // 2
+
+    @property
     def trouble(self) -> str | None:
         """Why rows are lost just now, in one sentence; None: they are not."""
         return self._trouble

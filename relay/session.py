@@ -98,7 +98,8 @@ class Session(ClientConnection):
             await self._end()
 
     async def _greet(self) -> None:
-        refusal = replies.OVERLOADED if self._registry.is_overloaded else None
+        is_too_much = self._registry.is_overloaded or self._relay.logbook.is_behind
+        refusal = replies.OVERLOADED if is_too_much else None
         if not self._relay.sessions.may_enter(self.source, self._entrance.listener.limits):
             refusal = replies.TOO_MANY_SESSIONS
         if refusal is not None:

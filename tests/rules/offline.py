@@ -244,6 +244,7 @@ class OfflineLogbook:
     """The journal: what has begun and ended in it, and the answers that it owes."""
 
     def __init__(self):
+        self.is_behind = False
         self.begun, self.ended, self.void = {}, {}, set()
         self.owed = []
         self.answered = 0
@@ -368,7 +369,9 @@ def submission(limits=None):
 class Offline:
     """One client at a gateway, the provider behind it, and the journal."""
 
-    def __init__(self, clock, say, *, extensions=None, entrance=None, settings=None, is_stopping=False):
+    def __init__(
+        self, clock, say, *, extensions=None, entrance=None, settings=None, is_stopping=False, is_behind=False
+    ):
         self.clock = clock
         clock.offline.append(self)
         self.dots = []
@@ -383,6 +386,7 @@ class Offline:
             noted, {"pipelining": "", "8bitmime": ""} if extensions is None else extensions
         )
         self.logbook = OfflineLogbook()
+        self.logbook.is_behind = is_behind
         self.snapshot = OfflineSnapshot(settings or people())
         self.relay = Relay(
             "relay.test", "process", self.links, self.logbook, self.snapshot, OfflineUnderWay()

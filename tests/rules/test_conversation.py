@@ -116,6 +116,13 @@ class TestOneMail:
         ]
 
 
+class TestANewSession:
+    def test_is_sent_away_while_the_journal_is_slower_than_the_mails(self, clock):
+        offline = Offline(clock, usual, is_behind=True)
+        assert offline.heard.startswith(b"421 4.3.2")
+        assert offline.wire.is_closed
+
+
 ANSWERS = {
     "MAIL": [b"250 2.1.0 Ok"] * 4 + [b"550 5.1.0 No", b"451 4.1.0 Later", b"421 4.3.2 Bye", None, b"", b"nonsense"],
     "RCPT": [b"250 2.1.5 Ok"] * 5 + [b"550 5.1.1 No", b"450 4.2.0 Later", b"421 4.3.2 Bye", None, b""],
