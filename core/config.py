@@ -8,40 +8,26 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from core.endpoints import (
     SALESFORCE_LOGIN,
     HostPort,
     Listener,
-    ListenerKind,
-    ListenerLimits,
     Network,
     SalesforceApp,
     SignIn,
     TlsFiles,
-    TokenSource,
     Upstream,
-    UpstreamAuth,
-    UpstreamTls,
-    host_and_port,
-    is_loopback,
 )
+from core.listen_urls import networks, read_listeners, split_url
+from core.upstream_url import UPSTREAM_EXAMPLE, read_upstream
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _SHORTEST_SECRET = 16
 _LARGEST_JOURNAL_MB = 65_536
-_DEFAULT_LISTEN = "submission://127.0.0.1:2587"
-_LISTEN_EXAMPLE = f"write it like {_DEFAULT_LISTEN}, submissions://0.0.0.0:465 or gateway://10.1.0.5:25"
-_UPSTREAM_EXAMPLE = (
-    "write it like smtp+starttls://user:secret@smtp.example.com:587, smtps://user:secret@smtp.example.com "
-    "or smtp://127.0.0.1:2526"
-)
 _DATABASE_EXAMPLE = "write sqlite:///path/to/file.db or postgresql+psycopg://user:secret@host/database"
-_UPSTREAM_PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.IMPLICIT: 465}
-_UPSTREAM_OPTIONS = frozenset({"plain", "auth", "token_url", "scope", "client_id", "cert", "key"})
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -91,8 +77,11 @@ class _Reader:
         self._problems: list[str] = []
 
     def config(self) -> Config:
-        tls, trusted = self._tls_files(), self._trusted()
-        listeners = self._listeners(has_tls=tls is not None, has_trusted=bool(trusted))
+        tls = self._tls_files()
+        trusted = networks(self._text("BLINDCOPY_TRUSTED"), "BLINDCOPY_TRUSTED", self._note_problem)
+        listeners = read_listeners(
+            self._text("BLINDCOPY_LISTEN"), trusted, self._note_problem, has_tls=tls is not None
+        )
         config = Config(
             database_url=self._database_url(),
             state_dir=self._state_dir(),
@@ -136,7 +125,7 @@ class _Reader:
             self._note_problem(
                 "DATABASE_URL", f"“{scheme}” is not a database that can be used; {_DATABASE_EXAMPLE}"
             )
-        if rest and _split(f"postgresql://{rest}", default_port=0)[1] is None:
+        if rest and split_url(f"postgresql://{rest}", default_port=0)[1] is None:
             self._note_problem("DATABASE_URL", f"the port is not a number; {_DATABASE_EXAMPLE}")
         return f"postgresql+psycopg://{rest}"
 
@@ -187,18 +176,6 @@ class _Reader:
             return None
         return path
 
-    def _trusted(self) -> tuple[Network, ...]:
-        networks = []
-        for entry in self._text("BLINDCOPY_TRUSTED").replace(",", " ").split():
-            try:
-                networks.append(ipaddress.ip_network(entry))
-            except ValueError:
-                self._note_problem(
-                    "BLINDCOPY_TRUSTED",
-                    f"“{entry}” is not a network; write networks like 10.1.0.0/16 2001:db8::/32",
-                )
-        return tuple(networks)
-
     def _sign_in(self) -> SignIn:
         text = self._text("BLINDCOPY_AUTH") or SignIn.APP_PASSWORD
         if text not in set(SignIn):
@@ -206,158 +183,18 @@ class _Reader:
             return SignIn.APP_PASSWORD
         return SignIn(text)
 
-    def _listeners(self, *, has_tls: bool, has_trusted: bool) -> tuple[Listener, ...]:
-        entries = (self._text("BLINDCOPY_LISTEN") or _DEFAULT_LISTEN).split()
-        listeners = tuple(listener for entry in entries if (listener := self._listener(entry)) is not None)
-        for place in {(one.host, one.port) for one in listeners if one.port}:
-            if [(one.host, one.port) for one in listeners].count(place) > 1:
-                self._note_problem(
-                    "BLINDCOPY_LISTEN",
-                    f"{host_and_port(*place)} is named twice; give each listener a port of its own",
-                )
-        for listener in listeners:
-            if not has_tls and listener.kind is ListenerKind.SUBMISSIONS:
-                self._note_problem(
-                    "BLINDCOPY_TLS_CERT",
-                    f"is needed by {listener}; name a PEM file, and its key in BLINDCOPY_TLS_KEY",
-                )
-            elif not has_tls and not listener.is_loopback:
-                self._note_problem(
-                    "BLINDCOPY_LISTEN",
-                    f"{listener.host} is not a loopback address, and mail would cross the network in clear; "
-                    f"set BLINDCOPY_TLS_CERT and BLINDCOPY_TLS_KEY, or write {_DEFAULT_LISTEN}",
-                )
-            if not has_trusted and listener.kind is ListenerKind.GATEWAY:
-                self._note_problem(
-                    "BLINDCOPY_TRUSTED",
-                    f"is needed by {listener}; name the networks that may use it, like 10.1.0.0/16",
-                )
-        return listeners
-
-    def _listener(self, entry: str) -> Listener | None:
-        name = "BLINDCOPY_LISTEN"
-        url, port = _split(entry)
-        if url is None or port is None or not url.hostname or url.path:
-            self._note_problem(name, f"“{entry}” is not a listener; {_LISTEN_EXAMPLE}")
-            return None
-        if url.scheme not in set(ListenerKind):
-            self._note_problem(
-                name, f"“{url.scheme}” is none of: {', '.join(ListenerKind)}; {_LISTEN_EXAMPLE}"
-            )
-            return None
-        return Listener(ListenerKind(url.scheme), url.hostname, port, self._limits(url.query))
-
-    def _limits(self, query: str) -> ListenerLimits:
-        names = {entry.name.replace("_", "-"): entry.name for entry in fields(ListenerLimits)}
-        chosen: dict[str, int] = {}
-        for option, text in parse_qsl(query, keep_blank_values=True):
-            if option not in names:
-                self._note_problem(
-                    "BLINDCOPY_LISTEN", f"“{option}” is not an option; there are: {', '.join(names)}"
-                )
-            elif not text.isdecimal() or int(text) < 1:
-                self._note_problem(
-                    "BLINDCOPY_LISTEN", f"“{text}” is not a number for {option}; write one from 1"
-                )
-            else:
-                chosen[names[option]] = int(text)
-        return ListenerLimits(**chosen)
-
     def _upstream(self, listeners: tuple[Listener, ...]) -> Upstream | None:
-        name = "BLINDCOPY_UPSTREAM"
-        text = self._text(name)
-        if not text:
-            if name in self._needs:
-                self._note_problem(name, f"is not set; name your mail provider: {_UPSTREAM_EXAMPLE}")
-            return None
-        url, port = _split(text, default_port=0)
-        schemes = {tls.value: tls for tls in UpstreamTls}
-        if (
-            url is None
-            or port is None
-            or url.scheme not in schemes
-            or not url.hostname
-            or url.path.strip("/")
-        ):
-            self._note_problem(
-                name,
-                f"“{_masked(text)}” is not an SMTP server; {_UPSTREAM_EXAMPLE} (a / in the password is "
-                f"written %2F)",
+        text = self._text("BLINDCOPY_UPSTREAM")
+        ca_file = self._file("BLINDCOPY_UPSTREAM_CA_FILE", "PEM file with the certificates to trust")
+        if text:
+            return read_upstream(
+                text, self._note_problem, listeners=listeners, ca_file=ca_file, directory=CHECKOUT
             )
-            return None
-        tls = schemes[url.scheme]
-        options = dict(parse_qsl(url.query, keep_blank_values=True))
-        upstream = Upstream(
-            tls=tls,
-            host=url.hostname,
-            port=port or _UPSTREAM_PORTS[tls],
-            user=unquote(url.username) if url.username else None,
-            password=unquote(url.password or "") if url.username else None,
-            ca_file=self._file("BLINDCOPY_UPSTREAM_CA_FILE", "PEM file with the certificates to trust"),
-            token=self._token_source(options, unquote(url.username or "")),
-            client_certificate=self._client_certificate(options, tls),
-        )
-        if unknown := sorted(set(options) - _UPSTREAM_OPTIONS):
+        if "BLINDCOPY_UPSTREAM" in self._needs:
             self._note_problem(
-                name, f"“{unknown[0]}” is not an option; there are: {', '.join(sorted(_UPSTREAM_OPTIONS))}"
+                "BLINDCOPY_UPSTREAM", f"is not set; name your mail provider: {UPSTREAM_EXAMPLE}"
             )
-        if tls is UpstreamTls.NONE and not is_loopback(upstream.host) and options.get("plain") != "yes":
-            self._note_problem(
-                name,
-                f"mail to {upstream.host} would travel in clear; "
-                "write smtp+starttls:// or smtps://, or add ?plain=yes if that is meant",
-            )
-        if any(_is_same_place(upstream, listener) for listener in listeners):
-            self._note_problem(
-                name,
-                f"{host_and_port(upstream.host, upstream.port)} is one of our own listeners, mail would "
-                f"run in circles; "
-                "name your mail provider's server",
-            )
-        return upstream
-
-    def _client_certificate(self, options: Mapping[str, str], tls: UpstreamTls) -> TlsFiles | None:
-        """`cert=PATH&key=PATH`: what we show to the provider, as a connector of Exchange Online wants it."""
-        name = "BLINDCOPY_UPSTREAM"
-        paths = {one: CHECKOUT / options[one] for one in ("cert", "key") if options.get(one)}
-        if not paths:
-            return None
-        if len(paths) < 2:
-            self._note_problem(name, "a client certificate needs both cert=PATH and key=PATH")
-            return None
-        if tls is UpstreamTls.NONE:
-            self._note_problem(
-                name, "a client certificate is shown over TLS only; write smtps:// or smtp+starttls://"
-            )
-        for one, path in paths.items():
-            if not path.is_file():
-                self._note_problem(name, f"{one}: there is no file {path}; name a PEM file")
-        return TlsFiles(paths["cert"], paths["key"])
-
-    def _token_source(self, options: Mapping[str, str], user: str) -> TokenSource | None:
-        """`auth=xoauth2`: name is the mailbox, password the client secret, `client_id` else the name is the
-        client."""
-        name = "BLINDCOPY_UPSTREAM"
-        auth = options.get("auth", UpstreamAuth.PASSWORD)
-        if auth not in set(UpstreamAuth):
-            self._note_problem(name, f"“{auth}” is none of: {', '.join(UpstreamAuth)}")
-        if auth != UpstreamAuth.XOAUTH2:
-            return None
-        url, _ = _split(options.get("token_url", ""), default_port=0)
-        is_secure = url is not None and (
-            url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
-        )
-        if not is_secure:
-            self._note_problem(
-                name, "auth=xoauth2 needs token_url=https://…, percent-encoded, where tokens are issued"
-            )
-        if not user:
-            self._note_problem(
-                name, "auth=xoauth2 needs a name, the mailbox that sends, and a password, the client secret"
-            )
-        return TokenSource(
-            options.get("token_url", ""), options.get("scope", ""), options.get("client_id") or user
-        )
+        return None
 
     def _journal_bytes(self) -> int:
         name, usual = "BLINDCOPY_JOURNAL_MB", 64
@@ -373,7 +210,7 @@ class _Reader:
         text = self._text(name) or usual
         if text.lower() == "off":
             return None
-        url, port = _split(f"http://{text}")
+        url, port = split_url(f"http://{text}")
         is_place = url is not None and not (url.path or url.query or url.fragment or url.username is not None)
         if url is None or port is None or not is_place or not _is_host(url.hostname or ""):
             self._note_problem(name, f"“{text}” is not a place; write it like {usual}, or off")
@@ -382,7 +219,7 @@ class _Reader:
 
     def _public_url(self) -> str:
         text = self._text("BLINDCOPY_PUBLIC_URL") or "http://127.0.0.1:8000"
-        url, _ = _split(text, default_port=0)
+        url, _ = split_url(text, default_port=0)
         if url is None or url.scheme not in {"http", "https"} or not url.hostname:
             self._note_problem(
                 "BLINDCOPY_PUBLIC_URL",
@@ -412,7 +249,7 @@ class _Reader:
 
     def _login_url(self) -> str:
         text = self._text("BLINDCOPY_SALESFORCE_LOGIN_URL") or SALESFORCE_LOGIN
-        url, port = _split(text, default_port=0)
+        url, port = split_url(text, default_port=0)
         is_plain = url is not None and not (url.path.strip("/") or url.query or url.fragment or url.username)
         if url is None or port is None or url.scheme != "https" or not url.hostname or not is_plain:
             self._note_problem(
@@ -435,13 +272,6 @@ def masked_url(url: str) -> str:
     return _masked(url)
 
 
-def _is_same_place(upstream: Upstream, listener: Listener) -> bool:
-    """Any name of loopback with a port that we listen on there, or everywhere, is the listener."""
-    is_here = listener.is_loopback or listener.is_everywhere
-    same_host = (is_loopback(upstream.host) and is_here) or upstream.host == listener.host
-    return same_host and upstream.port == listener.port
-
-
 def _is_host(text: str) -> bool:
     """A host name, or an address that is one."""
     if ":" in text or text.replace(".", "").isdigit():
@@ -451,14 +281,6 @@ def _is_host(text: str) -> bool:
             return False
         return True
     return _HOSTNAME.fullmatch(text) is not None
-
-
-def _split(text: str, default_port: int | None = None) -> tuple[SplitResult | None, int | None]:
-    try:
-        url = urlsplit(text)
-        return url, url.port if url.port is not None else default_port
-    except ValueError:
-        return None, None
 
 
 def _masked(text: str) -> str:

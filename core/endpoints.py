@@ -61,6 +61,12 @@ class Listener:
     host: str
     port: int
     limits: ListenerLimits = ListenerLimits()
+    trusted: "tuple[Network, ...]" = ()
+    """Of a gateway: the networks that may send without signing in."""
+    proxies: "tuple[Network, ...]" = ()
+    """Balancers that say in a PROXY header whose connection it is; from no other network is one taken."""
+    fixes_bare_newlines: bool = False
+    """Whether a bare LF is made CRLF, for devices and scripts that know no better, instead of refused."""
 
     def __str__(self) -> str:
         return f"{self.kind} {host_and_port(self.host, self.port)}"
@@ -92,6 +98,18 @@ class TokenSource:
 
 
 @dataclass(frozen=True)
+class UpstreamLimits:
+    """What the provider bears, as the operator says; None: as far as it lets itself be asked."""
+
+    connections: int | None = None
+    """At once, of all relays of this machine."""
+    rate: int | None = None
+    """Mails a minute."""
+    recipients: int | None = None
+    """Of one mail, its blind copy included."""
+
+
+@dataclass(frozen=True)
 class Upstream:
     """The company's real mail provider. `password` is the client secret where `token` is set."""
 
@@ -104,6 +122,7 @@ class Upstream:
     token: TokenSource | None = None
     client_certificate: "TlsFiles | None" = None
     """What we show; Exchange Online attributes mail to a connector by it first."""
+    limits: UpstreamLimits = UpstreamLimits()
 
     def __str__(self) -> str:
         login = f"{self.user}:***@" if self.user else ""

@@ -48,6 +48,10 @@ def _time_of_day(second: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
+def proxy_header_refused(source: str, why: str) -> None:
+    _log.warning("refused a connection from the balancer %s: %s", source, why)
+
+
 def relay_started(hostname: str, upstream: str) -> None:
     _log.info("started host=%s upstream=%s", hostname, upstream)
 

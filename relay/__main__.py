@@ -71,7 +71,7 @@ async def _run(config: Config) -> None:
     await snapshot.start()
     meters = Meters(config.state_dir, process_id)
     tls = None if certificate is None else certificate.context
-    entrances = [Entrance(listener, config.sign_in, tls, config.trusted) for listener in config.listeners]
+    entrances = [Entrance(listener, config.sign_in, tls, listener.trusted) for listener in config.listeners]
     pool = Pool(_route(upstream, config.hostname))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     under_way = UnderWay(config.state_dir / "under-way", snapshot)

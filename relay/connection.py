@@ -37,14 +37,15 @@ class Registry(Protocol):
 class ClientConnection(SMTP):
     """One client's connection; the session says what is said on it."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, source: str = "") -> None:
+        """`source`: the client's address, where a balancer has told it."""
         self._now = asyncio.get_running_loop().time
         FlowControlMixin.__init__(self)
         self.transport: Any = None
         self.deadline: float | None = None
         """When the client has been silent for too long, by the loop's clock; None while it is not its
         turn."""
-        self.source = ""
+        self.source = source
         """The client's address."""
         self.is_over = False
         """Whether everything is said."""
@@ -70,7 +71,7 @@ class ClientConnection(SMTP):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.source = str((transport.get_extra_info("peername") or ("",))[0])
+        self.source = self.source or str((transport.get_extra_info("peername") or ("",))[0])
         self._is_encrypted = transport.get_extra_info("sslcontext") is not None
         self.buffer = ClientInput(transport)
         self._registry.enter(self)

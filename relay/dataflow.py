@@ -4,10 +4,13 @@ The bytes stay dot-stuffed from end to end, so they are passed on as they came.
 
 Pure: chunks in, chunks out."""
 
+import re
+
 END_OF_DATA = b"\r\n.\r\n"
 HEADER_CAP = 256 * 1024
 _EVERYTHING_BUT_CR_LF_NUL = bytes(set(range(256)) - {0, 10, 13})
 _CRLF = b"\r\n"
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class DataScanner:
@@ -71,6 +74,21 @@ def _beginning_of_end(data: bytes) -> int:
         if data.endswith(END_OF_DATA[:length]):
             return length
     return 0
+
+
+class NewlineMender:
+    """Makes a bare LF the CRLF that it stands for, over any split into chunks."""
+
+    __slots__ = ("_ended_in_cr",)
+
+    def __init__(self) -> None:
+        self._ended_in_cr = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The chunk with CRLF line ends. A bare CR stays as it is, and is refused."""
+        before = b"\r" if self._ended_in_cr else b" "
+        self._ended_in_cr = chunk[-1:] == b"\r"
+        return _BARE_LF.sub(b"\r\n", before + chunk)[1:]
 
 
 class HeaderPeek:

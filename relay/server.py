@@ -2,6 +2,7 @@
 stops."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from relay import replies
 from relay.connection import SECONDS_FOR_A_HANDSHAKE, ClientConnection
 from relay.entrance import Entrance
 from relay.process import Relay
+from relay.proxied import accept_on
 from relay.session import Session
 
 SECONDS_OF_LAG = 2.0
@@ -33,6 +35,8 @@ class Server:
         self._relay = relay
         self.connections: set[ClientConnection] = set()
         self._servers: list[asyncio.Server] = []
+        self._accepting: dict[asyncio.Future[None], socket.socket] = {}
+        """Of listeners behind balancers."""
         self._none_left = asyncio.Event()
         self._looked_at = time.monotonic()
 
@@ -52,6 +56,8 @@ class Server:
     async def _listen(self, entrance: Entrance) -> Listener:
         listener = entrance.listener
         is_implicit_tls = listener.kind is ListenerKind.SUBMISSIONS
+        if listener.proxies:
+            return self._listen_behind_balancers(entrance, is_implicit_tls=is_implicit_tls)
         server = await asyncio.get_running_loop().create_server(
             lambda: Session(self._relay, entrance, self),
             listener.host,
@@ -63,6 +69,26 @@ class Server:
         )
         self._servers.append(server)
         return replace(listener, port=server.sockets[0].getsockname()[1])
+
+    def _listen_behind_balancers(self, entrance: Entrance, *, is_implicit_tls: bool) -> Listener:
+        """Raises OSError."""
+        listener, loop = entrance.listener, asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+        listening = socket.create_server(
+            (listener.host, listener.port), family=family, backlog=_BACKLOG, reuse_port=True
+        )
+        listening.setblocking(False)
+
+        async def begin(connection: socket.socket, source: str) -> None:
+            await loop.connect_accepted_socket(
+                lambda: Session(self._relay, entrance, self, source),
+                connection,
+                ssl=entrance.tls if is_implicit_tls else None,
+                ssl_handshake_timeout=SECONDS_FOR_A_HANDSHAKE if is_implicit_tls else None,
+            )
+
+        self._accepting[asyncio.ensure_future(accept_on(listening, listener.proxies, begin))] = listening
+        return replace(listener, port=listening.getsockname()[1])
 
     def enter(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
@@ -103,6 +129,9 @@ class Server:
         self.is_stopping = True
         for server in self._servers:
             server.close()
+        for accepting, listening in self._accepting.items():
+            accepting.cancel()
+            listening.close()
         for session in [one for one in self.connections if one.is_between_mails]:
             session.dismiss(replies.SHUTTING_DOWN)
         if not await self._all_left_within(_SECONDS_TO_FINISH_SENDING):

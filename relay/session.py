@@ -18,6 +18,7 @@ from relay import replies, sign_in
 from relay.blame import Stage, is_our_fault
 from relay.buffer import LineTooLong
 from relay.connection import SECONDS_FOR_A_CHUNK, ClientConnection, Registry
+from relay.dataflow import NewlineMender
 from relay.delivery import ClientGone, Delivered, Delivery, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
@@ -61,8 +62,8 @@ class AlreadyAnswered(Exception):
 class Session(ClientConnection):
     """What one client says, and what it is answered."""
 
-    def __init__(self, relay: Relay, entrance: Entrance, registry: Registry) -> None:
-        super().__init__(registry)
+    def __init__(self, relay: Relay, entrance: Entrance, registry: Registry, source: str = "") -> None:
+        super().__init__(registry, source)
         self._relay = relay
         self._entrance = entrance
         self._has_said_hello = False
@@ -77,6 +78,7 @@ class Session(ClientConnection):
         self._is_counted = False
         self._is_trusted = False
         self._data_ends_at = 0.0
+        self._mender = NewlineMender()
         self._must_sign_in_by = self._now() + SECONDS_UNTIL_THE_SIGN_IN
         self._must_end_by = self._now() + SECONDS_FOR_A_SESSION
 
@@ -146,6 +148,10 @@ class Session(ClientConnection):
             return await self.buffer.chunk()
         finally:
             self.deadline = None
+
+    async def _mended_chunk(self) -> bytes:
+        """On a listener that mends what old devices send, before anything else looks at it."""
+        return self._mender.feed(await self._next_chunk())
 
     # -- commands
 
@@ -290,6 +296,7 @@ class Session(ClientConnection):
         self._about_mail_at = math.inf
         await self._say(replies.SEND_DATA)
         self._data_ends_at = self._now() + SECONDS_FOR_THE_DATA
+        self._mender = NewlineMender()
         signed_in = self._signed_in.person(people) if self._signed_in is not None else None
         sending = Sending(
             people, signed_in, is_gateway=self._entrance.is_gateway, has_own_link=self._has_own_link
@@ -298,7 +305,7 @@ class Session(ClientConnection):
             self._relay,
             sending,
             transaction,
-            self._next_chunk,
+            self._mended_chunk if self._entrance.listener.fixes_bare_newlines else self._next_chunk,
             self._entrance.listener.limits.size,
             lambda: self._is_gone or self.buffer.has_ended,
         )

@@ -47,7 +47,9 @@ def main() -> None:
     if "tasks" in arguments.parts:
         _print("Task sync", tasks.measure())
     if "scale" in arguments.parts:
-        _print("What lies in the table", scale.measure(arguments.rows) | scale.lock_waits())
+        for kind in ("SQLite", "PostgreSQL"):
+            _print(f"What lies in the table, {kind}", scale.measure(kind, arguments.rows))
+        _print("Beside a busy worker", scale.lock_waits())
 
 
 def _print_rates(found, ours):

@@ -111,6 +111,7 @@ def _write(database, table, columns, rows):
     if database.sqlite_file is None:
         raw = database.engine.raw_connection()
         try:
+            raw.cursor().execute("SET statement_timeout = 0")
             with raw.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.config import ConfigurationError, read_config
-from core.endpoints import Listener, ListenerKind, TokenSource, Upstream, UpstreamTls
+from core.endpoints import Listener, ListenerKind, TokenSource, Upstream, UpstreamLimits, UpstreamTls
 
 RIGHT = {
     "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
@@ -48,7 +48,7 @@ WRONG = [
     (
         "BLINDCOPY_UPSTREAM",
         "smtps://smtp.acme.test?colour=red",
-        "there are: auth, cert, client_id, key, plain",
+        "there are: auth, cert, client_id, connections, key, plain",
     ),
     ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test?cert=/etc/hostname", "both cert=PATH and key=PATH"),
     (
@@ -138,3 +138,37 @@ def test_paths_are_relative_to_the_checkout():
     checkout = Path(__file__).resolve().parents[2]
     assert read_config({}).state_dir == checkout / ".blindcopy"
     assert read_config({"BLINDCOPY_STATE_DIR": "/var/lib/blindcopy"}).state_dir == Path("/var/lib/blindcopy")
+
+
+def test_what_a_listener_may_say_of_itself():
+    config = read_config(
+        {
+            **RIGHT,
+            "BLINDCOPY_LISTEN": "gateway://127.0.0.1:25?trusted=10.1.0.0/16,10.2.0.0/16&proxy=127.0.0.0/8&size=1000 "
+            "submission://127.0.0.1:587?bare-newline=fix",
+        }
+    )
+    gateway, submission = config.listeners
+    assert [str(one) for one in gateway.trusted] == ["10.1.0.0/16", "10.2.0.0/16"]
+    assert [str(one) for one in gateway.proxies] == ["127.0.0.0/8"]
+    assert (gateway.limits.size, gateway.fixes_bare_newlines) == (1000, False)
+    assert (submission.trusted, submission.proxies, submission.fixes_bare_newlines) == ((), (), True)
+
+
+def test_what_the_provider_bears():
+    url = "smtps://smtp.acme.test?connections=3&rate=30&recipients=500"
+    assert read_config({**RIGHT, "BLINDCOPY_UPSTREAM": url}).upstream.limits == UpstreamLimits(3, 30, 500)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BLINDCOPY_LISTEN", "submission://127.0.0.1:587?bare-newline=keep", "write bare-newline=fix"),
+        ("BLINDCOPY_LISTEN", "submission://127.0.0.1:587?proxy=balancer", "“balancer” is not a network"),
+        ("BLINDCOPY_LISTEN", "submission://127.0.0.1:587?trusted=10.0.0.0/8", "trusted is for gateways"),
+        ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test?connections=0", "“0” is not a number for connections"),
+        ("BLINDCOPY_UPSTREAM", "smtps://smtp.acme.test?rate=fast", "“fast” is not a number for rate"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_would_be_right(name, value, said):
+    assert said in problems(**{name: value})[0]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from core.endpoints import ListenerLimits
 from core.mail.row import State
 from relay.conversation import Answer, Conversation, Patience
+from relay.dataflow import NewlineMender
 from tests.rules.offline import COPY, PASSWORD, Clock, Offline, gateway, people, submission
 from tests.sandbox.dialogs import DIALOGS, read, said
 
@@ -384,3 +385,15 @@ class TestPatience:
             patience.begin(60)
             patience.end()
         assert len(clock._timers) == 1  # noqa: SLF001  of the test's own clock
+
+
+class TestMendedLineEnds:
+    @given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"."]), max_size=20), st.data())
+    def test_are_the_same_wherever_the_network_cuts_them(self, parts, data):
+        whole = b"".join(parts)
+        cut = data.draw(st.integers(0, len(whole)))
+        mender = NewlineMender()
+        mended = mender.feed(whole[:cut]) + mender.feed(whole[cut:])
+        assert mended == NewlineMender().feed(whole)
+        assert b"\n" not in mended.replace(b"\r\n", b"")
+        assert mended.replace(b"\r\n", b"\n") == whole.replace(b"\r\n", b"\n")

@@ -15,7 +15,7 @@ IMPURE = {
     "sqlalchemy", "flask", "aiosmtpd", "aiosmtplib", "requests", "simple_salesforce", "uvloop", "click", "queue", "io",
 }  # fmt: skip
 DOORS = {
-    "aiosmtpd": ("relay/connection.py",),
+    "aiosmtpd": ("relay/connection.py", "relay/proxied.py"),
     "aiosmtplib": ("core/smtp.py",),
     "simple_salesforce": ("core/salesforce/",),
     "requests": ("core/salesforce/",),
