@@ -25,6 +25,7 @@ from relay.health import RelayHealth
 from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
+from relay.offers import Offers
 from relay.pool import Pool
 from relay.process import Relay
 from relay.record import new_mail_id
@@ -72,7 +73,7 @@ async def _run(config: Config) -> None:
     meters = Meters(config.state_dir, process_id)
     tls = None if certificate is None else certificate.context
     entrances = [Entrance(listener, config.sign_in, tls, listener.trusted) for listener in config.listeners]
-    pool = Pool(_route(upstream, config.hostname))
+    pool = Pool(_route(upstream, config.hostname), Offers(config.state_dir, str(upstream)))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     under_way = UnderWay(config.state_dir / "under-way", snapshot)
     server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, under_way, count=meters.note))

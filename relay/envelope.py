@@ -6,6 +6,7 @@ quoted or unquoted, and no control character gets through (RFC 5321 section 4.1.
 Pure: bytes in, values or a reply out."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 
 from relay import replies
@@ -38,6 +39,8 @@ MAIL_PARAMETERS = {
 }
 RCPT_PARAMETERS = {b"NOTIFY": b"dsn", b"ORCPT": b"dsn"}
 
+_EXTENSIONS = {name: one.decode() for name, one in (MAIL_PARAMETERS | RCPT_PARAMETERS).items()}
+
 _NOT_PASSED_ON = b"AUTH="
 """RFC 4954 section 5: a server that is not told to trust its client takes AUTH= and drops it."""
 
@@ -60,9 +63,21 @@ class Path:
     extensions: frozenset[str] = frozenset()
     declared_size: int | None = None
 
-    def line(self, verb: bytes) -> bytes:
-        """The command as it goes upstream, without its line end."""
-        return b" ".join((verb + self.wire, *self.parameters))
+    @property
+    def needed(self) -> frozenset[str]:
+        """The extensions without which the mail cannot go; a size and a body of seven bits need not be
+        said."""
+        return frozenset(_EXTENSIONS[_name(one)] for one in self.parameters if not _says_nothing_new(one))
+
+    def line(self, verb: bytes, offered: Container[str] | None = None) -> bytes:
+        """The command as it goes upstream, without its line end. `offered`: what the upstream offers there;
+        what need not be said is left out where it does not."""
+        said = self.parameters
+        if offered is not None and any(_EXTENSIONS[_name(one)] not in offered for one in said):
+            said = tuple(
+                one for one in said if _EXTENSIONS[_name(one)] in offered or not _says_nothing_new(one)
+            )
+        return b" ".join((verb + self.wire, *said))
 
 
 def parse_mail(arguments: bytes) -> Path:
@@ -102,6 +117,14 @@ def _parsed(arguments: bytes, word: bytes, known: dict[bytes, bytes], bad_path: 
     if not _is_utf8(arguments):
         raise BadCommand(bad_path)
     return Path(wire, match.group("address") or b"", parameters, extensions, size)
+
+
+def _name(parameter: bytes) -> bytes:
+    return parameter.partition(b"=")[0].upper()
+
+
+def _says_nothing_new(parameter: bytes) -> bool:
+    return _name(parameter) == b"SIZE" or parameter.upper() == b"BODY=7BIT"
 
 
 def _is_dropped(parameter: bytes, word: bytes) -> bool:

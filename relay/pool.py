@@ -4,12 +4,15 @@ itself."""
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Protocol
 
 from core import logs
+from core.background import off_loop
 from core.smtp import Credentials, RefusesUs, Route, UpstreamUnavailable, WrongCredentials
 from relay.conversation import Answer
 from relay.link import UpstreamLink, UpstreamLost
+from relay.offers import Offers
 from relay.replies import Reply
 
 _SECONDS_FOR_A_RESET = 5.0
@@ -114,17 +117,22 @@ class Places:
 class Pool:
     """The links to one upstream, all with the same credential; those that are idle are used again."""
 
-    def __init__(self, route: Route) -> None:
-        self.extensions: Mapping[str, str] = {}
+    def __init__(self, route: Route, offers: Offers | None = None) -> None:
+        """`offers`: where it is kept what the upstream offers."""
+        known = None if offers is None else offers.known()
+        self._offers = offers
+        self.extensions: Mapping[str, str] = known or {}
         """What the upstream offered last."""
+        self.is_known = known is not None
+        """Whether that is known, from now or from before the start."""
         self.route = route
         self.idle_links: list[UpstreamLink] = []
         self.places = Places(_MOST_LINKS)
         self._loop = asyncio.get_running_loop()
         self.errands: set[asyncio.Task[None]] = set()
-        self._is_known = False
         self._unreachable: str | None = None
         self._refuses_us: str | None = None
+        self._has_reached = False
         self._heard_at = 0.0
 
     @property
@@ -227,7 +235,7 @@ class Pool:
             try:
                 now = self._loop.time()
                 patience = (
-                    _SECONDS_BETWEEN_PROBES if self.trouble or not self._is_known else _SECONDS_OF_SILENCE
+                    _SECONDS_BETWEEN_PROBES if self.trouble or not self._has_reached else _SECONDS_OF_SILENCE
                 )
                 if now - max(asked_at, self._heard_at) > patience:
                     asked_at = now
@@ -266,9 +274,11 @@ class Pool:
         logs.upstream_unavailable(str(self), str(error))
 
     def _note_reached(self, extensions: Mapping[str, str]) -> None:
+        if self._offers is not None and (extensions != self.extensions or not self.is_known):
+            self._run(off_loop(partial(self._offers.keep, extensions)))
         self.extensions = extensions
         self._unreachable = None
-        self._is_known = True
+        self.is_known = self._has_reached = True
         self._heard_at = self._loop.time()
 
     async def _reset(self, link: UpstreamLink) -> None:

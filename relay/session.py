@@ -55,6 +55,9 @@ _TROUBLES: Mapping[type[Exception], Reply] = {
 """What the client hears of a trouble between us and the upstream."""
 
 
+_NOT_OFFERED_TO_YOU = {"8bitmime": replies.NEEDS_8BITMIME, "smtputf8": replies.NEEDS_SMTPUTF8_UPSTREAM}
+
+
 class AlreadyAnswered(Exception):
     """There is nothing more to say to this command."""
 
@@ -67,6 +70,8 @@ class Session(ClientConnection):
         self._relay = relay
         self._entrance = entrance
         self._has_said_hello = False
+        self._offered: frozenset[str] = frozenset()
+        """The upstream's extensions as this client was told."""
         self._signed_in: SignedIn | None = None
         self._transaction: Transaction | None = None
         self._unconfirmed: Delivered | None = None
@@ -102,6 +107,9 @@ class Session(ClientConnection):
     async def _greet(self) -> None:
         is_too_much = self._registry.is_overloaded or self._relay.logbook.is_behind
         refusal = replies.OVERLOADED if is_too_much else None
+        if not self._relay.pool.is_known:
+            # without knowing what the provider takes, a mail that it would take would be refused for good
+            refusal = replies.UPSTREAM_UNKNOWN
         if not self._relay.sessions.may_enter(self.source, self._entrance.listener.limits):
             refusal = replies.TOO_MANY_SESSIONS
         if refusal is not None:
@@ -185,6 +193,7 @@ class Session(ClientConnection):
         self._give_up()
         self._has_said_hello = True
         offered = self._relay.pool.extensions
+        self._offered = frozenset(offered)
         lines = [self._relay.hostname, "PIPELINING"]
         if (size := self._size_offered()) is not None:
             lines.append(f"SIZE {size}")
@@ -208,6 +217,7 @@ class Session(ClientConnection):
             return replies.BAD_ARGUMENTS
         self._give_up()
         self._has_said_hello = True
+        self._offered = frozenset(self._relay.pool.extensions)
         return Reply(250, (self._relay.hostname.encode(),))
 
     async def _mail(self, arguments: bytes) -> Reply:
@@ -222,6 +232,8 @@ class Session(ClientConnection):
             self._sign_out()
         self._refuse_strangers(people)
         path = parse_mail(arguments)
+        for extension in sorted(path.needed - self._offered):  # what was not offered to this client
+            raise BadCommand(_NOT_OFFERED_TO_YOU.get(extension, replies.UNKNOWN_PARAMETER))
         self._entrance.refuse_sender(path, people)
         await self._keep_pace(people)
         transaction = Transaction(self._links(), path)

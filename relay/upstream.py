@@ -24,8 +24,6 @@ _SECONDS_FOR_DATA = 120.0
 """RFC 5321 section 4.5.3.2.4."""
 """Must end before the client's own patience does (facts of clients: 90 s and more)."""
 
-_LACKING = {"8bitmime": replies.NEEDS_8BITMIME, "smtputf8": replies.NEEDS_SMTPUTF8_UPSTREAM}
-
 
 class DotNotSent(UpstreamLost):
     """The connection was gone before the dot: the upstream has discarded the mail."""
@@ -62,10 +60,17 @@ class Transaction:
     _is_paused: bool = False
 
     async def mail(self) -> Reply:
-        """Say MAIL. A link that died of idleness is replaced once; nothing had been accepted on it.
+        """Say MAIL. A link that died of idleness is replaced once; nothing had been accepted on it. So is one
+        to a node of the provider that offers less than what the client was offered.
 
         Raises UpstreamUnavailable, RefusesUs, UpstreamBusy, UpstreamLost, BadCommand."""
         self.link = await self.links.take()
+        if self._is_lacking(self.link):
+            self._let_go()
+            self.link = await self.links.take_new()
+            if self._is_lacking(self.link):
+                raise BadCommand(replies.UPSTREAM_LACKS)
+            return await self._say_mail()
         was_used = self.link.mails > 0
         try:
             reply = await self._say_mail(SECONDS_FOR_A_USED_LINK if was_used else SECONDS_FOR_A_COMMAND)
@@ -76,6 +81,8 @@ class Transaction:
                 raise
         self.drop()
         self.link = await self.links.take_new()
+        if self._is_lacking(self.link):
+            raise BadCommand(replies.UPSTREAM_LACKS)
         return await self._say_mail()
 
     async def rcpt(self, path: Path) -> Reply:
@@ -158,6 +165,9 @@ class Transaction:
             return
         self._is_paused = False
         self.link = await self.links.take()
+        if self._is_lacking(self.link):
+            self.drop()
+            raise UpstreamLost
         verdicts = [await self._say_mail()]
         verdicts += [await self.link.command(path.line(b"RCPT TO:")) for path in self.accepted]
         if not all(verdict.is_positive for verdict in verdicts):
@@ -197,6 +207,8 @@ class Transaction:
         """The same MAIL and accepted RCPTs on a new link; None where a verdict is not what it was."""
         try:
             self.link = await self.links.take_new()
+            if self._is_lacking(self.link):
+                return None
             verdicts = [await self._say_mail()]
             verdicts += [await self.link.command(path.line(b"RCPT TO:")) for path in self.accepted]
         except _NO_LINK:
@@ -205,11 +217,13 @@ class Transaction:
             return None
         return await self._say_data()
 
+    def _is_lacking(self, link: UpstreamLink) -> bool:
+        """Whether this node of the provider does not take such a mail."""
+        return not self.sender.needed <= link.extensions.keys()
+
     async def _say_mail(self, seconds: float = SECONDS_FOR_A_COMMAND) -> Reply:
-        """What this link does not offer is refused, not dropped: it may offer less than the one before."""
-        for extension in sorted(self.sender.extensions - self._live_link().extensions.keys()):
-            raise BadCommand(_LACKING.get(extension, replies.UNKNOWN_PARAMETER))
-        return await self._live_link().command(self.sender.line(b"MAIL FROM:"), seconds)
+        link = self._live_link()
+        return await link.command(self.sender.line(b"MAIL FROM:", link.extensions), seconds)
 
     async def _say_data(self) -> Reply | None:
         try:

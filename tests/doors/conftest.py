@@ -20,6 +20,7 @@ from core.smtp import Route
 from relay.entrance import Entrance
 from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
+from relay.offers import Offers
 from relay.pool import Pool
 from relay.process import Relay
 from relay.record import new_mail_id
@@ -113,8 +114,9 @@ class RunningRelay:
         self.pulse = Pulse(self.database, self.snapshot, process_id)
         await self.pulse.start()
         self.logbook = Logbook(self.database, JournalOptions(self.directory, 2 << 20, BOX))
-        self.pool = Pool(Route(upstream, "relay.test"))
+        self.pool = Pool(Route(upstream, "relay.test"), Offers(self.directory, str(upstream)))
         await self.pool.learn()
+        self.pool.is_known = True  # as if a relay had reached it before, where it is down
         self.under_way = UnderWay(self.directory / "under-way", self.snapshot)
         self.server = Server(
             Relay("relay.test", process_id, self.pool, self.logbook, self.snapshot, self.under_way)
@@ -229,7 +231,8 @@ def mail(
     message_id="<1@acme.test>",
 ):
     return (
-        f"From: {sender}\r\nTo: bob@client.test\r\nSubject: {subject}\r\nMessage-ID: {message_id}\r\n".encode()
+        f"From: {sender}\r\nTo: bob@client.test\r\nSubject: {subject}\r\nMessage-ID: "
+        f"{message_id}\r\n".encode()
         + headers
         + b"\r\n"
         + body

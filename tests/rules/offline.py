@@ -199,6 +199,7 @@ class OfflineLinks:
 
     def __init__(self, say, extensions, reachable=lambda: True):
         self.extensions = extensions
+        self.is_known = True
         self._say = say
         self._reachable = reachable
         self.upstreams = []
