@@ -20,7 +20,8 @@ from core.upstream_tokens import TokenRefused, UpstreamToken
 _SECONDS_TO_CONNECT = 10
 _SECONDS_IN_ALL = 20
 _SECONDS_FOR_A_MAIL = 25
-_GO_ON, _SIGNED_IN, _NOT_OFFERED = 334, 235, 502
+_GO_ON, _SIGNED_IN, _NOT_OFFERED, _UNKNOWN_MECHANISM = 334, 235, 502, 504
+_MECHANISMS = ("plain", "login", "cram-md5")
 _WRONG_CREDENTIALS = frozenset({534, 535})
 _REFUSALS_OF_US = frozenset({530, 534, 535, 538})
 
@@ -123,7 +124,7 @@ class Route:
         elif self._tokens is not None:
             token = await self._tokens.token()
             try:
-                await _sign_in_by_token(client, self.upstream.user or "", token)
+                await _sign_in_by_token(client, self.upstream, token)
             except aiosmtplib.SMTPAuthenticationError:
                 self._tokens.forget()
                 raise
@@ -198,27 +199,61 @@ async def _say_hello(client: aiosmtplib.SMTP) -> None:
 
 
 async def _sign_in(client: aiosmtplib.SMTP, credentials: Credentials) -> None:
-    """PLAIN where it is offered, else LOGIN: one try, so that a wrong password costs one failure."""
-    if "plain" in client.supported_auth_methods:
-        await client.auth_plain(credentials.user, credentials.password)
-    elif "login" in client.supported_auth_methods:
-        await client.auth_login(credentials.user, credentials.password)
+    """By the first of PLAIN, LOGIN and CRAM-MD5 that the server offers and knows: 504 (RFC 4954 section 4)
+    says that it does not know the mechanism, whatever it offers, and costs no failed sign-in. The password is
+    tried once.
+
+    Name and password go out as the bytes that they came as, whatever they are encoded in."""
+    user, password = (
+        one.encode("utf-8", "surrogateescape") for one in (credentials.user, credentials.password)
+    )
+    offered = [name for name in _MECHANISMS if name in client.server_auth_methods]
+    refusal = aiosmtplib.SMTPAuthenticationError(
+        _NOT_OFFERED, "the server offers neither AUTH PLAIN nor LOGIN nor CRAM-MD5"
+    )
+    for name in offered:
+        try:
+            if name == "plain":
+                await client.auth_plain(user, password)
+            elif name == "login":
+                await _sign_in_by_login(client, user, password)
+            else:
+                await client.auth_crammd5(user, password)
+        except aiosmtplib.SMTPAuthenticationError as error:
+            refusal = error
+            if error.code != _UNKNOWN_MECHANISM:
+                break
+        else:
+            return
+    raise refusal
+
+
+async def _sign_in_by_login(client: aiosmtplib.SMTP, user: bytes, password: bytes) -> None:
+    """A step for each, as some servers take no initial response."""
+    said = await client.execute_command(b"AUTH", b"LOGIN")
+    for answer in (user, password):
+        if said.code != _GO_ON:
+            break
+        said = await client.execute_command(base64.b64encode(answer))
+    if said.code != _SIGNED_IN:
+        raise aiosmtplib.SMTPAuthenticationError(said.code, said.message)
+
+
+async def _sign_in_by_token(client: aiosmtplib.SMTP, upstream: Upstream, token: str) -> None:
+    """XOAUTH2, or OAUTHBEARER (RFC 7628) where only that is offered; in two steps, as a long token does not
+    fit on the command line (facts of providers: Gmail's 555)."""
+    user, offered = upstream.user or "", client.server_auth_methods
+    if "oauthbearer" in offered and "xoauth2" not in offered:
+        mechanism = b"OAUTHBEARER"
+        head = f"n,a={user},\x01host={upstream.host}\x01port={upstream.port}\x01"
     else:
-        raise aiosmtplib.SMTPAuthenticationError(
-            _NOT_OFFERED, "the server offers neither AUTH PLAIN nor LOGIN"
-        )
-
-
-async def _sign_in_by_token(client: aiosmtplib.SMTP, user: str, token: str) -> None:
-    """XOAUTH2 in two steps, as a long token does not fit on the command line (facts of providers: Gmail's
-    555)."""
-    asked = await client.execute_command(b"AUTH", b"XOAUTH2")
+        mechanism, head = b"XOAUTH2", f"user={user}\x01"
+    asked = await client.execute_command(b"AUTH", mechanism)
     if asked.code != _GO_ON:
         raise aiosmtplib.SMTPAuthenticationError(asked.code, asked.message)
-    said = f"user={user}\x01auth=Bearer {token}\x01\x01".encode()
-    reply = await client.execute_command(base64.b64encode(said))
+    reply = await client.execute_command(base64.b64encode(f"{head}auth=Bearer {token}\x01\x01".encode()))
     if reply.code == _GO_ON:  # a challenge that tells why not; an empty answer brings the verdict
-        reply = await client.execute_command(b"")
+        reply = await client.execute_command(b"AQ==" if mechanism == b"OAUTHBEARER" else b"")
     if reply.code != _SIGNED_IN:
         raise aiosmtplib.SMTPAuthenticationError(reply.code, reply.message)
 

@@ -13,6 +13,7 @@ from tests.doors.conftest import mail, running
 from tests.sandbox.sink import Script, Sink
 
 FULL = ["PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN"]
+DAMAGED = ["", "{", "[]", '{"upstream": "smtp://x:25"}', '{"upstream": "smtp://x:25", "extensions": 1}']
 DOWN = Upstream(UpstreamTls.NONE, "127.0.0.1", 9)
 
 
@@ -41,11 +42,7 @@ class TestWhatIsKept:
         Offers(tmp_path, "smtp://x:25").keep({"size": "1000"})
         assert Offers(tmp_path, "smtp://y:25").known() is None
 
-    # fmt: skip
-    @pytest.mark.parametrize(
-        "content",
-        ["", "{", "[]", '{"upstream": "smtp://x:25"}', '{"upstream": "smtp://x:25", "extensions": 1}'],
-    )
+    @pytest.mark.parametrize("content", DAMAGED)
     def test_damaged_says_nothing(self, tmp_path, content):
         (tmp_path / FILE).write_text(content)
         assert Offers(tmp_path, "smtp://x:25").known() is None

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import hmac
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,18 @@ class TestSigningInAtTheUpstream:
             async with start(self.script(AUTH=[said]), entrance=self.ENTRANCE) as relay:
                 client = await relay.connect(sign_in=False)
                 assert (await client.command(f"AUTH PLAIN {token(relay, 'x')}")).startswith("454 4.7.0")
+
+        run(claim())
+
+    def test_a_password_in_latin_1_goes_as_it_came_and_is_refused_as_one(self, start):
+        async def claim():
+            async with start(self.script(AUTH=["535 5.7.8 No"]), entrance=self.ENTRANCE) as relay:
+                client = await relay.connect(sign_in=False)
+                said = base64.b64encode("\0anna@acme.test\0Schlüssel".encode("latin-1")).decode()
+                assert (await client.command(f"AUTH PLAIN {said}")).startswith("535 5.7.8")
+                assert [one for one in relay.sink.commands if one.startswith("AUTH")] == [
+                    f"AUTH PLAIN {said}"
+                ]
 
         run(claim())
 
@@ -224,3 +237,73 @@ class TestTokens:
     def test_of_an_endpoint_that_speaks_no_http_are_to_wait_for(self):
         with contextlib.closing(NoHttp()) as endpoint, pytest.raises(UpstreamUnavailable):
             self.connect(Script(), endpoint)
+
+
+class TestTheWaysToSignInUpstream:
+    """By the relay's own name and password, at servers that are particular."""
+
+    USER, PASSWORD = base64.b64encode(b"sales@acme.test").decode(), base64.b64encode(b"s3cret").decode()
+
+    def connect(self, *mechanisms, **replies):
+        """What the server was told."""
+
+        async def connecting():
+            script = Script(
+                extensions=["PIPELINING", f"AUTH {' '.join(mechanisms)}"],
+                replies={key.replace("_", " "): list(value) for key, value in replies.items()},
+            )
+            sink = Sink(script)
+            upstream = Upstream(
+                UpstreamTls.NONE, "127.0.0.1", await sink.start(), "sales@acme.test", "s3cret"
+            )
+            try:
+                (await Route(upstream, "relay.test").connect()).transport.close()
+            finally:
+                await sink.stop()
+            return [command for command in sink.commands if command != "EHLO relay.test"]
+
+        return run(connecting())
+
+    def test_login_waits_for_each_question(self):
+        assert self.connect("LOGIN") == ["AUTH LOGIN", self.USER, self.PASSWORD]
+
+    def test_plain_that_is_offered_and_not_known_gives_way_to_login(self):
+        told = self.connect("PLAIN", "LOGIN", AUTH_PLAIN=["504 5.5.4 Unrecognized authentication type"])
+        assert told[1:] == ["AUTH LOGIN", self.USER, self.PASSWORD]
+        assert told[0].startswith("AUTH PLAIN ")
+
+    def test_a_wrong_password_is_tried_by_one_way_only(self):
+        with pytest.raises(RefusesUs, match="535"):
+            self.connect("PLAIN", "LOGIN", AUTH_PLAIN=["535 5.7.8 No"])
+
+    def test_cram_md5_where_there_is_nothing_else(self):
+        challenge, answer = self.connect("CRAM-MD5")
+        digest = hmac.new(b"s3cret", b"<1.2@sink.test>", "md5").hexdigest()
+        assert challenge == "AUTH CRAM-MD5"
+        assert base64.b64decode(answer).decode() == f"sales@acme.test {digest}"
+
+    def test_none_that_we_know_is_said(self):
+        with pytest.raises(RefusesUs, match="neither AUTH PLAIN nor LOGIN nor CRAM-MD5"):
+            self.connect("GSSAPI")
+
+    def test_oauthbearer_where_only_that_is_offered(self):
+        endpoint = TokenEndpoint()
+
+        async def connecting():
+            replies = {"AUTH OAUTHBEARER": ["334 "], "bixh": ["235 2.7.0 Ok"]}
+            sink = Sink(Script(extensions=["AUTH OAUTHBEARER"], replies=replies))
+            port = await sink.start()
+            source = TokenSource(endpoint.url, "https://outlook.office365.com/.default", "client-1")
+            upstream = Upstream(
+                UpstreamTls.NONE, "127.0.0.1", port, "sales@acme.test", "s3cret", token=source
+            )
+            try:
+                (await Route(upstream, "relay.test").connect()).transport.close()
+            finally:
+                await sink.stop()
+                endpoint.close()
+            return port, sink.commands[-1]
+
+        port, said = run(connecting())
+        head = f"n,a=sales@acme.test,\x01host=127.0.0.1\x01port={port}\x01auth=Bearer "
+        assert base64.b64decode(said).decode().startswith(head)

@@ -1,7 +1,7 @@
 """The mail sink: an SMTP server that takes every mail, keeps its exact bytes, and shows them on a page.
 
-It stands in for the mail provider. A script (JSON, one object) makes it misbehave, so that the tests can ask what
-the relay does then; without a script it is a well-behaved server."""
+It stands in for the mail provider. A script (JSON, one object) makes it misbehave, so that the tests can ask
+what the relay does then; without a script it is a well-behaved server."""
 
 import argparse
 import asyncio
@@ -31,9 +31,9 @@ class Taken:
 
 @dataclass
 class Script:
-    """How to misbehave. `replies` maps the beginning of a command (or "dot", "greeting") to a list of replies that
-    are used up one by one, the last for ever; a reply "close" closes, "hang" says nothing, "" is the usual one.
-    "delay:SECONDS:reply" waits first."""
+    """How to misbehave. `replies` maps the beginning of a command (or "dot", "greeting") to a list of replies
+    that are used up one by one, the last for ever; a reply "close" closes, "hang" says nothing, "" is the
+    usual one. "delay:SECONDS:reply" waits first."""
 
     replies: dict[str, list[str]] = field(default_factory=dict)
     extensions: list[str] = field(default_factory=lambda: list(EXTENSIONS))
@@ -153,6 +153,9 @@ class Sink:
             ]:
                 await self._say(writer, "challenge", question)
                 self.commands.append(await self._line(reader))
+        if line.upper().startswith("AUTH CRAM-MD5"):
+            await self._say(writer, "challenge", "334 PDEuMkBzaW5rLnRlc3Q+")
+            self.commands.append(await self._line(reader))
         await self._say(writer, line, "235 2.7.0 Ok")
 
     async def _line(self, reader: Stream) -> str:
@@ -199,7 +202,8 @@ class Sink:
         kind = "application/json" if is_json else "text/html; charset=utf-8"
         content = body.encode()
         writer.write(
-            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
+            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\nConnection: "
+            f"close\r\n\r\n".encode()
         )
         writer.write(content)
         await writer.drain()
@@ -211,10 +215,14 @@ class Sink:
         )
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>Mail sink</title><style>'
-            "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}pre{background:#f4f4f4;padding:1rem;"
-            "overflow:auto;white-space:pre-wrap}article{border:1px solid #ccc;border-radius:.5rem;padding:1rem;margin:1rem 0}"
-            ".copy{color:#0a58ca;font-weight:600}code{overflow-wrap:anywhere}</style><h1>Mail sink</h1><p>This stands in for the"
-            f" mail provider. {len(self.taken)} mail(s) arrived, newest first; a blind copy is in the envelope and nowhere in the"
+            "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 "
+            "1rem}pre{background:#f4f4f4;padding:1rem;"
+            "overflow:auto;white-space:pre-wrap}article{border:1px solid "
+            "#ccc;border-radius:.5rem;padding:1rem;margin:1rem 0}"
+            ".copy{color:#0a58ca;font-weight:600}code{overflow-wrap:anywhere}</style><h1>Mail "
+            "sink</h1><p>This stands in for the"
+            f" mail provider. {len(self.taken)} mail(s) arrived, newest first; a blind copy is in the "
+            f"envelope and nowhere in the"
             f" message.</p>{mails}</html>"
         )
 
@@ -230,7 +238,8 @@ def _mail_html(number: int, taken: Taken) -> str:
     )
     text = taken.raw.decode("utf-8", "replace")[:4000]
     return (
-        f"<article><h2>Mail {number}</h2><p>Envelope</p><ul><li><code>{html.escape(taken.mail)}</code></li>{rcpts}</ul>"
+        f"<article><h2>Mail "
+        f"{number}</h2><p>Envelope</p><ul><li><code>{html.escape(taken.mail)}</code></li>{rcpts}</ul>"
         f"<p>Message</p><pre>{html.escape(text)}</pre></article>"
     )
 
