@@ -30,6 +30,10 @@ class UpstreamUnavailable(Exception):
     """The server cannot be reached or does not answer; trying again later can help."""
 
 
+class UpstreamCrowded(UpstreamUnavailable):
+    """The server says that we have too many connections, or are too fast; it can be waited out."""
+
+
 class RefusesUs(Exception):
     """The server does not take us, or we not its certificate; somebody must mend the configuration."""
 
@@ -281,7 +285,30 @@ def _trouble(error: Exception) -> Exception:
     is_ours = is_ours or isinstance(error, TokenRefused)
     if is_ours or isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
         return RefusesUs(_cause_of(error))
+    if isinstance(error, aiosmtplib.SMTPResponseException) and asks_for_patience(error.code, error.message):
+        return UpstreamCrowded(_cause_of(error))
     return UpstreamUnavailable(_cause_of(error))
+
+
+_TEXTS_OF_A_CROWD = (
+    "too many connections",  # Postfix, Exim, Google
+    "too many concurrent",
+    "concurrent connection",  # Exchange Online: "432 4.3.2 Concurrent connections limit exceeded"
+    "connection limit",
+    "too many sessions",
+    "thread limit",  # Exchange Online: "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"
+    "rate limit",
+    "sending rate",
+    "throttl",  # Amazon SES: "454 Throttling failure: Maximum sending rate exceeded."
+    "too fast",
+)
+"""What providers say to more connections or mails than they take at once, always with a 4xx code."""
+
+
+def asks_for_patience(code: int, text: str) -> bool:
+    """Whether a reply to a connection or to MAIL says that there is too much of us just now."""
+    said = text.lower()
+    return 400 <= code < 500 and any(one in said for one in _TEXTS_OF_A_CROWD)
 
 
 def _cause_of(error: Exception) -> str:

@@ -26,6 +26,7 @@ from relay.heartbeat import Pulse
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
 from relay.offers import Offers
+from relay.places import MachinePlaces
 from relay.pool import Pool
 from relay.process import Relay
 from relay.record import new_mail_id
@@ -73,7 +74,9 @@ async def _run(config: Config) -> None:
     meters = Meters(config.state_dir, process_id)
     tls = None if certificate is None else certificate.context
     entrances = [Entrance(listener, config.sign_in, tls, listener.trusted) for listener in config.listeners]
-    pool = Pool(_route(upstream, config.hostname), Offers(config.state_dir, str(upstream)))
+    pool = Pool(
+        _route(upstream, config.hostname), Offers(config.state_dir, str(upstream)), _places(config, upstream)
+    )
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     under_way = UnderWay(config.state_dir / "under-way", snapshot)
     server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, under_way, count=meters.note))
@@ -180,6 +183,12 @@ async def _learn_what_the_upstream_offers(pool: Pool) -> None:
             await pool.learn()
     except TimeoutError:
         return
+
+
+def _places(config: Config, upstream: Upstream) -> MachinePlaces | None:
+    """What the relays of this machine share, where the provider bears only so many connections."""
+    number = upstream.limits.connections
+    return None if number is None else MachinePlaces(config.state_dir / "places", number)
 
 
 def _certificate(config: Config) -> Certificate | None:

@@ -64,6 +64,13 @@ _SIZE_CODES = frozenset({452, 552})
 _OF_THE_SYSTEM_OR_ITS_LIMITS = re.compile(rb"[45]\.\d{1,3}\.3(?=\s|$)")
 
 
+def says_too_many_recipients(reply: Reply) -> bool:
+    """Whether the upstream takes no more recipients for this mail (RFC 5321 section 4.5.3.1.10, RFC 3463:
+    x.5.3)."""
+    said = b" ".join(reply.lines).lower()
+    return reply.kind in {4, 5} and (said[1:5] == b".5.3" or b"too many recipients" in said)
+
+
 def blames_size(reply: Reply) -> bool:
     """Whether a refusal is about how much there is: too many recipients, too large, no room (RFC 5321
     section 4.2.3; RFC 3463 section 3.4 and 3.6, detail 3). One recipient less may help then."""

@@ -102,7 +102,7 @@ class Delivery:
             receipt_after=timedelta(minutes=sending.people.policy.receipt_after),
         )
         self._begun = DataBegun(None)
-        self._is_retry_without_copy = False
+        self._leaves_copy_out = False
         self._beginning = b""
         self._header_length = 0
         self._fingerprint = b""
@@ -205,24 +205,28 @@ class Delivery:
             most = MOST_OF_A_BODY if record.person.settings.keeps_text else 0
             record.room_for_text = self._header_length + most
             record.keep_text(self._beginning)
-        self._is_retry_without_copy = (
+        self._leaves_copy_out = (
             record.plan.decision.copies
             and self._relay.snapshot.knows_refused_copies
             and self._relay.snapshot.copy_was_refused(self._copy_refusal_key())
         )
-        if self._is_retry_without_copy:
+        if self._leaves_copy_out:
             record.copy = Copy.REFUSED
         record.subject = readable_subject(record.message.subject) or None
         record.recipients = tuple([path.address.decode("utf-8", "replace") for path in accepted])
 
     def _note_begun(self, begun: DataBegun) -> None:
         self._begun = begun
-        self._record.copy = Copy.REFUSED if self._is_retry_without_copy else begun.copy
+        self._record.copy = Copy.REFUSED if self._leaves_copy_out else begun.copy
         if begun.copy_reply is not None:
             self._record.copy_reply = without_copy_address(begun.copy_reply, self._record.copy_address).text()
 
     def _copy_to(self) -> bytes | None:
-        if self._record.plan.bcc is None or self._is_retry_without_copy:
+        if self._record.plan.bcc is None or self._leaves_copy_out:
+            return None
+        most = self._relay.pool.most_recipients
+        if most is not None and len(self._transaction.accepted) >= most:
+            self._leaves_copy_out = True  # the copy never costs the mail
             return None
         return self._record.plan.bcc.encode()
 

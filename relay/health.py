@@ -63,6 +63,11 @@ class RelayHealth:
             lambda: self._pool.idle,
         )
         gauge(
+            "blindcopy_upstream_waiting",
+            "Mails that wait for a link to the upstream.",
+            lambda: self._pool.waiting,
+        )
+        gauge(
             "blindcopy_upstream_troubled",
             "Relays that have trouble with the upstream.",
             lambda: self._pool.trouble is not None,
@@ -117,6 +122,7 @@ class RelayHealth:
                 "look at BLINDCOPY_UPSTREAM and at the provider",
             ),
             *self._refusal(),
+            *self._waiting(),
             *self._record(),
             *self._new_certificate(),
             *look_at_machine(self._config, uses_state=True),
@@ -135,6 +141,20 @@ class RelayHealth:
         refusal = self._pool.refusal
         remedy = "look at the name and password in BLINDCOPY_UPSTREAM and at the provider"
         return [] if refusal is None else [facts(Light.RED, "mail provider", refusal, remedy)]
+
+    def _waiting(self) -> list[Finding]:
+        """Mails that wait for a connection to the provider; nothing is wrong, and nothing is lost."""
+        if not self._pool.waiting:
+            return []
+        return [
+            Finding(
+                Light.YELLOW,
+                "waiting for the mail provider",
+                "%(number)d mails wait for their turn, as the provider bears only so many at once",
+                {"number": self._pool.waiting},
+                remedy="if the provider bears more, say so by connections= and rate= in BLINDCOPY_UPSTREAM",
+            )
+        ]
 
     def _record(self) -> list[Finding]:
         """Whether mails are written down, and come into the database."""

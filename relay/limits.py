@@ -19,6 +19,8 @@ _LONGEST_LOGIN = 320
 MINUTE = 60.0
 MOST_SECONDS_TO_WAIT = 45.0
 """Mail clients give up after 60 seconds and more."""
+MOST_SECONDS_TO_WAIT_AT_A_GATEWAY = 120.0
+"""Mail servers after five minutes (RFC 5321 section 4.5.3.2.2)."""
 
 
 class Sessions:
@@ -111,15 +113,17 @@ class Pace:
         self._next: dict[int, float] = {}
         """When each person's next mail would be due if all were sent evenly."""
 
-    def wait(self, person: int, most: int, elsewhere: int, now: float) -> float | None:
+    def wait(
+        self, person: int, most: int, elsewhere: int, now: float, patience: float = MOST_SECONDS_TO_WAIT
+    ) -> float | None:
         """How many seconds this person's next mail has to wait; the turn is taken. None: longer than
-        MOST_SECONDS_TO_WAIT, and no turn is taken. `elsewhere`: how many mails other relays passed on in the
+        `patience`, and no turn is taken. `elsewhere`: how many mails other relays passed on in the
         last minute, which leave that much less here."""
         left = max(1, most - elsewhere)
         interval = MINUTE / left
         due = max(self._next.get(person, 0.0), now)
         seconds = max(0.0, due - (MINUTE - interval) - now)
-        if seconds > MOST_SECONDS_TO_WAIT:
+        if seconds > patience:
             return None
         self._next[person] = due + interval
         return seconds

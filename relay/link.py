@@ -5,7 +5,7 @@ faster than the upstream takes it."""
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from relay.conversation import Answer, Patience
 from relay.replies import Garbage, Reply, ReplyReader
@@ -30,6 +30,10 @@ class UpstreamLink(asyncio.Protocol):
         self.born_at = now
         self.idle_since = now
         self.mails = 0
+        self.holder: int | None = None
+        """Whose mail is on it."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called once when the connection is over."""
         self._transport = transport
         self._reader = ReplyReader()
         self._awaited: deque[Answer[Reply]] = deque()
@@ -59,6 +63,8 @@ class UpstreamLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         self._patience.close()
+        on_end, self.on_end = self.on_end, lambda: None
+        on_end()
         self.resume_writing()
         while self._awaited:
             self._awaited.popleft().fail(UpstreamLost())

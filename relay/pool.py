@@ -2,21 +2,35 @@
 itself."""
 
 import asyncio
-from collections import deque
+import math
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from core import logs
 from core.background import off_loop
-from core.smtp import Credentials, RefusesUs, Route, UpstreamUnavailable, WrongCredentials
+from core.smtp import (
+    Credentials,
+    RefusesUs,
+    Route,
+    UpstreamCrowded,
+    UpstreamUnavailable,
+    WrongCredentials,
+)
 from relay.conversation import Answer
+from relay.limits import Pace
 from relay.link import UpstreamLink, UpstreamLost
 from relay.offers import Offers
+from relay.places import MachinePlaces, NoPlace, Places
 from relay.replies import Reply
 
 _SECONDS_FOR_A_RESET = 5.0
-_SECONDS_FOR_A_PLACE = 5.0
+SECONDS_FOR_A_PLACE = 5.0
+_SECONDS_TO_BELIEVE = 3600.0
+_SECONDS_OF_A_CROWD = 60.0
+_SECONDS_UNTIL_THE_NEXT_TRY = 1.0
+_SECONDS_IDLE_WHERE_SHARED = 1.0
 _MOST_LINKS = 250
 _SECONDS_BETWEEN_PROBES = 15.0
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -39,6 +53,7 @@ class Links(Protocol):
     def give_back(self, link: UpstreamLink) -> None: ...
     def give_back_after_reset(self, link: UpstreamLink) -> None: ...
     def drop(self, link: UpstreamLink) -> None: ...
+    def note_crowded(self) -> None: ...
 
 
 class OwnLink:
@@ -80,45 +95,52 @@ class OwnLink:
         self._is_taken = False
         link.abort()
 
+    def note_crowded(self) -> None:
+        """It is the client's own affair."""
+
     def close(self) -> None:
         self._link.quit()
 
 
-class Places:
-    """How many connections we may have at once; who finds none free waits in line for a while."""
+@dataclass(frozen=True)
+class Share:
+    """The pool as one sender uses it. `who`: a person's id, None for a mail server in front of us;
+    `patience`: for so many seconds a mail may wait for its turn."""
 
-    def __init__(self, number: int) -> None:
-        self.free = number
-        self._line: deque[Answer[bool]] = deque()
+    pool: "Pool"
+    who: int | None
+    patience: float
 
-    async def take(self) -> None:
-        """Raises UpstreamBusy."""
-        if self.free:
-            self.free -= 1
-            return
-        turn: Answer[bool] = Answer()
-        self._line.append(turn)
-        patience = asyncio.get_running_loop().call_later(_SECONDS_FOR_A_PLACE, turn.give, False)
-        is_ours = await turn
-        patience.cancel()
-        if not is_ours:
-            raise UpstreamBusy
+    async def take(self) -> UpstreamLink:
+        """A link for one mail. Raises UpstreamUnavailable, RefusesUs, UpstreamBusy."""
+        await self.pool.keep_rate(self.patience)
+        return await self.pool.take(self.who, self.patience)
 
-    def give_back(self) -> None:
-        """To whoever has waited longest."""
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.is_there:
-                turn.give(True)
-                return
-        self.free += 1
+    async def take_new(self) -> UpstreamLink:
+        """The same on a connection of its own."""
+        return await self.pool.take(self.who, self.patience, is_new=True)
+
+    def give_back(self, link: UpstreamLink) -> None:
+        self.pool.give_back(link)
+
+    def give_back_after_reset(self, link: UpstreamLink) -> None:
+        self.pool.give_back_after_reset(link)
+
+    def drop(self, link: UpstreamLink) -> None:
+        self.pool.drop(link)
+
+    def note_crowded(self) -> None:
+        self.pool.note_crowded()
 
 
 class Pool:
     """The links to one upstream, all with the same credential; those that are idle are used again."""
 
-    def __init__(self, route: Route, offers: Offers | None = None) -> None:
-        """`offers`: where it is kept what the upstream offers."""
+    def __init__(
+        self, route: Route, offers: Offers | None = None, places: MachinePlaces | None = None
+    ) -> None:
+        """`offers`: where it is kept what the upstream offers; `places`: that the relays of this machine
+        share, where the upstream bears only so many connections."""
         known = None if offers is None else offers.known()
         self._offers = offers
         self.extensions: Mapping[str, str] = known or {}
@@ -127,7 +149,13 @@ class Pool:
         """Whether that is known, from now or from before the start."""
         self.route = route
         self.idle_links: list[UpstreamLink] = []
-        self.places = Places(_MOST_LINKS)
+        self._limits = route.upstream.limits
+        self.places = Places(self._limits.connections or _MOST_LINKS)
+        self._machine = places
+        self._pace = Pace()
+        self._recipients: tuple[int, float] | None = None
+        """How many recipients a mail may have, as a refusal has told, and until when that is believed."""
+        self._is_crowded_until = 0.0
         self._loop = asyncio.get_running_loop()
         self.errands: set[asyncio.Task[None]] = set()
         self._unreachable: str | None = None
@@ -155,7 +183,30 @@ class Pool:
     @property
     def busy(self) -> int:
         """How many links have a mail."""
-        return _MOST_LINKS - self.places.free
+        return self.places.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many mails wait for a link."""
+        return self.places.waiting
+
+    @property
+    def most_recipients(self) -> int | None:
+        """Of one mail, its copy included, as far as that is known."""
+        learnt = self._recipients
+        is_believed = learnt is not None and learnt[1] > self._loop.time()
+        known = [self._limits.recipients, learnt[0] if learnt is not None and is_believed else None]
+        return min((one for one in known if one is not None), default=None)
+
+    def note_too_many_recipients(self, taken: int) -> None:
+        """The upstream takes no more than these for one mail; believed for an hour."""
+        self._recipients = (taken, self._loop.time() + _SECONDS_TO_BELIEVE)
+
+    def note_crowded(self) -> None:
+        """The upstream says that we have too many connections, or are too fast: one connection less than now,
+        for a while."""
+        self.places.set_number(max(1, self.places.taken - 1))
+        self._is_crowded_until = self._loop.time() + _SECONDS_OF_A_CROWD
 
     @property
     def idle(self) -> int:
@@ -186,24 +237,46 @@ class Pool:
         self._note_reached(connected.extensions)
         return OwnLink(UpstreamLink(connected.transport, connected.extensions, self._loop.time()))
 
-    async def take(self) -> UpstreamLink:
-        """A link for one mail. Raises UpstreamUnavailable, RefusesUs, UpstreamBusy."""
-        await self.places.take()
-        while self.idle_links:
-            link = self.idle_links.pop()
-            if link.is_reusable(self._loop.time()):
-                return link
-            link.quit()
-        return await self._connect_or_free_place()
+    async def take(
+        self, who: int | None = None, patience: float = SECONDS_FOR_A_PLACE, *, is_new: bool = False
+    ) -> UpstreamLink:
+        """A link for one mail of this person, one that was used before where there is one; `is_new`: on a
+        connection of its own. A mail waits for its turn for so long, whatever it has to wait for.
 
-    async def take_new(self) -> UpstreamLink:
-        """The same on a connection of its own."""
-        await self.places.take()
-        return await self._connect_or_free_place()
+        Raises UpstreamUnavailable, RefusesUs, UpstreamBusy."""
+        until = self._loop.time() + patience
+        while True:
+            try:
+                await self.places.take(who, until - self._loop.time())
+            except NoPlace as error:
+                raise UpstreamBusy from error
+            while self.idle_links and not is_new:
+                link = self.idle_links.pop()
+                if link.is_reusable(self._loop.time()):
+                    link.holder = who
+                    return link
+                link.quit()
+            try:
+                return await self._connect(who, until)
+            except UpstreamCrowded:
+                self.note_crowded()
+                if self._loop.time() + _SECONDS_UNTIL_THE_NEXT_TRY > until:
+                    raise
+                await asyncio.sleep(_SECONDS_UNTIL_THE_NEXT_TRY)
+
+    async def keep_rate(self, patience: float) -> None:
+        """One more mail: it waits until the provider bears it. Raises UpstreamBusy where that takes too
+        long."""
+        if self._limits.rate is None:
+            return
+        seconds = self._pace.wait(0, self._limits.rate, 0, self._loop.time(), patience)
+        if seconds is None:
+            raise UpstreamBusy
+        await asyncio.sleep(seconds)
 
     def give_back(self, link: UpstreamLink) -> None:
         """The mail on this link is done; whether the link lives on is decided here."""
-        self.places.give_back()
+        self.places.give_back(link.holder)
         link.idle_since = self._heard_at = self._loop.time()
         if link.is_reusable(link.idle_since):
             self.idle_links.append(link)
@@ -216,13 +289,13 @@ class Pool:
 
     def drop(self, link: UpstreamLink) -> None:
         """Nobody knows what this link is at."""
-        self.places.give_back()
+        self.places.give_back(link.holder)
         link.abort()
 
     async def learn(self) -> None:
         """Ask what the upstream offers; one that is down is asked again later."""
         try:
-            self.give_back(await self.take_new())
+            self.give_back(await self.take(is_new=True))
         except (UpstreamUnavailable, RefusesUs, UpstreamBusy):
             return
 
@@ -241,6 +314,9 @@ class Pool:
                     asked_at = now
                     await self.learn()
                 self._let_idle_go()
+                if self._is_crowded_until and now > self._is_crowded_until:
+                    self._is_crowded_until = 0.0
+                    self.places.set_number(self._limits.connections or _MOST_LINKS)
             except Exception:  # noqa: BLE001  whatever it was, the next look may fare better
                 logs.failed_unexpectedly("looking after the links")
 
@@ -253,21 +329,37 @@ class Pool:
 
     def _let_idle_go(self) -> None:
         now = self._loop.time()
-        stale = [link for link in self.idle_links if not link.is_reusable(now)]
-        self.idle_links = [link for link in self.idle_links if link.is_reusable(now)]
+        # where relays share few connections, one that is not used is for the others
+        longest = _SECONDS_IDLE_WHERE_SHARED if self._machine is not None else math.inf
+        kept = [one for one in self.idle_links if one.is_reusable(now) and now - one.idle_since < longest]
+        stale = [one for one in self.idle_links if one not in kept]
+        self.idle_links = kept
         for link in stale:
             link.quit()
 
-    async def _connect_or_free_place(self) -> UpstreamLink:
+    async def _connect(self, who: int | None, until: float) -> UpstreamLink:
+        """A new link in a place that was taken; the place is given back where there will be none. Raises
+        UpstreamUnavailable, UpstreamCrowded, RefusesUs, UpstreamBusy."""
+        place: int | None = None
         try:
+            if self._machine is not None:
+                place = await self._machine.take(until - self._loop.time())
             connected = await asyncio.ensure_future(self.route.connect())
         except BaseException as error:
-            self.places.give_back()
-            if isinstance(error, UpstreamUnavailable | RefusesUs):
+            self.places.give_back(who)
+            if self._machine is not None and place is not None:
+                self._machine.give_back(place)
+            if isinstance(error, NoPlace):
+                raise UpstreamBusy from error
+            if isinstance(error, UpstreamUnavailable | RefusesUs) and not isinstance(error, UpstreamCrowded):
                 self.note_unreachable(error)
             raise
         self._note_reached(connected.extensions)
-        return UpstreamLink(connected.transport, connected.extensions, self._loop.time())
+        link = UpstreamLink(connected.transport, connected.extensions, self._loop.time())
+        link.holder = who
+        if self._machine is not None and place is not None:
+            link.on_end = partial(self._machine.give_back, place)
+        return link
 
     def note_unreachable(self, error: Exception) -> None:
         self._unreachable = str(error)

@@ -15,15 +15,16 @@ from core.journal.entries import LostReply, ReplyHeard
 from core.people.person import People
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies, sign_in
-from relay.blame import Stage, is_our_fault
+from relay.blame import Stage, is_our_fault, says_too_many_recipients
 from relay.buffer import LineTooLong
 from relay.connection import SECONDS_FOR_A_CHUNK, ClientConnection, Registry
 from relay.dataflow import NewlineMender
 from relay.delivery import ClientGone, Delivered, Delivery, Sending
 from relay.entrance import Entrance
 from relay.envelope import BadCommand, parse_mail, parse_rcpt
+from relay.limits import MOST_SECONDS_TO_WAIT, MOST_SECONDS_TO_WAIT_AT_A_GATEWAY
 from relay.link import UpstreamLost
-from relay.pool import Links, SignInAgain, UpstreamBusy
+from relay.pool import Links, Share, SignInAgain, UpstreamBusy
 from relay.process import Relay
 from relay.replies import Reply
 from relay.sign_in import SignedIn
@@ -236,7 +237,7 @@ class Session(ClientConnection):
             raise BadCommand(_NOT_OFFERED_TO_YOU.get(extension, replies.UNKNOWN_PARAMETER))
         self._entrance.refuse_sender(path, people)
         await self._keep_pace(people)
-        transaction = Transaction(self._links(), path)
+        transaction = Transaction(self._links(people), path)
         try:
             reply = await transaction.mail()
         except BaseException:
@@ -281,16 +282,27 @@ class Session(ClientConnection):
             if self._is_gone:
                 raise BadCommand(replies.TOO_MANY_MAILS)
 
-    def _links(self) -> Links:
-        return self._signed_in.links if self._signed_in is not None else self._relay.pool
+    def _links(self, people: People) -> Links:
+        """The client's own link, or its share of the pool."""
+        if self._signed_in is None:
+            return Share(self._relay.pool, None, MOST_SECONDS_TO_WAIT_AT_A_GATEWAY)
+        if self._signed_in.own_link is not None:
+            return self._signed_in.own_link
+        person = self._signed_in.person(people)
+        return Share(self._relay.pool, None if person is None else person.id, MOST_SECONDS_TO_WAIT)
 
     async def _rcpt(self, arguments: bytes) -> Reply:
         if self._transaction is None:
             return replies.MAIL_FIRST
         if len(self._transaction.accepted) >= self._entrance.listener.limits.recipients:
             return replies.TOO_MANY_RECIPIENTS
+        accepted, most = len(self._transaction.accepted), self._relay.pool.most_recipients
+        if most is not None and accepted >= most:
+            return replies.TOO_MANY_RECIPIENTS
         path = parse_rcpt(arguments, smtputf8="smtputf8" in self._transaction.sender.extensions)
         reply = await self._transaction.rcpt(path)
+        if accepted and says_too_many_recipients(reply):
+            self._relay.pool.note_too_many_recipients(accepted)
         self._about_mail_at = self._now()
         return self._verdict(reply)
 

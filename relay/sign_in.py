@@ -18,7 +18,7 @@ from core.people.person import AppPassword, People, Person
 from core.smtp import Credentials, RefusesUs, UpstreamUnavailable, WrongCredentials
 from relay import replies
 from relay.envelope import BadCommand
-from relay.pool import Links, OwnLink
+from relay.pool import OwnLink
 from relay.process import Relay
 
 Challenge = Callable[[bytes], Awaitable[bytes]]
@@ -30,7 +30,6 @@ class SignedIn:
     """A client that has said who it is, and the links that its mails go over."""
 
     login: str
-    links: Links
     app_password: AppPassword | None = None
     own_link: OwnLink | None = None
 
@@ -88,7 +87,7 @@ async def by_app_password(relay: Relay, given: Credentials) -> SignedIn:
     if found is None:
         raise BadCommand(replies.BAD_CREDENTIALS)
     relay.logbook.note(PasswordUsed(found[1].id, datetime.now(UTC)))
-    return SignedIn(found[0].email, relay.pool, app_password=found[1])
+    return SignedIn(found[0].email, app_password=found[1])
 
 
 async def at_upstream(relay: Relay, given: Credentials) -> SignedIn:
@@ -101,7 +100,7 @@ async def at_upstream(relay: Relay, given: Credentials) -> SignedIn:
         raise BadCommand(replies.BAD_CREDENTIALS) from error
     except (UpstreamUnavailable, RefusesUs) as error:
         raise BadCommand(replies.CANNOT_CHECK_SIGN_IN) from error
-    return SignedIn(given.user, link, own_link=link)
+    return SignedIn(given.user, own_link=link)
 
 
 def decoded(text: bytes) -> bytes:

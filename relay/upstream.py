@@ -6,7 +6,7 @@ mail."""
 from dataclasses import dataclass, field
 
 from core.mail.row import Copy
-from core.smtp import RefusesUs, UpstreamUnavailable
+from core.smtp import RefusesUs, UpstreamUnavailable, asks_for_patience
 from relay import replies
 from relay.conversation import Answer
 from relay.envelope import BadCommand, Path
@@ -74,6 +74,8 @@ class Transaction:
         was_used = self.link.mails > 0
         try:
             reply = await self._say_mail(SECONDS_FOR_A_USED_LINK if was_used else SECONDS_FOR_A_COMMAND)
+            if not reply.is_positive and asks_for_patience(reply.code, reply.text()):
+                return await self._mail_when_there_is_room()
             if reply.code != replies.SHUTTING_DOWN.code or not was_used:
                 return reply
         except UpstreamLost:
@@ -84,6 +86,18 @@ class Transaction:
         if self._is_lacking(self.link):
             raise BadCommand(replies.UPSTREAM_LACKS)
         return await self._say_mail()
+
+    async def _mail_when_there_is_room(self) -> Reply:
+        """The upstream says that there is too much of us: there is one connection less from now on, and the
+        mail waits its turn among the others, as long as its client does."""
+        self.links.note_crowded()
+        self.drop()
+        self.link = await self.links.take_new()
+        if self._is_lacking(self.link):
+            raise BadCommand(replies.UPSTREAM_LACKS)
+        reply = await self._say_mail()
+        is_still = not reply.is_positive and asks_for_patience(reply.code, reply.text())
+        return replies.UPSTREAM_BUSY if is_still else reply
 
     async def rcpt(self, path: Path) -> Reply:
         """Say RCPT, and remember the recipient if the upstream takes it. Raises UpstreamLost."""

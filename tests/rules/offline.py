@@ -200,22 +200,19 @@ class OfflineLinks:
     def __init__(self, say, extensions, reachable=lambda: True):
         self.extensions = extensions
         self.is_known = True
+        self.most_recipients = None
         self._say = say
         self._reachable = reachable
         self.upstreams = []
         self.idle = []
         self.in_hand = 0
 
-    async def take(self):
+    async def take(self, who=None, patience=0, *, is_new=False):
         self.in_hand += 1
-        while self.idle:
+        while self.idle and not is_new:
             link = self.idle.pop()
             if link.is_reusable(asyncio.get_running_loop().time()):
                 return link
-        return self._new()
-
-    async def take_new(self):
-        self.in_hand += 1
         return self._new()
 
     def _new(self):
@@ -233,6 +230,12 @@ class OfflineLinks:
     def drop(self, link):
         self.in_hand -= 1
         link.abort()
+
+    def note_crowded(self):
+        """There is one connection less."""
+
+    def note_too_many_recipients(self, taken):
+        """Copies are left out."""
 
     def note_refusal_of_us(self, code):
         """Health says so."""
