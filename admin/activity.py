@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_babel import gettext as _
@@ -13,6 +14,7 @@ from admin.access import database, load_left_behind, me, sign_in_required
 from admin.refusals import flash_refusal
 from admin.trace import Told, trace_of
 from core.database.engine import Session
+from core.mail import limits as mail_limits
 from core.mail import queue as mail_queue
 from core.mail import requests as mail_requests
 from core.mail import store as mail_store
@@ -48,6 +50,7 @@ def activity() -> str:
         logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
         urls = instance_urls(session, {entry.row.person for entry in entries})
         kinds = mail_requests.kinds_of_trouble(session, person_id)
+        kept_back = mail_limits.refusals(session, datetime.now(UTC) - mail_limits.ONE_DAY, person_id)
 
     def trace(entry: Entry) -> Told:
         return trace_of(entry.row, logs.get(entry.row.id, MailLog()), urls.get(entry.row.person))
@@ -65,6 +68,7 @@ def activity() -> str:
         dismissible=DISMISSIBLE,
         trace=trace,
         can_log_again=mail_requests.can_log_again,
+        kept_back=kept_back,
         kinds=[(code, number, trouble(code)) for code, number in kinds.items()],
         may_see_subject=lambda entry: entry.person == account.email or shows_subjects,
     )

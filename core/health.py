@@ -18,6 +18,7 @@ from core.database.engine import Database, DatabaseUnavailable, Session, newest_
 from core.database.heartbeats import Process, database_now, processes
 from core.endpoints import SignIn
 from core.findings import Finding, Light, facts
+from core.mail import limits as mail_limits
 from core.mail import queue as mail_queue
 from core.mail.store import unknown_senders
 from core.people.addresses import address_key, matches
@@ -127,6 +128,7 @@ def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -
     yield from _connections(session, persons)
     yield _worker(session, persons, alive, may_not_run_yet=may_not_run_yet)
     yield _waiting_mail(session)
+    yield from _daily_limits(session)
     yield from _own_domains(session)
     if asking := task_queue.asking_for_a_word(session):
         yield Finding(
@@ -288,6 +290,23 @@ def _own_domains(session: Session) -> Iterator[Finding]:
             {"senders": _names_in_short(unknown)},
             remedy="give each to its person on the page Unknown senders",
         )
+
+
+def _daily_limits(session: Session) -> Iterator[Finding]:
+    """People who have sent more than anybody does by hand: a password may have been stolen."""
+    since = database_now(session) - mail_limits.ONE_DAY
+    people = [one.person for one in mail_limits.refusals(session, since) if one.limit == "day"]
+    if people:
+        yield Finding(
+            Light.RED,
+            "mails a day",
+            "more mails than the policy allows within a day were sent by %(persons)s; the rest is refused",
+            {"persons": _names_in_short(people)},
+            remedy="ask whether they are theirs; if not, revoke the app passwords; if so, raise "
+            "mails-per-day",
+        )
+    else:
+        yield Finding(Light.GREEN, "mails a day", "nobody has sent more than the policy allows")
 
 
 def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Finding]:

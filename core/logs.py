@@ -52,6 +52,10 @@ def proxy_header_refused(source: str, why: str) -> None:
     _log.warning("refused a connection from the balancer %s: %s", source, why)
 
 
+def daily_limit_met(person: int, most: int) -> None:
+    _log.error("ALARM person %d has sent %d mails within a day; more are refused", person, most)
+
+
 def relay_started(hostname: str, upstream: str) -> None:
     _log.info("started host=%s upstream=%s", hostname, upstream)
 

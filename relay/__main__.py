@@ -20,6 +20,7 @@ from core.secrets import Box
 from core.smtp import Route
 from core.state_directory import StateDirectory
 from relay.certificate import Certificate
+from relay.daily import DailyMails
 from relay.entrance import Entrance
 from relay.health import RelayHealth
 from relay.heartbeat import Pulse
@@ -79,7 +80,18 @@ async def _run(config: Config) -> None:
     )
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     under_way = UnderWay(config.state_dir / "under-way", snapshot)
-    server = Server(Relay(config.hostname, process_id, pool, logbook, snapshot, under_way, count=meters.note))
+    server = Server(
+        Relay(
+            config.hostname,
+            process_id,
+            pool,
+            logbook,
+            snapshot,
+            under_way,
+            count=meters.note,
+            daily=DailyMails(database),
+        )
+    )
     health = RelayHealth(config, database, server, pool, logbook, snapshot, certificate)
     pulse = Pulse(database, snapshot, process_id, health.condition)
     await pulse.start()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from relay.daily import DailyMails
 from relay.limits import FailedSignIns, Pace, Sessions
 from relay.logbook import Logbook
 from relay.meters import MailSeen
@@ -29,3 +30,4 @@ class Relay:
     count: Callable[[MailSeen], None] = _count_nothing
     sessions: Sessions = field(default_factory=Sessions)
     pace: Pace = field(default_factory=Pace)
+    daily: DailyMails = field(default_factory=DailyMails)

@@ -8,10 +8,11 @@ import asyncio
 import base64
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from core import logs
-from core.journal.entries import LostReply, ReplyHeard
+from core.journal.entries import LimitRefused, LostReply, ReplyHeard
 from core.people.person import People
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies, sign_in
@@ -263,17 +264,21 @@ class Session(ClientConnection):
         )
 
     async def _keep_pace(self, people: People) -> None:
-        """So many mails a minute a person may send, by all relays together; above that MAIL waits its turn.
+        """So many mails a minute and a day a person may send, by all relays together; above the first MAIL
+        waits its turn.
 
-        Raises BadCommand where that would take too long, or the relay is to stop."""
+        Raises BadCommand where that would take too long, above the second, and where the relay is to stop."""
         person = self._signed_in.person(people) if self._signed_in is not None else None
         if person is None:
             return
         elsewhere = self._relay.snapshot.mails_elsewhere(person.id)
         most = people.policy.mails_per_minute
         seconds = self._relay.pace.wait(person.id, most, elsewhere, self._now())
-        if seconds is None:
-            raise BadCommand(replies.TOO_MANY_MAILS)
+        is_too_much_today = self._relay.daily.is_over(person.id, people.policy.mails_per_day)
+        if seconds is None or is_too_much_today:
+            limit = "day" if is_too_much_today else "minute"
+            self._relay.logbook.note(LimitRefused(person.id, limit, datetime.now(UTC)))
+            raise BadCommand(replies.TOO_MANY_TODAY if is_too_much_today else replies.TOO_MANY_MAILS)
         until = self._now() + seconds
         while (left := until - self._now()) > 0:
             await asyncio.sleep(min(left, _SECONDS_BETWEEN_LOOKS))

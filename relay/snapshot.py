@@ -216,14 +216,16 @@ class Snapshot:
             return None
 
 
+_LATER = frozenset({"derived_domains", "mails_per_day"})
+"""What applies to everybody's mail and the first release did not know."""
+
+
 def _plain(snapshot: People) -> dict[str, Any]:
     return {
         "revision": snapshot.revision,
-        "policy": {
-            name: value for name, value in asdict(snapshot.policy).items() if name != "derived_domains"
-        },
+        "policy": {name: value for name, value in asdict(snapshot.policy).items() if name not in _LATER},
         # beside the policy, as the first release reads this too
-        "derived_domains": snapshot.policy.derived_domains,
+        **{name: value for name, value in asdict(snapshot.policy).items() if name in _LATER},
         "persons": [
             {
                 "id": person.id,
@@ -251,6 +253,7 @@ def _plain(snapshot: People) -> dict[str, Any]:
 def _people(plain: dict[str, Any]) -> People:
     policy: dict[str, Any] = plain["policy"]
     policy["derived_domains"] = plain.get("derived_domains", ())
+    policy |= {name: plain[name] for name in _LATER & plain.keys()}
     for name in ("own_domains", "never_log", "derived_domains"):
         policy[name] = tuple(policy[name])
     return People(

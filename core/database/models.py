@@ -222,6 +222,17 @@ class UnknownSenderRow(Base):
     )
 
 
+class LimitRefusalRow(Base):
+    """How many mails of a person a limit has kept back; the words are those of `core.mail.limits`."""
+
+    __tablename__ = "limit_refusal"
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    limit_name: Mapped[str] = mapped_column(String(20), primary_key=True)
+    mails: Mapped[int]
+    first_seen: Mapped[datetime]
+    last_seen: Mapped[datetime]
+
+
 class ProcessRow(Base):
     """A running process and its last sign of life, by the database's clock."""
 

@@ -28,6 +28,7 @@ class EntryKind(IntEnum):
     REPLY_HEARD = 5
     UNKNOWN_SENDER = 6
     PASSWORD_USED = 7
+    LIMIT_REFUSED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,16 @@ class PasswordUsed:
     time: datetime
 
 
-Entry = Begun | Ended | Void | LostReply | ReplyHeard | UnknownSender | PasswordUsed
+@dataclass(frozen=True, slots=True)
+class LimitRefused:
+    """A mail of this person that was refused because of a limit: `minute` or `day`."""
+
+    person: int
+    limit: str
+    time: datetime
+
+
+Entry = Begun | Ended | Void | LostReply | ReplyHeard | UnknownSender | PasswordUsed | LimitRefused
 
 
 def to_bytes(entry: Entry) -> bytes:
@@ -179,7 +189,7 @@ def _read_row(plain: dict[str, Any], text: bytes) -> Row:
     return row_from_plain(plain, text if plain.get("has_text") else None)
 
 
-def _time_of(entry: UnknownSender | PasswordUsed) -> str:
+def _time_of(entry: UnknownSender | PasswordUsed | LimitRefused) -> str:
     return entry.time.isoformat()
 
 
@@ -198,6 +208,10 @@ _WRITERS: Mapping[type[Entry], tuple[EntryKind, _Writer]] = {
         EntryKind.PASSWORD_USED,
         lambda one: ({"id": one.app_password_id, "time": _time_of(one)}, b""),
     ),
+    LimitRefused: (
+        EntryKind.LIMIT_REFUSED,
+        lambda one: ({"person": one.person, "limit": one.limit, "time": _time_of(one)}, b""),
+    ),
 }
 _READERS: Mapping[EntryKind, Callable[[dict[str, Any], bytes], Entry]] = {
     EntryKind.BEGUN: lambda plain, text: Begun(_read_row(plain, text)),
@@ -210,5 +224,8 @@ _READERS: Mapping[EntryKind, Callable[[dict[str, Any], bytes], Entry]] = {
     ),
     EntryKind.PASSWORD_USED: lambda plain, _: PasswordUsed(
         plain["id"], datetime.fromisoformat(plain["time"])
+    ),
+    EntryKind.LIMIT_REFUSED: lambda plain, _: LimitRefused(
+        plain["person"], plain["limit"], datetime.fromisoformat(plain["time"])
     ),
 }

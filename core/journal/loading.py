@@ -26,6 +26,7 @@ from core.journal.entries import (
     Begun,
     Ended,
     Entry,
+    LimitRefused,
     LostReply,
     PasswordUsed,
     ReplyHeard,
@@ -38,6 +39,7 @@ from core.journal.entries import (
 )
 from core.journal.file import InUse, Journal, JournalRecord, NotAJournal, journals
 from core.mail import bulk_insert
+from core.mail import limits as mail_limits
 from core.mail import store as mail_store
 from core.mail.row import KEEPS_TEXT, Row, State
 from core.people.store import app_passwords_used
@@ -327,6 +329,7 @@ def _apply(session: Session, entries: Sequence[Entry]) -> None:
     app_passwords_used(
         session, {entry.app_password_id: entry.time for entry in entries if isinstance(entry, PasswordUsed)}
     )
+    mail_limits.count(session, [entry for entry in entries if isinstance(entry, LimitRefused)])
     for entry in entries:
         if isinstance(entry, LostReply):
             mail_store.note_lost_reply(session, entry.mail_id, entry.fingerprint)

@@ -466,6 +466,20 @@ class Setting(StrEnum):
             ),
         ),
     )
+    MAILS_PER_DAY = (
+        "mails-per-day",
+        Definition(
+            Number(),
+            "2000",
+            Level.POLICY,
+            Section.LIMITS,
+            N_("Mails a day that one person may send"),
+            N_(
+                "For people who sign in. It bounds what a stolen password can do; above it mail is refused, "
+                "and Health says so."
+            ),
+        ),
+    )
     SHOW_SUBJECTS = (
         "show-subjects-to-admins",
         Definition(

@@ -92,6 +92,7 @@ class PolicySettings:
     own_domains: tuple[str, ...]
     never_log: tuple[str, ...]
     mails_per_minute: int
+    mails_per_day: int
     show_subjects_to_admins: bool
     api_reserve: int
     receipt_after: int

@@ -231,6 +231,9 @@ class OfflineLinks:
         self.in_hand -= 1
         link.abort()
 
+    async def keep_rate(self, patience):
+        """The provider bears everything."""
+
     def note_crowded(self):
         """There is one connection less."""
 
