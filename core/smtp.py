@@ -6,6 +6,7 @@ step has a time-out; each credential is tried once, by the mechanism that we cho
 
 import asyncio
 import base64
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +15,14 @@ from typing import cast
 
 import aiosmtplib
 
+from core.dialing import Dialer, Resolve, resolve
 from core.endpoints import TlsFiles, Upstream, UpstreamTls
 from core.upstream_tokens import TokenRefused, UpstreamToken
 
-_SECONDS_TO_CONNECT = 10
-_SECONDS_IN_ALL = 20
+_SECONDS_FOR_A_STEP = 35
+"""More than a server that lets strangers wait for its greeting takes (postscreen: 6 to 30 seconds)."""
+_SECONDS_IN_ALL = 45
+"""A client waits at MAIL meanwhile, and gives up after 60 and more."""
 _SECONDS_FOR_A_MAIL = 25
 _GO_ON, _SIGNED_IN, _NOT_OFFERED, _UNKNOWN_MECHANISM = 334, 235, 502, 504
 _MECHANISMS = ("plain", "login", "cram-md5")
@@ -71,8 +75,9 @@ class MailVerdict:
 class Route:
     """The way to one upstream: its address, our name, and one TLS context for all connections."""
 
-    def __init__(self, upstream: Upstream, hostname: str) -> None:
+    def __init__(self, upstream: Upstream, hostname: str, resolve: Resolve = resolve) -> None:
         self.upstream = upstream
+        self._dialer = Dialer(upstream.host, upstream.port, resolve)
         self._hostname = hostname
         self._tls_context = _tls_context(upstream) if upstream.tls is not UpstreamTls.NONE else None
         self._tokens = (
@@ -86,22 +91,42 @@ class Route:
 
     async def connect(self, credentials: Credentials | None = None) -> Connected:
         """A connection of its own, greeted, secured and signed in: with these credentials, else the
-        configured ones.
+        configured ones. A node of the provider that connects and then does not serve gives way to another
+        one.
 
         Raises UpstreamUnavailable, RefusesUs, WrongCredentials."""
+        try:
+            async with asyncio.timeout(_SECONDS_IN_ALL):
+                while True:
+                    try:
+                        connection = await self._dialer.connect()
+                    except OSError as error:
+                        raise UpstreamUnavailable(_cause_of(error)) from error
+                    address = str(connection.getpeername()[0])
+                    try:
+                        return await self._connect_over(connection, credentials)
+                    except UpstreamUnavailable:
+                        self._dialer.note_dead(address)
+                        if not self._dialer.has_others(address, await self._dialer.addresses()):
+                            raise
+        except (TimeoutError, OSError) as error:
+            raise UpstreamUnavailable(_cause_of(error)) from error
+
+    async def _connect_over(self, connection: socket.socket, credentials: Credentials | None) -> Connected:
+        """The same over this connection, which is ours from now on."""
         upstream = self.upstream
         client = aiosmtplib.SMTP(
             hostname=upstream.host,
-            port=upstream.port,
+            port=None,
+            sock=connection,
             local_hostname=self._hostname,
-            timeout=_SECONDS_TO_CONNECT,
+            timeout=_SECONDS_FOR_A_STEP,
             use_tls=upstream.tls is UpstreamTls.IMPLICIT,
             start_tls=False,
             tls_context=self._tls_context,
         )
         try:
-            async with asyncio.timeout(_SECONDS_IN_ALL):
-                await self._prepare(client, credentials)
+            await self._prepare(client, credentials)
         except (
             aiosmtplib.SMTPException,
             TokenRefused,
