@@ -79,6 +79,15 @@ class ClientInput:
         """Whether the client has sent on without waiting for our answer."""
         return self._position < len(self._held)
 
+    def line_ahead(self, verb: bytes) -> bytes | None:
+        """The next command line, if it has come whole and begins with this verb; it is taken then."""
+        end = self._held.find(b"\n", self._position, self._position + LONGEST_LINE)
+        line = self._held[self._position : end] if end >= 0 else b""
+        if line[: len(verb)].upper() != verb:
+            return None
+        self._position = end + 1
+        return line.removesuffix(b"\r")
+
     async def chunk(self) -> bytes:
         """Whatever is there, at least a byte; b"" at the end of input."""
         if not self.has_more():

@@ -3,6 +3,7 @@
 A transaction keeps the rules: what is said again on another link, and where a link that is lost leaves the
 mail."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.mail.row import Copy
@@ -99,13 +100,22 @@ class Transaction:
         is_still = not reply.is_positive and asks_for_patience(reply.code, reply.text())
         return replies.UPSTREAM_BUSY if is_still else reply
 
-    async def rcpt(self, path: Path) -> Reply:
-        """Say RCPT, and remember the recipient if the upstream takes it. Raises UpstreamLost."""
+    async def send_rcpts(self, paths: Sequence[Path]) -> list[Answer[Reply]]:
+        """Say several RCPTs at once (RFC 2920), to an upstream that offers that; what it answers to each.
+        Raises UpstreamLost."""
         await self._resume()
-        reply = await self._live_link().command(path.line(b"RCPT TO:"))
+        return self._live_link().send(*(path.line(b"RCPT TO:") for path in paths))
+
+    async def verdict_on(self, path: Path, answer: Answer[Reply]) -> Reply:
+        """The upstream's answer; the recipient is remembered if it is taken. Raises UpstreamLost."""
+        reply = await self._live_link().reply(answer, SECONDS_FOR_A_COMMAND)
         if reply.is_positive:
             self.accepted.append(path)
         return reply
+
+    @property
+    def takes_several_at_once(self) -> bool:
+        return self.link is not None and "pipelining" in self.link.extensions
 
     async def begin_data(self, bcc: bytes | None) -> DataBegun:
         """Offer the copy as the last recipient, then say DATA. Never raises: a link that is lost on the copy

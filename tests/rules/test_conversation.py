@@ -117,6 +117,48 @@ class TestOneMail:
         ]
 
 
+class TestRecipientsThatAreSentOn:
+    def test_go_upstream_in_one_go_and_each_hears_its_own_verdict(self, clock):
+        verdicts = iter([b"250 2.1.5 Ok", b"550 5.1.1 No"] * 40)
+        offline = Offline(clock, lambda verb: next(verdicts) if verb == "RCPT" else USUAL[verb])
+        offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>\r\n")
+        offline.deliver_all()
+        offline.client_says(b"".join(b"RCPT TO:<r%d@client.test>\r\n" % number for number in range(80)))
+        [upstream] = offline.links.upstreams
+        assert upstream.wire.written.count(b"RCPT TO:") == 80, "before the first was answered"
+        offline.deliver_all()
+        assert [line[:3] for line in replies(offline.heard)[3:]] == [b"250", b"550"] * 40
+
+    def test_go_one_by_one_to_a_provider_that_takes_no_more(self, clock):
+        offline = Offline(clock, usual, extensions={})
+        offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>\r\n")
+        offline.deliver_all()
+        offline.client_says(b"RCPT TO:<a@client.test>\r\nRCPT TO:<b@client.test>\r\n")
+        [upstream] = offline.links.upstreams
+        assert upstream.wire.written.count(b"RCPT TO:") == 1
+
+    def test_that_are_no_addresses_are_refused_in_their_place(self, clock):
+        offline = Offline(clock, usual)
+        offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>\r\n")
+        offline.deliver_all()
+        offline.client_says(
+            b"RCPT TO:<a@client.test>\r\nRCPT TO:nonsense\r\nRCPT TO:<b@client.test>\r\nNOOP\r\n"
+        )
+        offline.deliver_all()
+        assert [line[:9] for line in replies(offline.heard)[3:]] == [
+            b"250 2.1.5", b"501 5.1.3", b"250 2.1.5", b"250 2.0.0",
+        ]  # fmt: skip
+
+    def test_hear_451_each_where_the_provider_is_lost_meanwhile(self, clock):
+        answers = iter([b"250 2.1.5 Ok", None, b"250 2.1.5 Ok"])
+        offline = Offline(clock, lambda verb: next(answers) if verb == "RCPT" else USUAL[verb])
+        offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>\r\n")
+        offline.deliver_all()
+        offline.client_says(b"".join(b"RCPT TO:<r%d@client.test>\r\n" % number for number in range(3)))
+        offline.deliver_all()
+        assert [line[:9] for line in replies(offline.heard)[3:]] == [b"250 2.1.5", b"451 4.4.2", b"451 4.4.2"]
+
+
 class TestANewSession:
     def test_is_sent_away_while_the_journal_is_slower_than_the_mails(self, clock):
         offline = Offline(clock, usual, is_behind=True)
