@@ -13,6 +13,7 @@ MOST_FAILURES_PER_SOURCE = 50
 _MOST_FAILURES_PER_ACCOUNT = 20
 _MOST_FAILURES_OF_STRANGERS = 100
 _MOST_REMEMBERED = 10_000
+_SECONDS_AT_HOME = 30 * 86_400.0
 FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
 _LONGEST_LOGIN = 320
@@ -49,19 +50,23 @@ class FailedSignIns:
 
     def __init__(self) -> None:
         self.failures: OrderedDict[str, deque[float]] = OrderedDict()
-        self._at_home: OrderedDict[str, None] = OrderedDict()
+        self._at_home: OrderedDict[str, float] = OrderedDict()
+        """When each account last signed in from each source."""
 
     def is_barred(self, source: str, login: str, now: float) -> bool:
         """Whether so much has failed, from this source, or with this account here or anywhere, that nobody is
         heard.
 
-        An account that many sources guess at stays open where its owner has signed in before."""
+        Where the owner of an account has signed in within 30 days, it stays open: colleagues behind one
+        address whose clients try old passwords do not lock it, nor does who guesses at it from elsewhere."""
+        signed_in_at = self._at_home.get(_keys(source, login)[-1])
+        if signed_in_at is not None and now - signed_in_at < _SECONDS_AT_HOME:
+            return False
         in_all, anywhere, here = (self._recent(key, now) for key in _keys(source, login))
-        is_guessed_at = len(anywhere) >= _MOST_FAILURES_OF_STRANGERS
         return (
             len(in_all) >= MOST_FAILURES_PER_SOURCE
             or len(here) >= _MOST_FAILURES_PER_ACCOUNT
-            or (is_guessed_at and _keys(source, login)[-1] not in self._at_home)
+            or len(anywhere) >= _MOST_FAILURES_OF_STRANGERS
         )
 
     def note(self, source: str, login: str, now: float) -> float:
@@ -77,7 +82,7 @@ class FailedSignIns:
             self.failures.popitem(last=False)
         return float(min(_LONGEST_DELAY, FIRST_DELAY * 2 ** min(count - 1, 10)))
 
-    def forget(self, source: str, login: str) -> None:
+    def forget(self, source: str, login: str, now: float) -> None:
         """A right password: the slate of that source is clean, and that of the account there.
 
         What strangers failed with elsewhere is not forgotten: it is still being guessed at."""
@@ -87,7 +92,7 @@ class FailedSignIns:
         if of_account in self.failures:
             kept = [time for time in self.failures[of_account] if time not in forgotten]
             self.failures[of_account] = deque(kept, maxlen=_MOST_FAILURES_OF_STRANGERS)
-        self._at_home[here] = None
+        self._at_home[here] = now
         self._at_home.move_to_end(here)
         if len(self._at_home) > _MOST_REMEMBERED:
             self._at_home.popitem(last=False)

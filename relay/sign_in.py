@@ -72,7 +72,7 @@ async def sign_in(relay: Relay, way: SignIn, source: str, given: Credentials) ->
             logs.sign_in_failed(source)
             await asyncio.sleep(relay.failed_sign_ins.note(source, login, now()))
         raise
-    relay.failed_sign_ins.forget(source, login)
+    relay.failed_sign_ins.forget(source, login, now())
     return signed_in
 
 

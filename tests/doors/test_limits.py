@@ -295,7 +295,7 @@ class TestCounting:
         failed = limits.FailedSignIns()
         assert [failed.note("10.0.0.1", "anna", 0.0) for _ in range(5)] == [0.5, 1, 2, 4, 5]
         assert failed.note("10.0.0.2", "anna", 0.0) == 5, "the account is guessed at from elsewhere"
-        failed.forget("10.0.0.1", "anna")
+        failed.forget("10.0.0.1", "anna", 0.0)
         assert failed.note("10.0.0.1", "anna", 0.0) == 0.5
         assert not failed.is_barred("10.0.0.1", "anna", 0.0)
 
@@ -309,14 +309,14 @@ class TestCounting:
 
     def test_an_account_that_many_guess_at_stays_open_to_its_owner(self):
         failed = limits.FailedSignIns()
-        failed.forget("10.0.0.1", "anna")
+        failed.forget("10.0.0.1", "anna", 0.0)
         for number in range(100):
             assert not failed.is_barred(f"s{number}", "anna", 0.0)
             failed.note(f"s{number}", "anna", 0.0)
         assert failed.is_barred("elsewhere", "anna", 1.0)
         assert not failed.is_barred("elsewhere", "carl", 1.0)
         assert not failed.is_barred("10.0.0.1", "anna", 1.0), "the owner's own place"
-        failed.forget("10.0.0.1", "anna")
+        failed.forget("10.0.0.1", "anna", 0.0)
         assert failed.is_barred("elsewhere", "anna", 1.0), "it is guessed at all the same"
         assert not failed.is_barred("elsewhere", "anna", 601.0)
 
@@ -326,6 +326,20 @@ class TestCounting:
             failed.note("10.0.0.1", "anna", 0.0)
         assert failed.is_barred("10.0.0.1", "carl", 1.0)
         assert not failed.is_barred("10.0.0.1", "carl", 601.0)
+
+    def test_colleagues_with_old_passwords_lock_out_nobody_who_signs_in_well_from_there(self):
+        failed = limits.FailedSignIns()
+        failed.forget("10.0.0.1", "dora", 0.0)
+        for number in range(150):
+            failed.note("10.0.0.1", ("anna", "bert", "carl")[number % 3], 1.0)
+        assert failed.is_barred("10.0.0.1", "anna", 2.0)
+        assert not failed.is_barred("10.0.0.1", "dora", 2.0)
+        assert failed.is_barred("10.0.0.1", "emil", 2.0), "who was never seen there"
+        a_month = 31 * 86_400.0
+        failed.note("10.0.0.1", "anna", a_month)
+        for _ in range(60):
+            failed.note("10.0.0.1", "anna", a_month)
+        assert failed.is_barred("10.0.0.1", "dora", a_month + 1), "that was long ago"
         for number in range(20_000):
             failed.note(f"s{number}", "x", 0.0)
         assert len(failed.failures) <= 10_000
