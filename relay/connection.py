@@ -56,6 +56,8 @@ class ClientConnection(SMTP):
         self._has_broken = False
         self._is_unsaid = False
         self._received = 0
+        self._takes_utf8 = False
+        """Whether the client's last mail uses SMTPUTF8, so that it understands replies in UTF-8."""
 
     @property
     def is_between_mails(self) -> bool:
@@ -131,7 +133,7 @@ class ClientConnection(SMTP):
         if self._is_gone or self.transport.is_closing():
             self._is_unsaid = True
             return
-        self.transport.write(reply.wire())
+        self.transport.write(reply.wire(in_utf8=self._takes_utf8))
         if self.transport.get_write_buffer_size() == 0:
             return
         self.deadline = self._now() + SECONDS_FOR_A_CHUNK

@@ -5,6 +5,7 @@ Codes: RFC 5321 section 4.2, enhanced codes: RFC 3463.
 Pure: values and their wire form."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,11 +34,12 @@ class Reply:
         """The first digit: 2 done, 3 go on, 4 try again, 5 never."""
         return self.code // 100
 
-    def wire(self) -> bytes:
-        """What goes to a client: printable ASCII, bounded, each line with its code."""
+    def wire(self, *, in_utf8: bool = False) -> bytes:
+        """What goes to a client: bounded, each line with its code; `in_utf8`: to one that uses SMTPUTF8 (RFC
+        6531 section 3.7.4.2), else in ASCII, as well as that can say it."""
         if len(self.lines) == 1:
-            return b"%03d %b\r\n" % (self.code, _printable(self.lines[0]))
-        lines = [_printable(line) for line in self.lines[:_MOST_LINES]] or [b""]
+            return b"%03d %b\r\n" % (self.code, _printable(self.lines[0], in_utf8=in_utf8))
+        lines = [_printable(line, in_utf8=in_utf8) for line in self.lines[:_MOST_LINES]] or [b""]
         code = b"%03d" % self.code
         head = [code + b"-" + line for line in lines[:-1]]
         return b"\r\n".join([*head, code + b" " + lines[-1], b""])
@@ -67,7 +69,15 @@ class Reply:
         )
 
 
-def _printable(line: bytes) -> bytes:
+def _printable(line: bytes, *, in_utf8: bool) -> bytes:
+    if not line.isascii():
+        text = line.decode("utf-8", "replace")
+        if in_utf8:
+            kept = "".join(character if character.isprintable() else "?" for character in text)
+            return kept.encode()[: _LONGEST_LINE - 4].decode("utf-8", "ignore").encode()
+        # "für" becomes "fur", and what has no such form a question mark
+        marks = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+        line = "".join(one for one in marks if not unicodedata.combining(one)).encode("ascii", "replace")
     return _UNPRINTABLE.sub(b"?", line)[: _LONGEST_LINE - 4]
 
 

@@ -239,6 +239,7 @@ class Session(ClientConnection):
             self._sign_out()
         self._refuse_strangers(people)
         path = parse_mail(arguments)
+        self._takes_utf8 = "smtputf8" in path.extensions
         for extension in sorted(path.needed - self._offered):  # what was not offered to this client
             raise BadCommand(_NOT_OFFERED_TO_YOU.get(extension, replies.UNKNOWN_PARAMETER))
         self._entrance.refuse_sender(path, people)

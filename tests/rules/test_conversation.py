@@ -159,6 +159,26 @@ class TestRecipientsThatAreSentOn:
         assert [line[:9] for line in replies(offline.heard)[3:]] == [b"250 2.1.5", b"451 4.4.2", b"451 4.4.2"]
 
 
+class TestWhatTheProviderSaysInUtf8:
+    SAID = "550 5.1.1 Empfänger für „große“ Post unbekannt: 收件人".encode()
+
+    def heard(self, clock, parameter):
+        offline = Offline(
+            clock, lambda verb: self.SAID if verb == "RCPT" else USUAL[verb], extensions={"smtputf8": ""}
+        )
+        offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>" + parameter + b"\r\n")
+        offline.deliver_all()
+        offline.client_says(b"RCPT TO:<b@client.test>\r\n")
+        offline.deliver_all()
+        return replies(offline.heard)[-1]
+
+    def test_reaches_a_client_that_uses_smtputf8_whole(self, clock):
+        assert self.heard(clock, b" SMTPUTF8") == self.SAID
+
+    def test_is_said_to_others_as_well_as_ascii_can(self, clock):
+        assert self.heard(clock, b"") == b"550 5.1.1 Empfanger fur ?grosse? Post unbekannt: ???"
+
+
 class TestANewSession:
     def test_is_sent_away_while_the_journal_is_slower_than_the_mails(self, clock):
         offline = Offline(clock, usual, is_behind=True)
