@@ -39,6 +39,7 @@ class ClientInput:
         """More has come."""
         self._held = self._held[self._position :] + data if self._held else data
         self._position = 0
+        # The client's TCP window fills up, and it waits: memory is bounded without refusing anything.
         if len(self._held) > _MOST_AHEAD and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()

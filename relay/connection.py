@@ -134,6 +134,7 @@ class ClientConnection(SMTP):
             self._is_unsaid = True
             return
         self.transport.write(reply.wire(in_utf8=self._takes_utf8))
+        # Nearly always the kernel takes a reply at once, and nothing waits.
         if self.transport.get_write_buffer_size() == 0:
             return
         self.deadline = self._now() + SECONDS_FOR_A_CHUNK
@@ -172,5 +173,6 @@ class ClientConnection(SMTP):
 
     def _break_off(self, error: Exception) -> None:
         """A connection that is lost during its handshake is not told so by asyncio, nor by uvloop."""
+        # Without this the session would wait for ever for a line that cannot come.
         self.transport.abort()
         self.connection_lost(error)

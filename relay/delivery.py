@@ -127,8 +127,14 @@ class Delivery:
             self._make_plan()
             if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
+            # The copy's RCPT comes last: a client must hear no verdict that the copy has changed, and a copy
+            # that
+            # is refused must not cost a recipient (RFC 5321 section 3.3 lets each RCPT have its own).
             copy_to = self._copy_to()
             self._note_begun(DataBegun(None, Copy.NONE if copy_to is None else Copy.UNANSWERED))
+            # A mail that came in one piece is known by its bytes already, so its row is written while the
+            # upstream
+            # answers the copy and DATA: that hides the sync of the disk.
             if self._scanner.done:
                 self._open_row()
             self._note_begun(await self._for_others(self._transaction.begin_data(copy_to)))
@@ -234,6 +240,7 @@ class Delivery:
 
     async def _refuse_data(self) -> Delivered:
         """The upstream must not see a dot: it discards what it has (facts of smuggling, 4.3)."""
+        # Closing without a dot is the only way to take back what was streamed (RFC 5321 section 4.1.1.4).
         self._transaction.drop()
         await self._read_to_the_end()
         reply = self._reason_to_refuse() or replies.INTERNAL
@@ -263,6 +270,7 @@ class Delivery:
 
     async def _pass_on(self) -> Delivered:
         """A mail has one chunk in memory: what the upstream has taken is let go of before more is read."""
+        # The beginning is let go of here, not at the end: a mail of 150 MB must not be held twice.
         piece, self._beginning = self._beginning, b""
         try:
             while not self._scanner.done:
@@ -288,6 +296,8 @@ class Delivery:
 
     async def _finish(self, last: bytes) -> Delivered:
         """From here on nothing depends on the client, and nothing is tried twice."""
+        # From here on the client may be gone; its mail is seen through all the same. 451 or silence after the
+        # dot makes clients send again, and people read the mail twice.
         if self._begun_row is None:
             self._open_row()
         earlier = self._relay.snapshot.earlier_answer(
@@ -298,9 +308,11 @@ class Delivery:
             return self._repeated(earlier)
         if self._relay.under_way.was_given_up(self._fingerprint):
             return await self._join()
+        # The dot waits for the disk: killed between dot and verdict, the row is `unknown` and not nothing.
         self._is_begun = await self._relay.logbook.wait(self._begun_row)
         if self._transaction.early_verdict is not None:
             return await self._refused_early(self._transaction.early_verdict)
+        # A client that gives up waiting sends the same bytes again, maybe to this relay: it joins this mail.
         delivered: Delivered | None = None
         mail = self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
         try:
@@ -324,6 +336,7 @@ class Delivery:
             return self._ended(replies.UPSTREAM_LOST)
         if not verdict.is_positive:
             return await self._refused(verdict)
+        # A yes to a mail is the only proof that the provider takes our sign-in and address again.
         self._relay.pool.note_yes()
         await self._settle(self._record.state_when_accepted(), verdict)
         self._count_if_unknown()

@@ -52,6 +52,9 @@ class UpstreamLink(asyncio.Protocol):
 
     def _take_in(self, reply: Reply) -> None:
         """A reply that nobody waits for is the upstream's farewell: 421 before it closes."""
+        # 421 before a server closes an idle connection (RFC 5321 section 3.8); the next mail must not read it
+        # as
+        # the answer to its MAIL.
         if not self._awaited:
             self.abort()
             return
@@ -88,6 +91,7 @@ class UpstreamLink(asyncio.Protocol):
 
     def send(self, *lines: bytes) -> list[Answer[Reply]]:
         """Commands in one write; what the upstream answers to each."""
+        # One write for all of them: each write of its own is a packet and a system call of 10 to 15 us.
         if not self.is_lost:
             self._transport.write(b"\r\n".join([*lines, b""]))
         return [self.expect() for _ in lines]

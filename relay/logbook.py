@@ -307,6 +307,7 @@ class Logbook:
         """A mail is lost to the record if its end is, unless its beginning stands in the journal: then the
         loader brings the end into the database by itself, and the mail is `unknown` should this process die
         before that. A beginning alone has a second chance with its end."""
+        # Void, counts and the like may be lost: the row of their mail tells what happened.
         if not isinstance(entry, Ended):
             return
         if any(journal.is_held(entry.row.id) for journal, _ in self._loaders):
@@ -393,6 +394,8 @@ class Logbook:
             else:
                 self._is_stopping.wait(_SECONDS_TO_GATHER_TO_LOAD)
             try:
+                # The relay may have started while the database was away; then this is the first time that it
+                # answers.
                 self._database.migrate()
                 self._load(ends_at)
                 self._loading_trouble = None

@@ -250,6 +250,8 @@ class Pool:
                 await self.places.take(who, until - self._loop.time())
             except NoPlace as error:
                 raise UpstreamBusy from error
+            # The last one given back first: it is the least likely to have been closed by a firewall
+            # meanwhile.
             while self.idle_links and not is_new:
                 link = self.idle_links.pop()
                 if link.is_reusable(self._loop.time()):
@@ -342,6 +344,8 @@ class Pool:
         UpstreamUnavailable, UpstreamCrowded, RefusesUs, UpstreamBusy."""
         place: int | None = None
         try:
+            # The file's lock is taken before the connection is made: two relays must not both be the third
+            # one.
             if self._machine is not None:
                 place = await self._machine.take(until - self._loop.time())
             connected = await asyncio.ensure_future(self.route.connect())

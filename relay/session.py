@@ -170,6 +170,7 @@ class Session(ClientConnection):
     async def _answer(self, line: bytes) -> None:
         verb, _, arguments = line.strip().partition(b" ")
         self._commands += 1
+        # A client that pipelines without end is answered from its buffer, and would keep the loop to itself.
         if self._commands % _COMMANDS_IN_A_ROW == 0:
             await asyncio.sleep(0)  # who sends without waiting must not keep the others waiting
         handler = self._VERBS.get(verb.upper())
@@ -232,6 +233,9 @@ class Session(ClientConnection):
             return replies.SAY_HELLO_FIRST
         if self._transaction is not None:
             return replies.NESTED_MAIL
+        # Settings are looked at for each mail, not for each session: an app password that is revoked stops
+        # the
+        # session that is open with it.
         people = self._relay.snapshot.people
         if people is None:
             return replies.INTERNAL
@@ -493,6 +497,8 @@ class Session(ClientConnection):
             return replies.NO_PARAMETERS
         if self._transaction is not None:
             return replies.NOT_DURING_MAIL
+        # Commands that were injected in clear before the handshake would be answered as if they had come
+        # encrypted (CVE-2011-0411).
         if self.buffer.has_more():
             self._is_closing = True
             return replies.PIPELINED_STARTTLS
@@ -506,6 +512,7 @@ class Session(ClientConnection):
             logs.handshake_failed(self.source, str(error))
             self._is_closing = True
             raise ClientGone from error
+        # RFC 3207 section 4.2: what was said before the handshake is forgotten, the sign-in too.
         self._has_said_hello = False
         self._sign_out()
         raise AlreadyAnswered

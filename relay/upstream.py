@@ -132,6 +132,7 @@ class Transaction:
         copy, copy_reply = self._copy_verdict
         self.drop()
         again = await self._begin_again()
+        # Some servers close the connection when they refuse a recipient: the mail goes out again without it.
         if copy is Copy.ACCEPTED:  # on a link that is gone; what goes out now has no copy
             copy, copy_reply = Copy.UNANSWERED, None
         return DataBegun(again, copy, copy_reply)
@@ -155,9 +156,12 @@ class Transaction:
         if self._verdict is None or link.is_lost:
             raise DotNotSent
         await link.write(last + b".\r\n")
+        # Nothing is tried again after this line: without a verdict the provider may have the mail or not.
         reply = await link.reply(self._verdict, SECONDS_FOR_THE_VERDICT)
         self._verdict = None
         link.mails += 1
+        # A server that answers the dot with 1xx or 3xx is out of step; which mail its next reply is about
+        # cannot be known.
         if reply.kind not in {2, 4, 5}:
             self.drop()
             raise UpstreamLost
@@ -211,6 +215,7 @@ class Transaction:
         rcpt = b"RCPT TO:<" + bcc + b">" + (b" NOTIFY=NEVER" if "dsn" in link.extensions else b"")
         self._copy_verdict = (Copy.UNANSWERED, None)
         try:
+            # One round trip less for each mail, where the provider allows it (RFC 2920).
             if "pipelining" in link.extensions:
                 copy_answer, data_answer = link.send(rcpt, b"DATA")
             else:

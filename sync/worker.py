@@ -77,6 +77,7 @@ class Worker:
         self._stop = stop
         self._at_the_edge(self.beat)  # what is claimed is ours as long as we are known to live
         self._at_the_edge(self._bury_dead_processes)
+        # What was claimed by workers that were killed on this machine need not wait for 30 s of silence.
         logs.worker_started()
         beating = threading.Thread(target=self._beat_until, args=(stop,), name="beat", daemon=True)
         beating.start()

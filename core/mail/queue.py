@@ -143,6 +143,8 @@ def claim(
     claims = {row.id: row.claim for row in session.execute(statement)}
     claimed: dict[int, list[Job]] = {}
     for job in jobs:
+        # Another worker, or a person who dismissed the mail, can have come in between: then the number has
+        # moved on, and what was read of the row is old.
         if claims.get(job.row.id) == job.claim + 1:
             claimed.setdefault(job.row.person, []).append(replace(job, claim=job.claim + 1))
     return claimed
@@ -275,6 +277,7 @@ def keep_logs(session: Session, logs: Mapping[str, MailLog]) -> None:
     """What is known of each mail by now, in place of what was known before."""
     if not logs:
         return
+    # One upsert for all: a row was there only if the mail had been in a worker's hands before.
     dialect = session.get_bind().dialect
     statement = insert(dialect, _MAIL_LOG)
     changed = {

@@ -70,6 +70,7 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         else:
             mail.note_result(MatchResult.NOBODY_COUNTS)
             outcomes.end(mail, State.DISMISSED)
+    # One query for everybody's addresses: a call for each mail would use up small organisations' daily calls.
     addresses = [address for _, recipients in asked for address in recipients.looked_up]
     found = session.directory.find(session.client, addresses, sender.rules) if addresses else LookUp()
     for mail, recipients in asked:
@@ -82,6 +83,7 @@ def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, ch
     """Decide for good what is written, so that a try that is repeated writes the same. Where nobody was
     found, the sender's rule for that applies; records that are written already are kept, and are enough
     then."""
+    # A person may have picked records for a mail that stands on others already: those stay as they are.
     written, no_match = mail.log.written, session.sender.rules.no_match
     mail.log = replace(mail.log, needs_match=False)
     if not choice.is_empty:

@@ -108,6 +108,8 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
                 author,
                 mail.log.trace.record_places,
             )
+            # A collection holds records of one kind only, and 200 of them (REST guide, "Create Multiple
+            # Records").
             waiting = calls.setdefault(target.kind, [])
             if len(waiting) == MOST_RECORDS or sum(one.size for one in waiting) > MOST_CHARACTERS:
                 _write_call(session, outcomes, waiting)
@@ -162,6 +164,7 @@ def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
         mail.trouble = mail.trouble or trouble("SERVER_UNAVAILABLE")
         return
     code = "" if answer.trouble is None else answer.trouble.code
+    # An answer to the record itself is certain: this write has made nothing.
     untried = replace(target, is_tried=False, is_sought=False)
     if code == "STRING_TOO_LONG" and target.cuts < _MOST_CUTS:
         record.put(replace(untried, cuts=target.cuts + 1))
