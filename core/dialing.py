@@ -4,7 +4,7 @@ a second (RFC 5321 section 5.1, RFC 8305)."""
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
 
 _SECONDS_TO_CONNECT = 10.0
@@ -32,9 +32,10 @@ class Dialer:
         self._resolve = resolve
         self._dead_until: dict[str, float] = {}
 
-    async def connect(self) -> socket.socket:
-        """A connection to the first address that answers. Raises OSError where none does."""
-        waiting = self._in_turn(await self._resolve(self._host, self._port))
+    async def connect(self, without: Container[str] = ()) -> socket.socket:
+        """A connection to the first address that answers, `without` these. Raises OSError where none does."""
+        found = [one for one in await self._resolve(self._host, self._port) if one[1] not in without]
+        waiting = self._in_turn(found)
         trying: dict[asyncio.Task[socket.socket], str] = {}
         error: BaseException = OSError(f"{self._host} has no address")
         try:
@@ -48,6 +49,8 @@ class Dialer:
                     address = trying.pop(attempt)
                     if (problem := attempt.exception()) is None:
                         self._dead_until.pop(address, None)
+                        for slower in trying.values():  # each had more time than this one
+                            self.note_dead(slower)
                         return attempt.result()
                     error = problem
                     self.note_dead(address)
@@ -60,15 +63,6 @@ class Dialer:
     def note_dead(self, address: str) -> None:
         """It does not answer, or not as an SMTP server does: for a while the others come first."""
         self._dead_until[address] = time.monotonic() + _SECONDS_DEAD
-
-    def has_others(self, address: str, addresses: Sequence[Address]) -> bool:
-        """Whether there is another one that is not known to be dead."""
-        now = time.monotonic()
-        return any(one != address and self._dead_until.get(one, 0.0) <= now for _, one in addresses)
-
-    async def addresses(self) -> Sequence[Address]:
-        """All of them. Raises OSError."""
-        return await self._resolve(self._host, self._port)
 
     def _in_turn(self, addresses: Sequence[Address]) -> list[Address]:
         """The families in turn (RFC 8305 section 4), those that were dead lately last."""

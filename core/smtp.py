@@ -97,18 +97,20 @@ class Route:
         Raises UpstreamUnavailable, RefusesUs, WrongCredentials."""
         try:
             async with asyncio.timeout(_SECONDS_IN_ALL):
+                tried: dict[str, UpstreamUnavailable] = {}
                 while True:
                     try:
-                        connection = await self._dialer.connect()
+                        connection = await self._dialer.connect(without=tried)
                     except OSError as error:
-                        raise UpstreamUnavailable(_cause_of(error)) from error
+                        raise next(reversed(tried.values()), UpstreamUnavailable(_cause_of(error))) from error
                     address = str(connection.getpeername()[0])
                     try:
                         return await self._connect_over(connection, credentials)
-                    except UpstreamUnavailable:
+                    except UpstreamCrowded:
+                        raise  # of us there is too much; another node would say the same
+                    except UpstreamUnavailable as error:
                         self._dialer.note_dead(address)
-                        if not self._dialer.has_others(address, await self._dialer.addresses()):
-                            raise
+                        tried[address] = error
         except (TimeoutError, OSError) as error:
             raise UpstreamUnavailable(_cause_of(error)) from error
 

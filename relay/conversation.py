@@ -119,6 +119,9 @@ class Conversation:
         except Exception:  # noqa: BLE001  no conversation reaches another one
             logs.failed_unexpectedly(self._name)
             self._on_end()
+        except BaseException:
+            self._on_end()
+            raise
         else:
             self._wait_for(awaited)
 

@@ -3,7 +3,7 @@ all relays. Nobody waits for that: what the logbook says counts from when it is 
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,6 +14,7 @@ from core.mail.limits import mails_today
 
 _SECONDS_GOOD = 60.0
 _MOST_KNOWN = 20_000
+_SECONDS_OF_A_DAY = 86_400.0
 _SECONDS_BETWEEN_ALARMS = 3600.0
 
 
@@ -24,6 +25,7 @@ class _Day:
     """Mails that were begun here after that."""
     looked_at: float = float("-inf")
     said_at: float = float("-inf")
+    began_at: float = field(default_factory=time.monotonic)
 
 
 class DailyMails:
@@ -43,6 +45,8 @@ class DailyMails:
                 self._days.clear()
             day = self._days[person] = _Day()
         now = time.monotonic()
+        if now - day.began_at > _SECONDS_OF_A_DAY:  # with the database away for so long
+            day.since, day.began_at = 0, now
         if now - day.looked_at > _SECONDS_GOOD:
             day.looked_at = now
             errand = asyncio.ensure_future(self._look(person, most, day))
@@ -65,6 +69,7 @@ class DailyMails:
         except DatabaseUnavailable:
             return  # what is known here still counts
         day.since -= since
+        day.began_at = time.monotonic()
 
 
 def _in_the_logbook(database: Database, person: int, most: int) -> int:

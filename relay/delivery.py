@@ -308,20 +308,27 @@ class Delivery:
             return self._repeated(earlier)
         if self._relay.under_way.was_given_up(self._fingerprint):
             return await self._join()
-        # The dot waits for the disk: killed between dot and verdict, the row is `unknown` and not nothing.
-        self._is_begun = await self._relay.logbook.wait(self._begun_row)
-        if self._transaction.early_verdict is not None:
-            return await self._refused_early(self._transaction.early_verdict)
-        # A client that gives up waiting sends the same bytes again, maybe to this relay: it joins this mail.
+        # A client that gives up waiting sends the same bytes again, maybe to this relay: it joins this mail,
+        # from
+        # here on and without a gap.
         delivered: Delivered | None = None
         mail = self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
         try:
-            delivered = await self._send_dot(last)
+            # The dot waits for the disk: killed between dot and verdict, the row is `unknown` and not
+            # nothing.
+            self._is_begun = await self._relay.logbook.wait(self._begun_row)
+            if self._transaction.early_verdict is not None:
+                delivered = await self._refused_early(self._transaction.early_verdict)
+            else:
+                delivered = await self._send_dot(last)
         finally:
             is_known = delivered is not None and delivered.reply is not replies.UPSTREAM_LOST
             answer = (
                 EarlierAnswer(self._record.id, delivered.reply.text()) if delivered and is_known else None
             )
+            is_unheard = delivered is not None and delivered.reply.is_positive and self._is_client_gone()
+            if answer is not None and is_unheard:
+                self._relay.snapshot.remember_lost_reply(self._fingerprint, answer)
             self._relay.under_way.end(mail, answer)
         return delivered
 

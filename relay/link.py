@@ -41,13 +41,20 @@ class UpstreamLink(asyncio.Protocol):
         """There while the upstream does not take what was written last."""
         self._patience = Patience(asyncio.get_running_loop(), self.abort)
         self.is_lost = False
+        self._is_out_of_step = False
         transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
         try:
-            for reply in self._reader.feed(data):
-                self._take_in(reply)
+            said = self._reader.feed(data)
         except Garbage:
+            self.abort()
+            return
+        # known before anybody goes on: a link that says more than it was asked is for no other mail
+        self._is_out_of_step = self._reader.is_spoilt or len(said) > len(self._awaited)
+        for reply in said:
+            self._take_in(reply)
+        if self._is_out_of_step:
             self.abort()
 
     def _take_in(self, reply: Reply) -> None:
@@ -129,6 +136,7 @@ class UpstreamLink(asyncio.Protocol):
         """Whether the next mail may use it."""
         return (
             not self.is_lost
+            and not self._is_out_of_step
             and not self._awaited
             and self.mails < _MAILS_PER_LINK
             and now - self.idle_since < _SECONDS_IDLE

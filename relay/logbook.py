@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core import logs
@@ -180,8 +180,11 @@ class Logbook:
 
     def _submit(self, entry: Entry, *, is_durable: bool) -> Written | None:
         if self._is_too_much():
-            self._lose(entry, "too much waits for the journal's disk")
-            return None
+            if not (isinstance(entry, Ended) and self._queue.qsize() < 2 * MOST_WAITING):
+                self._lose(entry, "too much waits for the journal's disk")
+                return None
+            # its beginning may still wait in the queue, and would be held for ever; the text is what is large
+            entry = Ended(replace(entry.row, text=None))
         answer: Written = Answer()
         since = self._busy_since
         is_stuck = since is not None and time.monotonic() - since > SECONDS_FOR_THE_JOURNAL

@@ -9,10 +9,11 @@ import os
 from collections import Counter, OrderedDict, deque
 from pathlib import Path
 
+from core import logs
 from core.background import off_loop
 from relay.conversation import Answer
 
-_SECONDS_BETWEEN_TRIES = 0.05
+_SECONDS_BETWEEN_TRIES = 0.1
 
 
 class NoPlace(Exception):
@@ -46,8 +47,15 @@ class Places:
         turn: Answer[bool] = Answer()
         self._waiting.setdefault(who, deque()).append(turn)
         patience = asyncio.get_running_loop().call_later(seconds, turn.give, False)
-        is_ours = await turn
-        patience.cancel()
+        try:
+            is_ours = await turn
+        except BaseException:  # the start of a relay waits for so long only
+            self._forget(who, turn)
+            if turn.is_there and turn.result():
+                self.give_back(who)
+            raise
+        finally:
+            patience.cancel()
         if not is_ours:
             self._forget(who, turn)
             raise NoPlace
@@ -68,9 +76,16 @@ class Places:
         self._serve()
 
     def _serve(self) -> None:
+        """All who may have one of the free places. Nobody goes on before all of them have theirs: who does
+        may give a place back at once."""
+        served = []
+        while self.free > 0 and (turn := self._next_turn()) is not None:
+            served.append(turn)
+        for turn in served:
+            turn.give(True)
+
+    def _next_turn(self) -> Answer[bool] | None:
         for who in list(self._waiting):
-            if self.free <= 0:
-                return
             turns = self._waiting[who]
             while turns and turns[0].is_there:
                 turns.popleft()
@@ -82,7 +97,8 @@ class Places:
                 if not turns:
                     del self._waiting[who]
                 self._give_to(who)
-                turn.give(True)
+                return turn
+        return None
 
     def _give_to(self, who: int | None) -> None:
         self.free -= 1
@@ -107,35 +123,35 @@ class MachinePlaces:
         self._directory = directory
         self._number = number
 
-    async def take(self, seconds: float) -> int:
-        """A place, to be given back as what this returns. Raises NoPlace after so long."""
+    async def take(self, seconds: float) -> int | None:
+        """A place, to be given back as what this returns; None where the directory cannot be used, which
+        stops no mail. Raises NoPlace after so long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while (place := await off_loop(self._try)) is None:
+        while True:
+            try:
+                place = await off_loop(self._try)
+            except OSError:
+                logs.failed_unexpectedly("sharing the connections to the mail provider with other relays")
+                return None
+            if place is not None:
+                return place
             if loop.time() > until:
                 raise NoPlace
             await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
-        return place
 
     def give_back(self, place: int) -> None:
         os.close(place)
 
     def _try(self) -> int | None:
-        """The descriptor of a locked file; None where all are locked, or none can be made."""
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            return None
+        """The descriptor of a locked file; None where all are locked. Raises OSError where none can be
+        made."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(self._number):
-            try:
-                descriptor = os.open(
-                    self._directory / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-                )
-            except OSError:
-                return None
+            descriptor = os.open(self._directory / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 os.close(descriptor)
             else:
                 return descriptor

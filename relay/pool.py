@@ -28,9 +28,11 @@ from relay.replies import Reply
 _SECONDS_FOR_A_RESET = 5.0
 SECONDS_FOR_A_PLACE = 5.0
 _SECONDS_TO_BELIEVE = 3600.0
+_FEWEST_RECIPIENTS = 10
 _SECONDS_OF_A_CROWD = 60.0
 _SECONDS_UNTIL_THE_NEXT_TRY = 1.0
 _SECONDS_IDLE_WHERE_SHARED = 1.0
+_SECONDS_OF_LIFE_WHERE_SHARED = 2.0
 _MOST_LINKS = 250
 _SECONDS_BETWEEN_PROBES = 15.0
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -54,6 +56,11 @@ class Links(Protocol):
     def give_back_after_reset(self, link: UpstreamLink) -> None: ...
     def drop(self, link: UpstreamLink) -> None: ...
     def note_crowded(self) -> None: ...
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether another link can be had in the place of one that is gone."""
+        ...
 
 
 class OwnLink:
@@ -98,6 +105,10 @@ class OwnLink:
     def note_crowded(self) -> None:
         """It is the client's own affair."""
 
+    @property
+    def may_replace(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._link.quit()
 
@@ -113,8 +124,8 @@ class Share:
 
     async def take(self) -> UpstreamLink:
         """A link for one mail. Raises UpstreamUnavailable, RefusesUs, UpstreamBusy."""
-        await self.pool.keep_rate(self.patience)
-        return await self.pool.take(self.who, self.patience)
+        waited = await self.pool.keep_rate(self.patience)
+        return await self.pool.take(self.who, self.patience - waited)
 
     async def take_new(self) -> UpstreamLink:
         """The same on a connection of its own."""
@@ -131,6 +142,10 @@ class Share:
 
     def note_crowded(self) -> None:
         self.pool.note_crowded()
+
+    @property
+    def may_replace(self) -> bool:
+        return True
 
 
 class Pool:
@@ -191,6 +206,11 @@ class Pool:
         return self.places.waiting
 
     @property
+    def most_recipients_said(self) -> int | None:
+        """Of one mail, as the operator says; what is only learnt refuses no recipient."""
+        return self._limits.recipients
+
+    @property
     def most_recipients(self) -> int | None:
         """Of one mail, its copy included, as far as that is known."""
         learnt = self._recipients
@@ -199,7 +219,10 @@ class Pool:
         return min((one for one in known if one is not None), default=None)
 
     def note_too_many_recipients(self, taken: int) -> None:
-        """The upstream takes no more than these for one mail; believed for an hour."""
+        """The upstream takes no more than these for one mail; believed for an hour. Of very few it speaks of
+        something else: of one domain, or of one recipient's mailbox."""
+        if taken < _FEWEST_RECIPIENTS:
+            return
         self._recipients = (taken, self._loop.time() + _SECONDS_TO_BELIEVE)
 
     def note_crowded(self) -> None:
@@ -266,24 +289,31 @@ class Pool:
                     raise
                 await asyncio.sleep(_SECONDS_UNTIL_THE_NEXT_TRY)
 
-    async def keep_rate(self, patience: float) -> None:
-        """One more mail: it waits until the provider bears it. Raises UpstreamBusy where that takes too
-        long."""
+    async def keep_rate(self, patience: float) -> float:
+        """One more mail: it waits until the provider bears it; for how many seconds. Raises UpstreamBusy
+        where that takes too long."""
         if self._limits.rate is None:
-            return
+            return 0.0
         seconds = self._pace.wait(0, self._limits.rate, 0, self._loop.time(), patience)
         if seconds is None:
             raise UpstreamBusy
         await asyncio.sleep(seconds)
+        return seconds
 
     def give_back(self, link: UpstreamLink) -> None:
         """The mail on this link is done; whether the link lives on is decided here."""
-        self.places.give_back(link.holder)
+        holder, link.holder = link.holder, None
         link.idle_since = self._heard_at = self._loop.time()
-        if link.is_reusable(link.idle_since):
+        # where relays share few connections, one that was used for a while is for the others
+        is_for_others = (
+            self._machine is not None and link.idle_since - link.born_at > _SECONDS_OF_LIFE_WHERE_SHARED
+        )
+        if link.is_reusable(link.idle_since) and not is_for_others:
             self.idle_links.append(link)
         else:
             link.quit()
+        # last: whoever waits for the place goes on at once, and is to find the link
+        self.places.give_back(holder)
 
     def give_back_after_reset(self, link: UpstreamLink) -> None:
         """The mail on this link was given up before its data."""
@@ -291,8 +321,9 @@ class Pool:
 
     def drop(self, link: UpstreamLink) -> None:
         """Nobody knows what this link is at."""
-        self.places.give_back(link.holder)
+        holder, link.holder = link.holder, None
         link.abort()
+        self.places.give_back(holder)
 
     async def learn(self) -> None:
         """Ask what the upstream offers; one that is down is asked again later."""

@@ -88,19 +88,31 @@ class Garbage(Exception):
 class ReplyReader:
     """Puts replies together from whatever pieces they arrive in."""
 
-    __slots__ = ("_buffer", "_lines", "_size")
+    __slots__ = ("_buffer", "_lines", "_size", "is_spoilt")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._lines: list[bytes] = []
         self._size = 0
+        self.is_spoilt = False
+        """Whether garbage came right behind the last replies."""
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that are complete now. Raises Garbage, after which the connection is worth nothing."""
         if not (self._buffer or self._lines) and (reply := _single_line(data)) is not None:
             return [reply]
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        found = [reply for line in lines if (reply := self._add(line.rstrip(b"\r"))) is not None]
+        found: list[Reply] = []
+        for line in lines:
+            try:
+                reply = self._add(line.rstrip(b"\r"))
+            except Garbage:
+                if not found:
+                    raise
+                self.is_spoilt = True  # what came before it is still true: a mail may have been taken
+                return found
+            if reply is not None:
+                found.append(reply)
         if self._size + len(self._buffer) > _LONGEST_REPLY:
             raise Garbage
         return found

@@ -110,12 +110,16 @@ class Server:
             late = max(late / 2, now() - began - 1)
             self._looked_at = time.monotonic()
             self._note_lag(late)
-            for session in [
-                one for one in self.connections if one.deadline is not None and one.deadline < now()
-            ]:
-                session.dismiss(replies.IDLE)
-            for session in self.connections:
-                session.release_upstream_if_silent(now())
+            try:
+                self._look_at_sessions(now())
+            except Exception:  # noqa: BLE001  whatever it was, the next look may fare better
+                logs.failed_unexpectedly("looking after the sessions")
+
+    def _look_at_sessions(self, now: float) -> None:
+        for session in [one for one in self.connections if one.deadline is not None and one.deadline < now]:
+            session.dismiss(replies.IDLE)
+        for session in list(self.connections):
+            session.release_upstream_if_silent(now)
 
     def _note_lag(self, seconds: float) -> None:
         was, self.is_overloaded = self.is_overloaded, seconds > SECONDS_OF_LAG

@@ -247,8 +247,9 @@ class Session(ClientConnection):
         for extension in sorted(path.needed - self._offered):  # what was not offered to this client
             raise BadCommand(_NOT_OFFERED_TO_YOU.get(extension, replies.UNKNOWN_PARAMETER))
         self._entrance.refuse_sender(path, people)
+        began = self._now()
         await self._keep_pace(people)
-        transaction = Transaction(self._links(people), path)
+        transaction = Transaction(self._links(people, waited=self._now() - began), path)
         try:
             reply = await transaction.mail()
         except BaseException:
@@ -284,7 +285,8 @@ class Session(ClientConnection):
         elsewhere = self._relay.snapshot.mails_elsewhere(person.id)
         most = people.policy.mails_per_minute
         seconds = self._relay.pace.wait(person.id, most, elsewhere, self._now())
-        is_too_much_today = self._relay.daily.is_over(person.id, people.policy.mails_per_day)
+        most_today = people.policy.mails_per_day
+        is_too_much_today = seconds is not None and self._relay.daily.is_over(person.id, most_today)
         if seconds is None or is_too_much_today:
             limit = "day" if is_too_much_today else "minute"
             self._relay.logbook.note(LimitRefused(person.id, limit, datetime.now(UTC)))
@@ -297,14 +299,15 @@ class Session(ClientConnection):
             if self._is_gone:
                 raise BadCommand(replies.TOO_MANY_MAILS)
 
-    def _links(self, people: People) -> Links:
-        """The client's own link, or its share of the pool."""
+    def _links(self, people: People, *, waited: float) -> Links:
+        """The client's own link, or its share of the pool; so long it has waited at this MAIL already."""
         if self._signed_in is None:
-            return Share(self._relay.pool, None, MOST_SECONDS_TO_WAIT_AT_A_GATEWAY)
+            return Share(self._relay.pool, None, MOST_SECONDS_TO_WAIT_AT_A_GATEWAY - waited)
         if self._signed_in.own_link is not None:
             return self._signed_in.own_link
         person = self._signed_in.person(people)
-        return Share(self._relay.pool, None if person is None else person.id, MOST_SECONDS_TO_WAIT)
+        who = None if person is None else person.id
+        return Share(self._relay.pool, who, max(1.0, MOST_SECONDS_TO_WAIT - waited))
 
     async def _rcpt(self, arguments: bytes) -> Reply:
         """With all RCPTs that the client has sent on without waiting: they go upstream in one go, and each
@@ -312,14 +315,21 @@ class Session(ClientConnection):
         transaction = self._transaction
         if transaction is None:
             return replies.MAIL_FIRST
+        most = self._entrance.listener.limits.recipients
+        if (provider := self._relay.pool.most_recipients_said) is not None:
+            most = min(most, provider)
+        room = most - len(transaction.accepted)
+        if room <= 0:
+            return replies.TOO_MANY_RECIPIENTS
         asked = [arguments]
-        while transaction.takes_several_at_once and len(asked) < _MOST_RCPTS_AT_ONCE:
+        # no more than there is room for: how many of these are accepted is known only after their verdicts
+        while transaction.takes_several_at_once and len(asked) < min(room, _MOST_RCPTS_AT_ONCE):
             line = self.buffer.line_ahead(b"RCPT ")
             if line is None:
                 break
             asked.append(line[5:].strip())
             self._commands += 1
-        read = [self._read_rcpt(one, transaction, number) for number, one in enumerate(asked)]
+        read = [_read_rcpt(one, transaction) for one in asked]
         paths = [one for one in read if isinstance(one, Path)]
         answers = iter(await transaction.send_rcpts(paths) if paths else [])
         said = []
@@ -332,18 +342,6 @@ class Session(ClientConnection):
         self._about_mail_at = self._now()
         return said[-1]
 
-    def _read_rcpt(self, arguments: bytes, transaction: Transaction, before: int) -> Path | Reply:
-        """The recipient, or why it is not asked for; `before`: how many are asked for together with it."""
-        most = self._entrance.listener.limits.recipients
-        if (provider := self._relay.pool.most_recipients) is not None:
-            most = min(most, provider)
-        if len(transaction.accepted) + before >= most:
-            return replies.TOO_MANY_RECIPIENTS
-        try:
-            return parse_rcpt(arguments, smtputf8="smtputf8" in transaction.sender.extensions)
-        except BadCommand as error:
-            return error.reply
-
     async def _verdict_on(
         self, transaction: Transaction, path: Path, answers: Iterator[Answer[Reply]]
     ) -> Reply:
@@ -352,7 +350,7 @@ class Session(ClientConnection):
             reply = await transaction.verdict_on(path, next(answers))
         except UpstreamLost:
             return replies.UPSTREAM_LOST
-        if accepted and says_too_many_recipients(reply):
+        if not self._has_own_link and says_too_many_recipients(reply):
             self._relay.pool.note_too_many_recipients(accepted)
         return self._verdict(reply)
 
@@ -537,3 +535,11 @@ class Session(ClientConnection):
 
 def _unknown(line: bytes) -> Reply:
     return replies.LINE_TOO_LONG if line == b"\0" else replies.UNKNOWN_COMMAND
+
+
+def _read_rcpt(arguments: bytes, transaction: Transaction) -> Path | Reply:
+    """The recipient, or why it is not asked for."""
+    try:
+        return parse_rcpt(arguments, smtputf8="smtputf8" in transaction.sender.extensions)
+    except BadCommand as error:
+        return error.reply

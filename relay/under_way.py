@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from core import logs
 from core.background import off_loop
 from relay.snapshot import EarlierAnswer, Snapshot
 
@@ -92,12 +93,19 @@ class UnderWay:
         """For ever: tell other relays of mails whose clients have gone, and learn of theirs."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            for fingerprint, mail in list(self._mails.items()):
-                if mail.lock is None and mail.is_client_gone():
-                    mail.lock = await off_loop(partial(self._mark, fingerprint))
-                    if mail.is_over and mail.lock is not None:
-                        await off_loop(partial(self._unmark, fingerprint, mail.lock))
-            self._elsewhere = await off_loop(self._marked_elsewhere)
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001  whatever it was, the next look may fare better
+                logs.failed_unexpectedly("telling other relays of mails under way")
+
+    async def _look(self) -> None:
+        for fingerprint, mail in list(self._mails.items()):
+            if mail.lock is None and mail.is_client_gone():
+                mail.lock = await off_loop(partial(self._mark, fingerprint))
+                if mail.is_over and mail.lock is not None:
+                    await off_loop(partial(self._unmark, fingerprint, mail.lock))
+        own = frozenset(fingerprint.hex() for fingerprint in self._mails)
+        self._elsewhere = await off_loop(partial(self._marked_elsewhere, own))
 
     def _mark(self, fingerprint: bytes) -> int | None:
         try:
@@ -123,14 +131,13 @@ class UnderWay:
             (self.directory / fingerprint.hex()).unlink()
         os.close(lock)
 
-    def _marked_elsewhere(self) -> frozenset[str]:
+    def _marked_elsewhere(self, own: frozenset[str]) -> frozenset[str]:
         """Those that another living relay holds; what a relay that died has left is removed: its mail's end
         is unknown, and is shown as such."""
         try:
             names = [path.name for path in self.directory.iterdir()]
         except OSError:
             return frozenset()
-        own = {fingerprint.hex() for fingerprint in self._mails}
         return frozenset(name for name in names if name not in own and self._is_held(name))
 
     def _is_held(self, name: str) -> bool:

@@ -75,7 +75,8 @@ class Transaction:
         was_used = self.link.mails > 0
         try:
             reply = await self._say_mail(SECONDS_FOR_A_USED_LINK if was_used else SECONDS_FOR_A_COMMAND)
-            if not reply.is_positive and asks_for_patience(reply.code, reply.text()):
+            is_crowded = not reply.is_positive and asks_for_patience(reply.code, reply.text())
+            if is_crowded and self.links.may_replace:
                 return await self._mail_when_there_is_room()
             if reply.code != replies.SHUTTING_DOWN.code or not was_used:
                 return reply
@@ -211,10 +212,10 @@ class Transaction:
 
     async def _begin_with_copy(self, bcc: bytes) -> DataBegun | None:
         """None: the link was lost, or the upstream said 421, before it was ready for the data."""
-        link = self._live_link()
-        rcpt = b"RCPT TO:<" + bcc + b">" + (b" NOTIFY=NEVER" if "dsn" in link.extensions else b"")
         self._copy_verdict = (Copy.UNANSWERED, None)
         try:
+            link = self._live_link()
+            rcpt = b"RCPT TO:<" + bcc + b">" + (b" NOTIFY=NEVER" if "dsn" in link.extensions else b"")
             # One round trip less for each mail, where the provider allows it (RFC 2920).
             if "pipelining" in link.extensions:
                 copy_answer, data_answer = link.send(rcpt, b"DATA")

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.database.models import LimitRefusalRow, MailRow, PersonRow
 from core.journal.entries import LimitRefused
+from core.mail.row import State
 from core.mail.store import first_id
 
 ONE_DAY = timedelta(days=1)
@@ -57,10 +58,15 @@ def refusals(session: Session, since: datetime, person_id: int | None = None) ->
 
 
 def mails_today(session: Session, person_id: int, now: datetime, most: int) -> int:
-    """How many mails this person has sent within a day, counted up to `most`."""
+    """How many mails this person has sent within a day, counted up to `most`; not those that did not go
+    out."""
     some = (
         select(MailRow.id)
-        .where(MailRow.person_id == person_id, MailRow.id >= first_id(now - ONE_DAY))
+        .where(
+            MailRow.person_id == person_id,
+            MailRow.id >= first_id(now - ONE_DAY),
+            MailRow.state.not_in([State.REFUSED.value, State.ABORTED.value]),
+        )
         .limit(most)
         .subquery()
     )

@@ -118,6 +118,20 @@ class TestConnections:
         script = Script(replies={"MAIL": ["432 4.3.2 Concurrent connections limit exceeded", ""]})
         run(claim, sqlite, tmp_path, script)
 
+    def test_that_are_too_many_for_one_domain_limit_nothing(self, sqlite, tmp_path):
+        async def claim(relay):
+            client = await relay.connect()
+            await client.command("MAIL FROM:<anna@acme.test>")
+            heard = [await client.command(f"RCPT TO:<r{n}@client.test>") for n in range(2)]
+            assert heard[1].startswith("452")
+            await client.command("RSET")
+            relay.sink.script.replies.clear()
+            assert (await client.mail(mail(), "a@client.test", "b@client.test")).startswith("250")
+            assert COPY in " ".join(relay.sink.taken[0].rcpts)
+
+        script = Script(replies={"RCPT": ["", "452 4.5.3 Too many recipients for this domain", ""]})
+        run(claim, sqlite, tmp_path, script)
+
 
 class TestRate:
     def test_above_it_a_mail_that_would_wait_too_long_is_told_so(self, sqlite, tmp_path):
@@ -162,12 +176,15 @@ class TestRecipients:
         async def claim(relay):
             client = await relay.connect()
             await client.command("MAIL FROM:<anna@acme.test>")
-            heard = [await client.command(f"RCPT TO:<r{n}@client.test>") for n in range(3)]
-            assert heard[2].startswith("452 4.5.3 Too many")
+            heard = [await client.command(f"RCPT TO:<r{n}@client.test>") for n in range(11)]
+            assert heard[10].startswith("452 4.5.3 Too many")
             await client.command("RSET")
             relay.sink.script.replies.clear()
-            assert (await client.mail(mail(), "a@client.test", "b@client.test")).startswith("250")
-            assert COPY not in " ".join(relay.sink.taken[0].rcpts)
+            ten = [f"r{n}@client.test" for n in range(10)]
+            assert (await client.mail(mail(), *ten)).startswith("250")
+            assert (await client.mail(mail(message_id="<2@x>"), *ten, "one@more.test")).startswith("250")
+            assert (await client.mail(mail(message_id="<3@x>"), "a@client.test")).startswith("250")
+            assert [COPY in " ".join(taken.rcpts) for taken in relay.sink.taken] == [False, False, True]
 
-        script = Script(replies={"RCPT": ["", "", "452 4.5.3 Too many recipients", ""]})
+        script = Script(replies={"RCPT": [*[""] * 10, "452 4.5.3 Too many recipients", ""]})
         run(claim, sqlite, tmp_path, script)

@@ -200,7 +200,7 @@ class OfflineLinks:
     def __init__(self, say, extensions, reachable=lambda: True):
         self.extensions = extensions
         self.is_known = True
-        self.most_recipients = None
+        self.most_recipients = self.most_recipients_said = None
         self._say = say
         self._reachable = reachable
         self.upstreams = []
@@ -233,6 +233,7 @@ class OfflineLinks:
 
     async def keep_rate(self, patience):
         """The provider bears everything."""
+        return 0.0
 
     def note_crowded(self):
         """There is one connection less."""

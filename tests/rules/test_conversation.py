@@ -178,6 +178,38 @@ class TestWhatTheProviderSaysInUtf8:
     def test_is_said_to_others_as_well_as_ascii_can(self, clock):
         assert self.heard(clock, b"") == b"550 5.1.1 Empfanger fur ?grosse? Post unbekannt: ???"
 
+    def test_are_counted_when_they_are_accepted(self, clock):
+        answers = iter([b"550 5.1.1 No"] * 3 + [b"250 2.1.5 Ok"] * 9)
+        offline = Offline(
+            clock,
+            lambda verb: next(answers) if verb == "RCPT" else USUAL[verb],
+            entrance=gateway(limits=ListenerLimits(recipients=3)),
+        )
+        offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>\r\n")
+        offline.deliver_all()
+        offline.client_says(b"".join(b"RCPT TO:<r%d@client.test>\r\n" % number for number in range(7)))
+        offline.deliver_all()
+        assert [line[:3] for line in replies(offline.heard)[3:]] == [b"550"] * 3 + [b"250"] * 3 + [b"452"]
+
+
+class TestAnUpstreamThatIsOutOfStep:
+    def test_has_still_said_what_it_said_before(self, clock):
+        offline = Offline(clock, usual)
+        envelope, data = mail(1)
+        offline.client_says(b"EHLO client.test\r\n" + envelope)
+        offline.deliver_all()
+        offline.client_says(data + b".\r\n")
+        while offline.logbook.deliver():
+            clock.settle()
+        [upstream] = offline.links.upstreams
+        while len(upstream.taken) < 1:
+            offline.deliver()
+        upstream.waiting.clear()
+        upstream.link.data_received(b"250 2.0.0 Ok: queued\r\nrubbish\r\n")
+        offline.deliver_all()
+        assert replies(offline.heard)[-1] == b"250 2.0.0 Ok: queued"
+        assert upstream.link.is_lost
+
 
 class TestANewSession:
     def test_is_sent_away_while_the_journal_is_slower_than_the_mails(self, clock):

@@ -64,6 +64,32 @@ class TestPlaces:
         asking(places, 2, order)
         assert order[-1] == 2
 
+    def test_that_come_free_together_serve_all_who_wait(self, clock):
+        places, order = Places(1), []
+        for _ in range(6):
+            asking(places, None, order)
+        places.set_number(5)
+        assert order == [None] * 5
+        assert (places.free, places.waiting) == (0, 1)
+
+    def test_given_back_in_the_same_breath_disturb_no_turn(self, clock):
+        places, done = Places(1), []
+
+        async def take_and_give_back(who):
+            await places.take(who, 45)
+            done.append(who)
+            places.give_back(who)
+
+        async def hold():
+            await places.take(None, 45)
+
+        Conversation(hold(), "a test")
+        for who in (1, 2, 3):
+            Conversation(take_and_give_back(who), "a test")
+        places.give_back(None)
+        assert done == [1, 2, 3]
+        assert (places.free, places.waiting) == (1, 0)
+
     def test_can_become_fewer_and_more(self, clock):
         places, order = Places(4), []
         for who in (1, 2, 3):
