@@ -84,6 +84,18 @@ class TestOneMail:
         offline.deliver_all()
         assert len(offline.taken) == 1
 
+    def test_whose_client_has_gone_is_remembered_before_it_can_be_sent_again(self, clock):
+        offline, known = Offline(clock, usual), []
+        offline.relay.under_way.end = lambda mail, answer: known.append(dict(offline.snapshot.lost))
+        envelope, data = mail(1)
+        offline.client_says(b"EHLO client.test\r\n" + envelope)
+        offline.deliver_all()
+        offline.client_says(data + b".\r\n")
+        offline.client_goes(breaks=True)
+        offline.deliver_all()
+        [lost] = known
+        assert [answer.reply for answer in lost.values()] == ["250 2.0.0 Ok: queued"]
+
     @pytest.mark.parametrize(("seconds", "is_over"), [(599, False), (601, True)])
     def test_waits_ten_minutes_for_its_verdict(self, clock, seconds, is_over):
         offline = Offline(clock, lambda verb: b"" if verb == "dot" else USUAL[verb])
