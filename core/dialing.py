@@ -66,6 +66,7 @@ class Dialer:
 
     def _in_turn(self, addresses: Sequence[Address]) -> list[Address]:
         """The families in turn (RFC 8305 section 4), those that were dead lately last."""
+        # The resolver's own order (RFC 6724) says which family comes first.
         first = [one for one in addresses if one[0] == addresses[0][0]]
         others = [one for one in addresses if one[0] != addresses[0][0]]
         turn = [one for pair in zip(first, others, strict=False) for one in pair]

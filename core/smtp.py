@@ -252,6 +252,7 @@ async def _sign_in(client: aiosmtplib.SMTP, credentials: Credentials) -> None:
                 await client.auth_crammd5(user, password)
         except aiosmtplib.SMTPAuthenticationError as error:
             refusal = error
+            # Anything else is an answer to the password, and a second try could lock the account.
             if error.code != _UNKNOWN_MECHANISM:
                 break
         else:

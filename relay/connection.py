@@ -92,6 +92,7 @@ class ClientConnection(SMTP):
         """`error` None: we have closed; else the connection broke under us."""
         if self._is_gone:
             return
+        # Only noted: a mail whose dot is out is seen through without its client.
         self._is_gone = True
         self._has_broken = error is not None
         self.deadline = None

@@ -41,6 +41,7 @@ class DailyMails:
         """Whether this person has sent so many within a day; else the mail that is begun now counts too."""
         day = self._days.get(person)
         if day is None:
+            # Forgetting is harmless: the logbook knows, and is asked within a minute.
             if len(self._days) >= _MOST_KNOWN:
                 self._days.clear()
             day = self._days[person] = _Day()

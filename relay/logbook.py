@@ -172,6 +172,7 @@ class Logbook:
 
     async def stop(self) -> None:
         """Write what waits, load what can be loaded in ten seconds; the rest stays for the next start."""
+        # The writer is last: what ends while the relay stops is still written.
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join, _SECONDS_TO_LOAD_AT_THE_END)
         self._is_stopping.set()
@@ -272,6 +273,9 @@ class Logbook:
             if result is not None:
                 self._note_refusal(waiting, result)
         written = [one for one, result in zip(batch, results, strict=True) if result is None]
+        # Ends need no sync before the client hears of them: a process that is killed now has them in the
+        # kernel's
+        # cache, and only a power cut turns the last moment's mails into `unknown`.
         durable = [one for one in written if one.is_durable]
         self._answer([one for one in written if not one.is_durable], None)
         error = self._sync() if durable else None

@@ -389,6 +389,7 @@ class Pool:
             if isinstance(error, UpstreamUnavailable | RefusesUs) and not isinstance(error, UpstreamCrowded):
                 self.note_unreachable(error)
             raise
+        # What this node offers counts for clients that say EHLO from now on.
         self._note_reached(connected.extensions)
         link = UpstreamLink(connected.transport, connected.extensions, self._loop.time())
         link.holder = who

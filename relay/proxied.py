@@ -92,6 +92,7 @@ async def _header(connection: socket.socket) -> bytes:
     """The header, taken out of the socket's queue. Raises NoHeader, OSError."""
     while True:
         await _readable(connection)
+        # Looked at only: with one byte too many taken out, the TLS handshake behind it would fail.
         seen = connection.recv(_LONGEST, socket.MSG_PEEK)
         if not seen:
             raise NoHeader("the connection was closed before its PROXY header")

@@ -126,6 +126,7 @@ class Session(ClientConnection):
         await self._send_away_if_stopping()
 
     async def _send_away_if_stopping(self) -> None:
+        # Between mails only: a mail that has begun is seen through, however long the stop takes.
         if self._registry.is_stopping and self._transaction is None and not self._is_closing:
             await self._say(replies.SHUTTING_DOWN)
 
@@ -246,6 +247,7 @@ class Session(ClientConnection):
         self._takes_utf8 = "smtputf8" in path.extensions
         for extension in sorted(path.needed - self._offered):  # what was not offered to this client
             raise BadCommand(_NOT_OFFERED_TO_YOU.get(extension, replies.UNKNOWN_PARAMETER))
+        # Before a link is taken: strangers must not cost the provider a connection.
         self._entrance.refuse_sender(path, people)
         began = self._now()
         await self._keep_pace(people)
@@ -253,6 +255,7 @@ class Session(ClientConnection):
         try:
             reply = await transaction.mail()
         except BaseException:
+            # The link is in nobody's hands yet; without this its place would be lost for good.
             transaction.give_up()
             raise
         if reply.is_positive:
@@ -384,6 +387,8 @@ class Session(ClientConnection):
         try:
             delivered = await delivery.run()
         finally:
+            # What came behind the dot is the next command; what came of a mail that broke off is no command
+            # at all.
             self._transaction = None
             self.buffer.give_back(delivery.rest)
             self._is_closing = self._is_closing or not delivery.has_read_all

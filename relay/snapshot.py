@@ -169,6 +169,7 @@ class Snapshot:
             return False
 
     async def _read(self) -> bool:
+        # The revision is one row; everybody's settings are read only when it has moved.
         known = self.people.revision if self.people is not None else None
         try:
             fresh, self._elsewhere = await off_loop(lambda: self._from_database(known))

@@ -322,6 +322,8 @@ class _TurnsToWrite:
         try:
             yield
         finally:
+            # Without the pause the next thread of this process has the lock before any other process has
+            # looked.
             if self._waiting:
                 time.sleep(_SECONDS_BETWEEN_TURNS)
             self._lock.release()

@@ -162,6 +162,7 @@ class Journal:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         journal = cls(path, descriptor, box)
         try:
+            # Locked before it has its name: nobody may find a journal that nobody seems to own.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _allocate(descriptor, size)
             journal.id = path.stem
@@ -170,6 +171,9 @@ class Journal:
             journal.halves, journal._last = _halves_of(size), time.time_ns()
             for half in list(journal.halves):
                 journal._begin_half(half)
+            # Only a journal that is whole has the name by which others look for it; what a killed process
+            # leaves
+            # under the other name holds nothing and is removed.
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -257,8 +261,11 @@ class Journal:
             ended is None or not ended.reserve
         ) and self._free_bytes() < length + reserve + self._reserved + self._unusable_end:
             raise JournalFull
+        # What a beginning has reserved is for its end: a mail that was begun can be ended on a full journal.
         half = self._half_with_room(length)
         place = self._write(half, entry.data)
+        # The end is written, so its reserve is free; the beginning stays held until the database has the
+        # mail.
         if ended is not None:
             self._reserved, ended.reserve = self._reserved - ended.reserve, 0
         if entry.hold is not None:
@@ -329,6 +336,7 @@ class Journal:
     def _begin_half(self, half: _Half) -> None:
         """A new salt, on the disk before any entry under it is: what stood there before is no entry any
         more."""
+        # Without a new salt, entries of the last round would be taken for entries of this one after a crash.
         salt = os.urandom(_SALT)
         head = salt + self._last.to_bytes(8)
         _write_all(self._descriptor, head + zlib.crc32(head).to_bytes(4), half.begins)
@@ -448,6 +456,7 @@ class Journal:
     def _whole_entry(self, place: JournalPlace) -> JournalRecord | None:
         """The entry at this place; None where it is torn or damaged. Raises Undecryptable."""
         entry = os.pread(self._descriptor, place.length, place.offset)
+        # A torn write and a bad sector look alike here; whether whole entries follow tells them apart.
         head, text = entry[_MARK : _MARK + 12], entry[_HEAD:]
         if len(entry) < place.length or zlib.crc32(text, zlib.crc32(head)) != int.from_bytes(entry[20:24]):
             return None

@@ -93,6 +93,7 @@ class Loader:
             self._prepare()
         if self._abandoned:
             return self._load_abandoned()
+        # Texts are counted: a batch of large mails is cut where it would take too much memory.
         entries, numbers, last, room, read = [], [], self._journal.loaded, _MOST_TEXT, 0
         for record in self._journal.after(self._journal.loaded, _MOST_ENTRIES):
             read += 1
@@ -142,6 +143,7 @@ class Loader:
         """Raises DatabaseUnavailable."""
         in_vain = 0
         while not self.is_done:
+            # A journal with a bad sector must not be read again and again for ever.
             in_vain = 0 if self.load() else in_vain + 1
             if in_vain == _MOST_TRIES:
                 self._journal.is_damaged = True  # what is left cannot be read back, and is kept with the file
@@ -231,6 +233,7 @@ class Loader:
 
     def write(self, entries: Sequence[Entry], last: int | None) -> None:
         with self._database.writing() as session:
+            # In the same transaction as the rows: counts are exact, however often an entry is read.
             if last is not None and not _note_loaded(session, self._journal.id, last):
                 return  # it was committed before, and only the answer was lost
             _apply(session, entries)

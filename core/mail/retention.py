@@ -47,6 +47,8 @@ class Retention:
             query = select(MailRow.id).where(MailRow.id < before).order_by(MailRow.id).limit(_AT_ONCE)
             ids = list(session.scalars(query.with_for_update(skip_locked=True)))
             if ids:
+                # Those first that refer to mails, and the mails are locked by then: everybody locks in that
+                # order.
                 for table in (MailTextRow, MailLogRow):
                     session.execute(delete(table).where(table.mail_id.in_(ids)))
                 session.execute(delete(MailRow).where(MailRow.id.in_(ids)))

@@ -91,6 +91,7 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
         *session.sender.ignored,
     )
     for mail in outcomes.open:
+        # What may have been written cannot be taken back by a list; it is looked for and kept.
         is_undecided = bool(mail.log.missing) and not mail.log.uncertain
         if is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ()):
             mail.log = replace(mail.log, needs_match=True)

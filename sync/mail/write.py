@@ -60,6 +60,7 @@ def look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[W
     restored_at = session.sender.restored_at
     sought: list[tuple[WaitingMail, Sought]] = []
     for mail in mails:
+        # What was written between the backup and the restore stands in Salesforce and not here.
         is_doubted = restored_at is not None and mail.job.row.time < restored_at
         if restored_at is not None and is_doubted:
             for target in mail.log.missing:
