@@ -42,4 +42,4 @@ def _deliver_result(
     try:
         loop.call_soon_threadsafe(settle)
     except RuntimeError:
-        return  # the loop is closed: nobody waits any more
+        return  # the loop is closed, so nothing is waiting for this

@@ -128,13 +128,11 @@ class Delivery:
             if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
             # The copy's RCPT comes last: a client must hear no verdict that the copy has changed, and a copy
-            # that
-            # is refused must not cost a recipient (RFC 5321 section 3.3 lets each RCPT have its own).
+            # that is refused must not cost a recipient (RFC 5321 section 3.3 lets each RCPT have its own).
             copy_to = self._copy_to()
             self._note_begun(DataBegun(None, Copy.NONE if copy_to is None else Copy.UNANSWERED))
             # A mail that came in one piece is known by its bytes already, so its row is written while the
-            # upstream
-            # answers the copy and DATA: that hides the sync of the disk.
+            # upstream answers the copy and DATA: that hides the sync of the disk.
             if self._scanner.done:
                 self._open_row()
             self._note_begun(await self._for_others(self._transaction.begin_data(copy_to)))
@@ -309,8 +307,7 @@ class Delivery:
         if self._relay.under_way.was_given_up(self._fingerprint):
             return await self._join()
         # A client that gives up waiting sends the same bytes again, maybe to this relay: it joins this mail,
-        # from
-        # here on and without a gap.
+        # from here on and without a gap.
         delivered: Delivered | None = None
         mail = self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
         try:

@@ -60,8 +60,7 @@ class UpstreamLink(asyncio.Protocol):
     def _take_in(self, reply: Reply) -> None:
         """A reply that nobody waits for is the upstream's farewell: 421 before it closes."""
         # 421 before a server closes an idle connection (RFC 5321 section 3.8); the next mail must not read it
-        # as
-        # the answer to its MAIL.
+        # as the answer to its MAIL.
         if not self._awaited:
             self.abort()
             return

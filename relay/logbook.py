@@ -274,8 +274,7 @@ class Logbook:
                 self._note_refusal(waiting, result)
         written = [one for one, result in zip(batch, results, strict=True) if result is None]
         # Ends need no sync before the client hears of them: a process that is killed now has them in the
-        # kernel's
-        # cache, and only a power cut turns the last moment's mails into `unknown`.
+        # kernel's cache, and only a power cut turns the last moment's mails into `unknown`.
         durable = [one for one in written if one.is_durable]
         self._answer([one for one in written if not one.is_durable], None)
         error = self._sync() if durable else None

@@ -170,7 +170,7 @@ class Pool:
         self._pace = Pace()
         self._recipients: tuple[int, float] | None = None
         """How many recipients a mail may have, as a refusal has told, and until when that is believed."""
-        self._is_crowded_until = 0.0
+        self._crowded_until = 0.0
         self._loop = asyncio.get_running_loop()
         self.errands: set[asyncio.Task[None]] = set()
         self._unreachable: str | None = None
@@ -229,7 +229,7 @@ class Pool:
         """The upstream says that we have too many connections, or are too fast: one connection less than now,
         for a while."""
         self.places.set_number(max(1, self.places.taken - 1))
-        self._is_crowded_until = self._loop.time() + _SECONDS_OF_A_CROWD
+        self._crowded_until = self._loop.time() + _SECONDS_OF_A_CROWD
 
     @property
     def idle(self) -> int:
@@ -281,6 +281,8 @@ class Pool:
                     link.holder = who
                     return link
                 link.quit()
+            if self._machine is not None and self.idle_links:
+                self.idle_links.pop(0).quit()  # its place is needed: an idle connection counts too
             try:
                 return await self._connect(who, until)
             except UpstreamCrowded:
@@ -347,8 +349,8 @@ class Pool:
                     asked_at = now
                     await self.learn()
                 self._let_idle_go()
-                if self._is_crowded_until and now > self._is_crowded_until:
-                    self._is_crowded_until = 0.0
+                if self._crowded_until and now > self._crowded_until:
+                    self._crowded_until = 0.0
                     self.places.set_number(self._limits.connections or _MOST_LINKS)
             except Exception:  # noqa: BLE001  whatever it was, the next look may fare better
                 logs.failed_unexpectedly("looking after the links")

@@ -235,8 +235,7 @@ class Session(ClientConnection):
         if self._transaction is not None:
             return replies.NESTED_MAIL
         # Settings are looked at for each mail, not for each session: an app password that is revoked stops
-        # the
-        # session that is open with it.
+        # the session that is open with it.
         people = self._relay.snapshot.people
         if people is None:
             return replies.INTERNAL

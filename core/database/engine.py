@@ -308,14 +308,15 @@ class _TurnsToWrite:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting = 0
+        self._counting = threading.Lock()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Raises DatabaseUnavailable."""
-        self._waiting += 1
-        try:
-            is_mine = self._lock.acquire(timeout=_SECONDS_FOR_A_LOCK)
-        finally:
+        with self._counting:
+            self._waiting += 1
+        is_mine = self._lock.acquire(timeout=_SECONDS_FOR_A_LOCK)
+        with self._counting:
             self._waiting -= 1
         if not is_mine:
             raise DatabaseUnavailable("another thread of this process has not ended its transaction in time")

@@ -172,8 +172,7 @@ class Journal:
             for half in list(journal.halves):
                 journal._begin_half(half)
             # Only a journal that is whole has the name by which others look for it; what a killed process
-            # leaves
-            # under the other name holds nothing and is removed.
+            # leaves under the other name holds nothing and is removed.
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -68,8 +68,7 @@ class MailLogger:
         except (Unavailable, Refused) as error:
             salesforce.met(error.trouble)
             # Salesforce refuses a collection as a whole for one record that it cannot parse (REST guide,
-            # composite
-            # sobjects), and says not which.
+            # composite sobjects), and says not which.
             if error.trouble.kind is TroubleKind.PERMANENT and len(jobs) > 1:
                 outcomes.keep()
                 raise BatchRefused from None

