@@ -20,6 +20,7 @@ from core.salesforce.login import Unavailable as SalesforceUnavailable
 from core.salesforce.schema import KEY_FIELD, is_key
 from core.salesforce.troubles import Mender, Trouble, TroubleKind
 from core.smtp import Connected, RefusesUs, Route, UpstreamUnavailable
+from core.upstream_tokens import kept_refresh_token
 
 _CLOCKS_MAY_DIFFER = timedelta(minutes=2)
 _TASK_FIELDS = (
@@ -89,7 +90,7 @@ class Examined:
 def look_at_upstream(config: Config) -> Iterator[Finding]:
     """Whether the mail provider can be reached, and takes us."""
     if config.upstream is not None:
-        yield from _upstream(config.upstream, config.hostname)
+        yield from _upstream(config.upstream, config)
 
 
 def look_at_salesforce(connections: Connections | None, person: Examined, reserve: int) -> Iterator[Finding]:
@@ -132,9 +133,9 @@ def look_at_salesforce(connections: Connections | None, person: Examined, reserv
         yield _trouble("connection", error.trouble, _CONNECTIONS)
 
 
-def _upstream(upstream: Upstream, hostname: str) -> Iterator[Finding]:
+def _upstream(upstream: Upstream, config: Config) -> Iterator[Finding]:
     try:
-        connected = asyncio.run(_connect(upstream, hostname))
+        connected = asyncio.run(_connect(upstream, config))
     except OSError as error:
         yield facts(Light.RED, "upstream", f"the file of BLINDCOPY_UPSTREAM_CA_FILE cannot be used: {error}")
         return
@@ -153,8 +154,9 @@ def _upstream(upstream: Upstream, hostname: str) -> Iterator[Finding]:
         yield facts(Light.GREEN, "upstream", f"takes the credentials of {upstream.user}")
 
 
-async def _connect(upstream: Upstream, hostname: str) -> Connected:
-    connected = await Route(upstream, hostname).connect()
+async def _connect(upstream: Upstream, config: Config) -> Connected:
+    kept = kept_refresh_token(upstream, config.state_dir, config.secret_keys)
+    connected = await Route(upstream, config.hostname, kept=kept).connect()
     connected.transport.close()
     return connected
 

@@ -90,11 +90,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class TokenSource:
-    """Where the upstream's access tokens come from: the client-credentials grant (RFC 6749 section 4.4)."""
+    """Where the upstream's access tokens come from: the client-credentials grant (RFC 6749 section 4.4), or
+    the refresh token of a mailbox's owner (section 6)."""
 
     url: str
     scope: str
     client_id: str
+    refresh_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import aiosmtplib
 
 from core.dialing import Dialer, Resolve, resolve
 from core.endpoints import TlsFiles, Upstream, UpstreamTls
-from core.upstream_tokens import TokenRefused, UpstreamToken
+from core.upstream_tokens import KeptRefreshToken, TokenRefused, UpstreamToken
 
 _SECONDS_FOR_A_STEP = 35
 """More than a server that lets strangers wait for its greeting takes (postscreen: 6 to 30 seconds)."""
@@ -75,13 +75,19 @@ class MailVerdict:
 class Route:
     """The way to one upstream: its address, our name, and one TLS context for all connections."""
 
-    def __init__(self, upstream: Upstream, hostname: str, resolve: Resolve = resolve) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        hostname: str,
+        resolve: Resolve = resolve,
+        kept: KeptRefreshToken | None = None,
+    ) -> None:
         self.upstream = upstream
         self._dialer = Dialer(upstream.host, upstream.port, resolve)
         self._hostname = hostname
         self._tls_context = _tls_context(upstream) if upstream.tls is not UpstreamTls.NONE else None
         self._tokens = (
-            UpstreamToken(upstream.token, upstream.password or "", upstream.ca_file)
+            UpstreamToken(upstream.token, upstream.password or "", upstream.ca_file, kept)
             if upstream.token
             else None
         )

@@ -25,7 +25,9 @@ UPSTREAM_EXAMPLE = (
 _NAME = "BLINDCOPY_UPSTREAM"
 _PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.IMPLICIT: 465}
 _NUMBERS = ("connections", "rate", "recipients")
-_OPTIONS = frozenset({"plain", "auth", "token_url", "scope", "client_id", "cert", "key", *_NUMBERS})
+_OPTIONS = frozenset(
+    {"plain", "auth", "token_url", "scope", "client_id", "refresh_token", "cert", "key", *_NUMBERS}
+)
 
 
 def read_upstream(
@@ -40,10 +42,10 @@ def read_upstream(
     url, port = split_url(text, default_port=0)
     schemes = {tls.value: tls for tls in UpstreamTls}
     if url is None or port is None or url.scheme not in schemes or not url.hostname or url.path.strip("/"):
-        masked = text.rpartition("@")[2]
         complain(
             _NAME,
-            f"“{masked}” is not an SMTP server; {UPSTREAM_EXAMPLE} (a / in the password is written %2F)",
+            f"“{_without_secrets(text)}” is not an SMTP server; {UPSTREAM_EXAMPLE} (a / in the password is "
+            f"written %2F)",
         )
         return None
     tls = schemes[url.scheme]
@@ -110,11 +112,13 @@ def _client_certificate(
 
 def _token_source(options: Mapping[str, str], user: str, complain: Complain) -> TokenSource | None:
     """`auth=xoauth2`: name is the mailbox, password the client secret, `client_id` else the name is the
-    client."""
+    client. `refresh_token`: what the mailbox's owner has agreed to; a public client has no secret then."""
     auth = options.get("auth", UpstreamAuth.PASSWORD)
     if auth not in set(UpstreamAuth):
         complain(_NAME, f"“{auth}” is none of: {', '.join(UpstreamAuth)}")
     if auth != UpstreamAuth.XOAUTH2:
+        if "refresh_token" in options:
+            complain(_NAME, "refresh_token= goes with auth=xoauth2")
         return None
     url, _ = split_url(options.get("token_url", ""), default_port=0)
     is_secure = url is not None and (
@@ -126,9 +130,24 @@ def _token_source(options: Mapping[str, str], user: str, complain: Complain) -> 
         complain(
             _NAME, "auth=xoauth2 needs a name, the mailbox that sends, and a password, the client secret"
         )
+    refresh_token = options.get("refresh_token") or None
+    if refresh_token and not options.get("client_id"):
+        complain(_NAME, "refresh_token= needs client_id=, the app that the mailbox's owner has agreed to")
     return TokenSource(
-        options.get("token_url", ""), options.get("scope", ""), options.get("client_id") or user
+        options.get("token_url", ""),
+        options.get("scope", ""),
+        options.get("client_id") or user,
+        refresh_token,
     )
+
+
+def _without_secrets(text: str) -> str:
+    """What may be shown of a text that is no proper URL: its host, where name, password and query can be told
+    from it."""
+    shown = text.rpartition("@")[2]
+    if "?" in text and "?" not in shown:
+        return "…"
+    return shown.partition("?")[0]
 
 
 def _is_same_place(upstream: Upstream, listener: Listener) -> bool:

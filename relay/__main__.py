@@ -19,11 +19,13 @@ from core.endpoints import Listener, Upstream
 from core.secrets import Box
 from core.smtp import Route
 from core.state_directory import StateDirectory
+from core.upstream_tokens import kept_refresh_token
 from relay.certificate import Certificate
 from relay.daily import DailyMails
 from relay.entrance import Entrance
 from relay.health import RelayHealth
 from relay.heartbeat import Pulse
+from relay.limits import FailedSignIns
 from relay.logbook import JournalOptions, Logbook
 from relay.meters import Meters
 from relay.offers import Offers
@@ -34,6 +36,7 @@ from relay.record import new_mail_id
 from relay.server import Server
 from relay.snapshot import Snapshot
 from relay.under_way import UnderWay
+from relay.usual_sources import UsualSources
 
 _SECONDS_TO_MIGRATE = 10
 _SECONDS_TO_LEARN = 3
@@ -58,12 +61,8 @@ async def _run(config: Config) -> None:
     _raise_open_files()
     asyncio.get_running_loop().set_exception_handler(_one_line)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # SIGHUP asks for the certificate to be looked at; where there is none it ends nothing either
     certificate = _certificate(config)
-    on_hangup = certificate.look_soon if certificate is not None else _ignore
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
+    _obey_signals(stop, certificate)
     state = StateDirectory(config.state_dir)
     _make_directory(state)
     process_id = new_mail_id()
@@ -75,10 +74,9 @@ async def _run(config: Config) -> None:
     meters = Meters(config.state_dir, process_id)
     tls = None if certificate is None else certificate.context
     entrances = [Entrance(listener, config.sign_in, tls, listener.trusted) for listener in config.listeners]
-    pool = Pool(
-        _route(upstream, config.hostname), Offers(config.state_dir, str(upstream)), _places(config, upstream)
-    )
+    pool = Pool(_route(upstream, config), Offers(config.state_dir, str(upstream)), _places(config, upstream))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
+    usual_sources = UsualSources(config.state_dir, config.secret_keys)
     under_way = UnderWay(config.state_dir / "under-way", snapshot)
     server = Server(
         Relay(
@@ -88,6 +86,7 @@ async def _run(config: Config) -> None:
             logbook,
             snapshot,
             under_way,
+            FailedSignIns(usual_sources),
             count=meters.note,
             daily=DailyMails(database),
         )
@@ -113,6 +112,7 @@ async def _run(config: Config) -> None:
             server.watch(),
             pool.tidy(),
             under_way.watch(),
+            usual_sources.keep_fresh(),
             _keep_figures(meters),
             *([] if certificate is None else [certificate.watch()]),
         )
@@ -130,8 +130,18 @@ async def _run(config: Config) -> None:
     await pulse.stop()
     monitor.stop()
     meters.stop()
+    usual_sources.keep()
     database.close()
     logs.relay_stopped(unfinished)
+
+
+def _obey_signals(stop: asyncio.Event, certificate: Certificate | None) -> None:
+    """SIGTERM and SIGINT end the relay. SIGHUP asks for the certificate to be looked at; where there is none
+    it ends nothing either."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _ignore if certificate is None else certificate.look_soon)
 
 
 def _make_directory(state: StateDirectory) -> None:
@@ -178,9 +188,11 @@ async def _migrate(database: Database) -> None:
         logs.database_unavailable(str(error))
 
 
-def _route(upstream: Upstream, hostname: str) -> Route:
+def _route(upstream: Upstream, config: Config) -> Route:
     try:
-        return Route(upstream, hostname)
+        return Route(
+            upstream, config.hostname, kept=kept_refresh_token(upstream, config.state_dir, config.secret_keys)
+        )
     except OSError as error:
         what = f"BLINDCOPY_UPSTREAM_CA_FILE: {upstream.ca_file} holds no certificates"
         if upstream.client_certificate is not None:

@@ -7,13 +7,13 @@ import ipaddress
 from collections import Counter, OrderedDict, deque
 
 from core.endpoints import ListenerLimits, Network, is_loopback
+from relay.usual_sources import UsualSources
 
 _FAILURES_COUNT_FOR = 600.0
 MOST_FAILURES_PER_SOURCE = 50
 _MOST_FAILURES_PER_ACCOUNT = 20
 _MOST_FAILURES_OF_STRANGERS = 100
 _MOST_REMEMBERED = 10_000
-_SECONDS_AT_HOME = 30 * 86_400.0
 FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
 _LONGEST_LOGIN = 320
@@ -48,10 +48,9 @@ class Sessions:
 class FailedSignIns:
     """Wrong passwords: each makes the next try from there, or for that account, wait longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, usual_sources: UsualSources) -> None:
         self.failures: OrderedDict[str, deque[float]] = OrderedDict()
-        self._at_home: OrderedDict[str, float] = OrderedDict()
-        """When each account last signed in from each source."""
+        self._usual_sources = usual_sources
 
     def is_barred(self, source: str, login: str, now: float) -> bool:
         """Whether so much has failed, from this source, or with this account here or anywhere, that nobody is
@@ -59,8 +58,7 @@ class FailedSignIns:
 
         Where the owner of an account has signed in within 30 days, it stays open: colleagues behind one
         address whose clients try old passwords do not lock it, nor does who guesses at it from elsewhere."""
-        signed_in_at = self._at_home.get(_keys(source, login)[-1])
-        if signed_in_at is not None and now - signed_in_at < _SECONDS_AT_HOME:
+        if self._usual_sources.has(source, login[:_LONGEST_LOGIN]):
             return False
         in_all, anywhere, here = (self._recent(key, now) for key in _keys(source, login))
         return (
@@ -92,10 +90,7 @@ class FailedSignIns:
         if of_account in self.failures:
             kept = [time for time in self.failures[of_account] if time not in forgotten]
             self.failures[of_account] = deque(kept, maxlen=_MOST_FAILURES_OF_STRANGERS)
-        self._at_home[here] = now
-        self._at_home.move_to_end(here)
-        if len(self._at_home) > _MOST_REMEMBERED:
-            self._at_home.popitem(last=False)
+        self._usual_sources.note(source, login[:_LONGEST_LOGIN])
 
     def _recent(self, key: str, now: float) -> deque[float]:
         times = self.failures.get(key, deque(maxlen=_MOST_FAILURES_OF_STRANGERS))

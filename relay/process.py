@@ -26,7 +26,7 @@ class Relay:
     logbook: Logbook
     snapshot: Snapshot
     under_way: UnderWay
-    failed_sign_ins: FailedSignIns = field(default_factory=FailedSignIns)
+    failed_sign_ins: FailedSignIns
     count: Callable[[MailSeen], None] = _count_nothing
     sessions: Sessions = field(default_factory=Sessions)
     pace: Pace = field(default_factory=Pace)

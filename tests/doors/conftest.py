@@ -19,6 +19,7 @@ from core.settings.in_force import PersonSettings, policy_settings
 from core.smtp import Route
 from relay.entrance import Entrance
 from relay.heartbeat import Pulse
+from relay.limits import FailedSignIns
 from relay.logbook import JournalOptions, Logbook
 from relay.offers import Offers
 from relay.pool import Pool
@@ -27,6 +28,7 @@ from relay.record import new_mail_id
 from relay.server import Server
 from relay.snapshot import Snapshot
 from relay.under_way import UnderWay
+from relay.usual_sources import UsualSources
 from tests.sandbox.org.server import PretendOrg
 from tests.sandbox.sink import Sink
 
@@ -118,8 +120,18 @@ class RunningRelay:
         await self.pool.learn()
         self.pool.is_known = True  # as if a relay had reached it before, where it is down
         self.under_way = UnderWay(self.directory / "under-way", self.snapshot)
+        self.usual_sources = UsualSources(self.directory, ["key"])
+        self.usual_sources.load()
         self.server = Server(
-            Relay("relay.test", process_id, self.pool, self.logbook, self.snapshot, self.under_way)
+            Relay(
+                "relay.test",
+                process_id,
+                self.pool,
+                self.logbook,
+                self.snapshot,
+                self.under_way,
+                FailedSignIns(self.usual_sources),
+            )
         )
         bound = await self.server.listen(
             [self.entrance or Entrance(Listener(ListenerKind.SUBMISSION, "127.0.0.1", 0, self.limits))]

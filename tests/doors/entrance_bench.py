@@ -7,6 +7,8 @@ import json
 import socketserver
 import ssl
 import threading
+import time
+import urllib.parse
 from ipaddress import ip_network
 
 import pytest
@@ -68,12 +70,15 @@ class TokenEndpoint:
 
     def __init__(self, status=200, answer=None):
         self.asked = []
+        self.answer = status, answer or {"access_token": "t" * 3000, "expires_in": 3600}
         endpoint = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
-                endpoint.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                body = json.dumps(answer or {"access_token": "t" * 3000, "expires_in": 3600}).encode()
+                asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                endpoint.asked.append(asked)
+                status, said = endpoint.reply(asked)
+                body = json.dumps(said).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -86,9 +91,34 @@ class TokenEndpoint:
         self.url = f"http://127.0.0.1:{self.server.server_port}/token"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def reply(self, asked):
+        """Status and JSON."""
+        return self.answer
+
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class RotatingEndpoint(TokenEndpoint):
+    """Gives short-lived tokens, and a new refresh token with each answer, and takes each once: whoever comes
+    with a used one has lost all of them, as the strictest providers have it (RFC 9700 section 4.14.2)."""
+
+    def __init__(self, first="refresh-0"):
+        super().__init__()
+        self.good, self.lost, self.uses = first, False, []
+        self.turn = threading.Lock()
+
+    def reply(self, asked):
+        given = dict(urllib.parse.parse_qsl(asked))
+        with self.turn:
+            self.uses.append(given.get("refresh_token"))
+            time.sleep(0.05)
+            if self.lost or given.get("refresh_token") != self.good:
+                self.lost = True
+                return 400, {"error": "invalid_grant", "error_description": "The token\r\nwas used"}
+            self.good = f"refresh-{len(self.uses)}"
+            return 200, {"access_token": "t" * 30, "expires_in": 30, "refresh_token": self.good}
 
 
 class NoHttp:

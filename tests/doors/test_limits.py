@@ -1,7 +1,9 @@
 """How much one client, one source and all of them may take, and what is counted."""
 
 import asyncio
+import base64
 import contextlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -14,13 +16,14 @@ from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from relay import limits, server, session
 from relay.entrance import Entrance
-from tests.doors.conftest import Client, mail, until
+from relay.usual_sources import FILE, UsualSources
+from tests.doors.conftest import Client, RunningRelay, mail, until
 from tests.doors.entrance_bench import (
     run,
     start,  # noqa: F401
     token,
 )
-from tests.sandbox.sink import Script
+from tests.sandbox.sink import Script, Sink
 
 
 class TestLimits:
@@ -291,8 +294,10 @@ class TestLimits:
 
 
 class TestCounting:
+    today = 20_000
+
     def test_each_failure_waits_longer_and_a_success_clears(self):
-        failed = limits.FailedSignIns()
+        failed = limits.FailedSignIns(UsualSources(None, ["key"], lambda: self.today))
         assert [failed.note("10.0.0.1", "anna", 0.0) for _ in range(5)] == [0.5, 1, 2, 4, 5]
         assert failed.note("10.0.0.2", "anna", 0.0) == 5, "the account is guessed at from elsewhere"
         failed.forget("10.0.0.1", "anna", 0.0)
@@ -300,7 +305,7 @@ class TestCounting:
         assert not failed.is_barred("10.0.0.1", "anna", 0.0)
 
     def test_an_account_is_barred_where_it_is_guessed_at_only(self):
-        failed = limits.FailedSignIns()
+        failed = limits.FailedSignIns(UsualSources(None, ["key"], lambda: self.today))
         for _ in range(20):
             failed.note("10.0.0.1", "anna", 0.0)
         assert failed.is_barred("10.0.0.1", "anna", 1.0)
@@ -308,7 +313,7 @@ class TestCounting:
         assert not failed.is_barred("10.0.0.2", "anna", 1.0)
 
     def test_an_account_that_many_guess_at_stays_open_to_its_owner(self):
-        failed = limits.FailedSignIns()
+        failed = limits.FailedSignIns(UsualSources(None, ["key"], lambda: self.today))
         failed.forget("10.0.0.1", "anna", 0.0)
         for number in range(100):
             assert not failed.is_barred(f"s{number}", "anna", 0.0)
@@ -321,20 +326,21 @@ class TestCounting:
         assert not failed.is_barred("elsewhere", "anna", 601.0)
 
     def test_failures_are_forgotten_with_time_and_bounded(self):
-        failed = limits.FailedSignIns()
+        failed = limits.FailedSignIns(UsualSources(None, ["key"], lambda: self.today))
         for _ in range(50):
             failed.note("10.0.0.1", "anna", 0.0)
         assert failed.is_barred("10.0.0.1", "carl", 1.0)
         assert not failed.is_barred("10.0.0.1", "carl", 601.0)
 
     def test_colleagues_with_old_passwords_lock_out_nobody_who_signs_in_well_from_there(self):
-        failed = limits.FailedSignIns()
+        failed = limits.FailedSignIns(UsualSources(None, ["key"], lambda: self.today))
         failed.forget("10.0.0.1", "dora", 0.0)
         for number in range(150):
             failed.note("10.0.0.1", ("anna", "bert", "carl")[number % 3], 1.0)
         assert failed.is_barred("10.0.0.1", "anna", 2.0)
         assert not failed.is_barred("10.0.0.1", "dora", 2.0)
         assert failed.is_barred("10.0.0.1", "emil", 2.0), "who was never seen there"
+        self.today += 31
         a_month = 31 * 86_400.0
         failed.note("10.0.0.1", "anna", a_month)
         for _ in range(60):
@@ -368,3 +374,110 @@ class TestCounting:
         pace = limits.Pace()
         assert [pace.wait(1, 3, 1, 0.0) for _ in range(3)] == [0.0, 0.0, 30.0]
         assert [pace.wait(2, 3, 5, 0.0) for _ in range(2)] == [0.0, None], "one a minute is always left"
+
+
+class TestUsualSources:
+    """From where people sign in is known for 30 days, over restarts and in all relays of the machine."""
+
+    today = 20_000
+
+    def sources(self, directory, *keys):
+        made = UsualSources(directory, keys or ["key"], lambda: self.today)
+        made.load()
+        return made
+
+    def test_are_known_to_the_next_relay_and_tell_nobody_who_was_where(self, tmp_path):
+        here = self.sources(tmp_path)
+        here.note("10.0.0.1", "anna@acme.test")
+        here.keep()
+        assert self.sources(tmp_path).has("10.0.0.1", "anna@acme.test")
+        assert not self.sources(tmp_path).has("10.0.0.2", "anna@acme.test")
+        assert not self.sources(tmp_path).has("10.0.0.1", "carl@acme.test")
+        said = (tmp_path / FILE).read_text()
+        assert "anna" not in said
+        assert "10.0.0.1" not in said
+        assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+
+    def test_of_two_relays_are_put_together(self, tmp_path):
+        one, other = self.sources(tmp_path), self.sources(tmp_path)
+        one.note("10.0.0.1", "anna")
+        other.note("10.0.0.1", "bert")
+        one.keep()
+        other.keep()
+        assert other.has("10.0.0.1", "anna")
+        one.keep()
+        assert one.has("10.0.0.1", "bert")
+
+    def test_end_after_thirty_days_without_a_sign_in(self, tmp_path):
+        here = self.sources(tmp_path)
+        here.note("10.0.0.1", "anna")
+        here.note("10.0.0.1", "bert")
+        here.keep()
+        self.today += 29
+        later = self.sources(tmp_path)
+        later.note("10.0.0.1", "bert")
+        later.keep()
+        self.today += 1
+        last = self.sources(tmp_path)
+        assert not last.has("10.0.0.1", "anna")
+        assert last.has("10.0.0.1", "bert")
+        last.note("10.0.0.1", "carl")
+        last.keep()
+        assert len(json.loads((tmp_path / FILE).read_text())) == 2
+
+    def test_outlive_a_new_key_as_long_as_the_former_one_is_known(self, tmp_path):
+        here = self.sources(tmp_path, "old")
+        here.note("10.0.0.1", "anna")
+        here.keep()
+        assert self.sources(tmp_path, "new", "old").has("10.0.0.1", "anna")
+        assert not self.sources(tmp_path, "new").has("10.0.0.1", "anna")
+
+    @pytest.mark.parametrize("damaged", ["", "[]", '{"a": "b"}', "\x00"])
+    def test_damaged_say_nothing_and_are_replaced(self, tmp_path, damaged):
+        (tmp_path / FILE).write_text(damaged)
+        here = self.sources(tmp_path)
+        here.note("10.0.0.1", "anna")
+        here.keep()
+        assert self.sources(tmp_path).has("10.0.0.1", "anna")
+
+    def test_that_cannot_be_written_are_written_later(self, tmp_path):
+        here = self.sources(tmp_path)
+        here.note("10.0.0.1", "anna")
+        (tmp_path / FILE).with_suffix(".new").mkdir()
+        here.keep()
+        assert not (tmp_path / FILE).exists()
+        (tmp_path / FILE).with_suffix(".new").rmdir()
+        here.keep()
+        assert self.sources(tmp_path).has("10.0.0.1", "anna")
+
+    def test_are_bounded(self, tmp_path):
+        here = self.sources(tmp_path)
+        for number in range(50_010):
+            here.note(f"s{number}", "x")
+        here.keep()
+        assert len(json.loads((tmp_path / FILE).read_text())) == 50_000
+
+    def test_of_a_relay_that_was_restarted_keep_its_people_in(self, start, sqlite, tmp_path, monkeypatch):
+        """Three colleagues with old passwords behind one address, and a relay that has just been
+        restarted."""
+        monkeypatch.setattr(limits, "FIRST_DELAY", 0.01)
+        monkeypatch.setattr(limits, "MOST_FAILURES_PER_SOURCE", 3)
+
+        async def claim():
+            async with start() as former:
+                await former.connect()
+                former.usual_sources.keep()
+            relay = RunningRelay(sqlite, tmp_path, Sink())
+            relay.password = former.password
+            await relay.start()
+            try:
+                client = await relay.connect(sign_in=False)
+                said = base64.b64encode(b"\0carl@acme.test\0old").decode()
+                for _ in range(3):
+                    assert (await client.command(f"AUTH PLAIN {said}")).startswith("535 5.7.8")
+                assert (await client.command(f"AUTH PLAIN {said}")).startswith("454 4.7.0")
+                assert (await client.command(f"AUTH PLAIN {token(relay)}")).startswith("235")
+            finally:
+                await relay.stop()
+
+        run(claim())

@@ -5,16 +5,19 @@ import base64
 import contextlib
 import hmac
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import pytest
 
 from core.endpoints import Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
 from core.mail.row import State
 from core.smtp import RefusesUs, Route, UpstreamUnavailable
+from core.upstream_tokens import kept_refresh_token
 from relay.entrance import Entrance
 from tests.doors.conftest import mail, until
 from tests.doors.entrance_bench import (
     NoHttp,
+    RotatingEndpoint,
     TokenEndpoint,
     authority,  # noqa: F401
     run,
@@ -201,10 +204,12 @@ class TestTokens:
             said,
         ] * 2
         assert len(endpoint.asked) == 1
-        assert (
-            "grant_type=client_credentials&client_id=client-1&client_secret=s3cret&scope=https"
-            in endpoint.asked[0]
-        )
+        assert dict(parse_qsl(endpoint.asked[0])) == {
+            "grant_type": "client_credentials",
+            "client_id": "client-1",
+            "client_secret": "s3cret",
+            "scope": "https://outlook.test/.default",
+        }
 
     def test_refused_are_asked_for_anew(self):
         endpoint = TokenEndpoint()
@@ -224,6 +229,8 @@ class TestTokens:
         ("status", "answer", "trouble"),
         [
             (401, {"error": "x"}, RefusesUs),
+            (400, {"error": "temporarily_unavailable"}, UpstreamUnavailable),
+            (429, {"error": "x"}, UpstreamUnavailable),
             (200, ["no"], RefusesUs),
             (200, {"a": 1}, RefusesUs),
             (503, {"a": 1}, UpstreamUnavailable),
@@ -237,6 +244,103 @@ class TestTokens:
     def test_of_an_endpoint_that_speaks_no_http_are_to_wait_for(self):
         with contextlib.closing(NoHttp()) as endpoint, pytest.raises(UpstreamUnavailable):
             self.connect(Script(), endpoint)
+
+
+class TestRefreshTokens:
+    """A mailbox whose owner has agreed."""
+
+    @contextlib.asynccontextmanager
+    async def upstream(self, endpoint, given="refresh-0", secret="s3cret"):
+        replies = {"AUTH XOAUTH2": ["334 "], "dXNl": ["235 2.7.0 Ok"]}
+        sink = Sink(Script(replies=replies))
+        source = TokenSource(endpoint.url, "", "client-1", given)
+        try:
+            yield Upstream(
+                UpstreamTls.NONE, "127.0.0.1", await sink.start(), "sales@acme.test", secret, token=source
+            )
+        finally:
+            await sink.stop()
+
+    def route(self, upstream, directory, keys=("key",)):
+        return Route(upstream, "relay.test", kept=kept_refresh_token(upstream, directory, keys))
+
+    @pytest.fixture
+    def endpoint(self):
+        with contextlib.closing(RotatingEndpoint()) as endpoint:
+            yield endpoint
+
+    def test_the_newest_is_kept_for_the_next_relay_and_lies_there_encrypted(self, endpoint, tmp_path):
+        async def claim():
+            async with self.upstream(endpoint) as upstream:
+                for _ in range(3):  # each a relay of its own
+                    (await self.route(upstream, tmp_path).connect()).transport.close()
+            assert endpoint.uses == ["refresh-0", "refresh-1", "refresh-2"]
+            kept = (tmp_path / "upstream-token.json").read_text()
+            assert "refresh-3" not in kept
+            assert (tmp_path / "upstream-token.json").stat().st_mode & 0o077 == 0
+
+        run(claim())
+
+    def test_relays_of_a_machine_ask_one_after_the_other(self, endpoint, tmp_path):
+        async def claim():
+            async with self.upstream(endpoint) as upstream:
+                routes = [self.route(upstream, tmp_path) for _ in range(5)]
+                for connected in await asyncio.gather(*(route.connect() for route in routes)):
+                    connected.transport.close()
+            assert endpoint.uses == [f"refresh-{number}" for number in range(5)]
+
+        run(claim())
+
+    def test_one_that_the_operator_gives_anew_takes_the_place_of_what_was_kept(self, endpoint, tmp_path):
+        async def claim():
+            async with self.upstream(endpoint) as upstream:
+                (await self.route(upstream, tmp_path).connect()).transport.close()
+            endpoint.good = "another"
+            async with self.upstream(endpoint, given="another") as upstream:
+                (await self.route(upstream, tmp_path).connect()).transport.close()
+            assert endpoint.uses == ["refresh-0", "another"]
+
+        run(claim())
+
+    def test_that_is_refused_is_ours_to_mend_with_the_providers_words(self, endpoint, tmp_path):
+        async def claim():
+            async with self.upstream(endpoint, given="too old") as upstream:
+                with pytest.raises(RefusesUs, match="invalid_grant: The token was used"):
+                    await self.route(upstream, tmp_path).connect()
+
+        run(claim())
+
+    def test_a_public_client_shows_no_secret(self, endpoint, tmp_path):
+        async def claim():
+            async with self.upstream(endpoint, secret="") as upstream:
+                (await self.route(upstream, tmp_path).connect()).transport.close()
+            assert "client_secret" not in endpoint.asked[0]
+            assert "client_id=client-1" in endpoint.asked[0]
+
+        run(claim())
+
+    def test_a_directory_that_takes_nothing_stops_no_mail_of_this_relay(self, endpoint, tmp_path):
+        async def claim():
+            async with self.upstream(endpoint) as upstream:
+                route = self.route(upstream, tmp_path)
+                (await route.connect()).transport.close()
+                (tmp_path / "upstream-token.new").mkdir()
+                (await route.connect()).transport.close()
+                (tmp_path / "upstream-token.json").unlink()
+                (await route.connect()).transport.close()
+            assert endpoint.uses == ["refresh-0", "refresh-1", "refresh-2"]
+
+        run(claim())
+
+    @pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"origin": 1}'])
+    def test_a_damaged_file_gives_way_to_what_the_operator_gave(self, endpoint, tmp_path, damaged):
+        async def claim():
+            (tmp_path / "upstream-token.json").write_text(damaged)
+            async with self.upstream(endpoint) as upstream:
+                (await self.route(upstream, tmp_path).connect()).transport.close()
+            assert endpoint.uses == ["refresh-0"]
+
+        run(claim())
 
 
 class TestTheWaysToSignInUpstream:

@@ -15,9 +15,11 @@ from core.settings.catalogue import Logging
 from core.settings.in_force import PersonSettings, policy_settings
 from relay.conversation import Answer
 from relay.entrance import Entrance
+from relay.limits import FailedSignIns
 from relay.link import UpstreamLink
 from relay.process import Relay
 from relay.session import Session
+from relay.usual_sources import UsualSources
 
 PASSWORD = "correct"
 COPY = "emailtosalesforce@x.le.salesforce.com"
@@ -397,7 +399,13 @@ class Offline:
         self.logbook.is_behind = is_behind
         self.snapshot = OfflineSnapshot(settings or people())
         self.relay = Relay(
-            "relay.test", "process", self.links, self.logbook, self.snapshot, OfflineUnderWay()
+            "relay.test",
+            "process",
+            self.links,
+            self.logbook,
+            self.snapshot,
+            OfflineUnderWay(),
+            FailedSignIns(UsualSources(None, ["key"])),
         )
         self.registry = _Registry()
         self.registry.is_stopping = is_stopping

@@ -113,6 +113,24 @@ def test_an_upstream_by_token():
     upstream = read_config({"BLINDCOPY_UPSTREAM": url}).upstream
     assert upstream.token == TokenSource("https://login.test/t", "a b", "sales@acme.test")
     assert "https" in problems(BLINDCOPY_UPSTREAM="smtps://a:b@c.test?auth=xoauth2")[0]
+    by_owner = read_config({"BLINDCOPY_UPSTREAM": f"{url}&client_id=app&refresh_token=0.A%2Bb"}).upstream
+    assert by_owner.token == TokenSource("https://login.test/t", "a b", "app", "0.A+b")
+    assert "0.A+b" not in repr(by_owner)
+    assert "client_id" in problems(BLINDCOPY_UPSTREAM=f"{url}&refresh_token=x")[0]
+    assert "auth=xoauth2" in problems(BLINDCOPY_UPSTREAM="smtps://a:b@c.test?refresh_token=x")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "smtps:/user:SECRET@host?refresh_token=SECRET",
+        "smtps:/host?refresh_token=a@SECRET",
+        "smtp+ssl://u:p?SECRET@host",
+        "host?client=SECRET",
+    ],
+)
+def test_a_mistyped_upstream_shows_no_secret(text):
+    assert "SECRET" not in "".join(problems(BLINDCOPY_UPSTREAM=text))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ DOORS = {
     "aiosmtpd": ("relay/connection.py", "relay/proxied.py"),
     "aiosmtplib": ("core/smtp.py",),
     "simple_salesforce": ("core/salesforce/",),
-    "requests": ("core/salesforce/",),
+    "requests": ("core/salesforce/", "core/upstream_tokens.py"),
+    "authlib": ("core/upstream_tokens.py",),
     "sqlalchemy": (
         "core/database/",
         "core/journal/loading.py",
@@ -29,7 +30,6 @@ DOORS = {
         "core/mail/retention.py",
         "core/mail/store.py",
         "core/people/store.py",
-        "core/upstream_tokens.py",
         "core/settings/store.py",
         "core/salesforce/api_usage.py",
         "core/salesforce/bcc_address_queue.py",
