@@ -59,7 +59,9 @@ _TROUBLES: Mapping[type[Exception], Reply] = {
 """What the client hears of a trouble between us and the upstream."""
 
 
-_NOT_OFFERED_TO_YOU = {"8bitmime": replies.NEEDS_8BITMIME, "smtputf8": replies.NEEDS_SMTPUTF8_UPSTREAM}
+_MAY_BE_OFFERED_AGAIN = frozenset({"8bitmime", "smtputf8"})
+"""Of these a mail server may be in need, whatever it was offered. What we know of the provider is how it was
+a moment ago: nothing is refused for good by that."""
 
 
 class AlreadyAnswered(Exception):
@@ -201,12 +203,11 @@ class Session(ClientConnection):
             return replies.BAD_ARGUMENTS
         self._give_up()
         self._has_said_hello = True
-        offered = self._relay.pool.extensions
-        self._offered = frozenset(offered)
+        self._offered = _for_clients(self._relay.pool.extensions)
         lines = [self._relay.hostname, "PIPELINING"]
         if (size := self._size_offered()) is not None:
             lines.append(f"SIZE {size}")
-        lines += [name.upper() for name in _UPSTREAM_EXTENSIONS if name in offered]
+        lines += [name.upper() for name in _UPSTREAM_EXTENSIONS if name in self._offered]
         if self._entrance.tls is not None and not self._is_encrypted:
             lines.append("STARTTLS")
         if self._entrance.lets_sign_in(encrypted=self._is_encrypted):
@@ -226,7 +227,7 @@ class Session(ClientConnection):
             return replies.BAD_ARGUMENTS
         self._give_up()
         self._has_said_hello = True
-        self._offered = frozenset(self._relay.pool.extensions)
+        self._offered = _for_clients(self._relay.pool.extensions)
         return Reply(250, (self._relay.hostname.encode(),))
 
     async def _mail(self, arguments: bytes) -> Reply:
@@ -244,8 +245,9 @@ class Session(ClientConnection):
         self._refuse_strangers(people)
         path = parse_mail(arguments)
         self._takes_utf8 = "smtputf8" in path.extensions
-        for extension in sorted(path.needed - self._offered):  # what was not offered to this client
-            raise BadCommand(_NOT_OFFERED_TO_YOU.get(extension, replies.UNKNOWN_PARAMETER))
+        if lacking := path.needed - self._offered:
+            is_for_now = lacking <= _MAY_BE_OFFERED_AGAIN
+            raise BadCommand(replies.UPSTREAM_LACKS if is_for_now else replies.UNKNOWN_PARAMETER)
         # Before a link is taken: strangers must not cost the provider a connection.
         self._entrance.refuse_sender(path, people)
         began = self._now()
@@ -535,6 +537,13 @@ class Session(ClientConnection):
         b"EXPN": _not_offered,
         b"HELP": _not_offered,
     }
+
+
+def _for_clients(extensions: Mapping[str, str]) -> frozenset[str]:
+    """What a client may ask for. SMTPUTF8 goes with 8BITMIME only (RFC 6531 section 3.1): Postfix takes the
+    one for the other."""
+    offered = frozenset(extensions)
+    return offered if "8bitmime" in offered else offered - {"smtputf8"}
 
 
 def _unknown(line: bytes) -> Reply:

@@ -1,9 +1,11 @@
-"""`python -m tests.chaos --minutes 30 [--database postgresql]`: the whole product as it is run, while it is killed.
+"""`python -m tests.chaos --minutes 30 [--database postgresql]`: the whole product as it is run, while it is
+killed.
 
-Two relays, two workers and the web process; clients that send, readers that load pages, commands that are typed beside
-them; kill -9 for every kind of process every few seconds, and a Salesforce that misbehaves. At every moment what a client
-has heard as accepted must be seen by a new process; at the end accepted mails are rows, nothing is twice in Salesforce,
-and no process has a deleted file of the database open. Loopback only; it ends by itself."""
+Two relays, two workers and the web process; clients that send, readers that load pages, commands that are
+typed beside them; kill -9 for every kind of process every few seconds, and a Salesforce that misbehaves. At
+every moment what a client has heard as accepted must be seen by a new process; at the end accepted mails are
+rows, nothing is twice in Salesforce, and no process has a deleted file of the database open. Loopback only;
+it ends by itself."""
 
 import argparse
 import contextlib
@@ -52,7 +54,8 @@ SECONDS_UNTIL_SEEN = 10
 WORKER = """
 from core.salesforce import late_commits
 from datetime import timedelta
-# the pretend org shows what it has done at once; else the end would wait for what a real one may show 14 minutes late
+# the pretend org shows what it has done at once; else the end would wait for what a real one may show 14
+# minutes late
 late_commits.UNTIL_A_WRITE_SHOWS = timedelta(seconds=4)
 from sync.__main__ import main
 main(prog_name="worker")
@@ -62,7 +65,8 @@ MEANT = {State.LOGGED, State.UNMATCHED, State.FAILED, State.DISMISSED, State.UNK
 
 
 class Chaos:
-    """An installation whose processes are killed again and again. `installation`: as `tests.system.conftest` makes it."""
+    """An installation whose processes are killed again and again. `installation`: as `tests.system.conftest`
+    makes it."""
 
     def __init__(self, installation, sink, *, seed, has_key, senders=5, readers=6, pause=0.15):
         self.installation, self.sink = installation, sink
@@ -185,7 +189,10 @@ class Chaos:
                     user = f"p{chance.randrange(PERSONS)}@acme.test"
                     client = smtplib.SMTP("127.0.0.1", self.relays[number % 2].port, timeout=30)
                     client.login(user, self.passwords[user])
-                content = f"From: {user}\r\nTo: {', '.join(recipients)}\r\nSubject: {sent}\r\nMessage-ID: {message_id}\r\n\r\nHello\r\n"
+                content = (
+                    f"From: {user}\r\nTo: {', '.join(recipients)}\r\nSubject: {sent}\r\nMessage-ID: "
+                    f"{message_id}\r\n\r\nHello\r\n"
+                )
                 client.sendmail(user, recipients, content)
                 self.heard[message_id] = time.monotonic()
                 if sent % 20 == 0:
@@ -271,7 +278,8 @@ class Chaos:
         internal = {one for one in expected if one in self.internal}
         if missing := expected - seen - internal:
             self.wrong.append(
-                f"{len(missing)} of {len(expected)} accepted mails were not seen, such as {sorted(missing)[:3]}"
+                f"{len(missing)} of {len(expected)} accepted mails were not seen, such as "
+                f"{sorted(missing)[:3]}"
             )
         self.counts["looks"] += 1
 
@@ -292,7 +300,7 @@ class Chaos:
     # -- the whole
 
     def run(self, seconds):
-        from tests.system.postfix import free_port
+        from tests.system.mail_servers import free_port
 
         self.web_port = free_port()
         self.start_web()
@@ -329,7 +337,8 @@ class Chaos:
         raise AssertionError(f"it never comes to rest: {self.waiting()}")
 
     def hurry(self):
-        """What has met many faults would come back in minutes only; and a connection that broke is made anew."""
+        """What has met many faults would come back in minutes only; and a connection that broke is made
+        anew."""
         with self.database.writing() as session:
             session.query(OrganisationRow).update({"paused_until": None, "pauses": 0})
             session.query(TaskSyncRow).update({"attempts": 0})

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from tests.conftest import needs
-from tests.system.postfix import free_port
+from tests.system.mail_servers import free_port
 
 SENDER = "anna@acme.test"
 _COUNTER = re.compile(rb"mesg=(\d+)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.load import SENDER
 from tests.system.conftest import BCC, CHECKOUT, Installation
-from tests.system.postfix import Postfix, free_port
+from tests.system.mail_servers import Postfix, free_port
 
 _HONEST = f"""
 in_flow_delay = 0
@@ -38,7 +38,8 @@ def blindcopy(
     prepare: Callable[[Installation], None] | None = None,
     **env: str,
 ) -> Iterator[Installation]:
-    """One relay process behind a gateway listener, with the copy and the row of every mail; `relay` is the process."""
+    """One relay process behind a gateway listener, with the copy and the row of every mail; `relay` is the
+    process."""
     with directory() as place:
         installation = Installation(place, upstream_port)
         try:

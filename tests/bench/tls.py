@@ -1,4 +1,5 @@
-"""The same load with TLS on both sides and without: our own client and upstream, as Postfix's speak no TLS."""
+"""The same load with TLS on both sides and without: our own client and upstream, as Postfix's speak no
+TLS."""
 
 import asyncio
 import multiprocessing
@@ -11,7 +12,7 @@ import uvloop
 
 from tests.bench import peers
 from tests.bench.load import SENDER
-from tests.system.postfix import free_port
+from tests.system.mail_servers import free_port
 
 _SESSIONS = 20
 _MAILS = 100

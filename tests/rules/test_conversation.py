@@ -176,7 +176,9 @@ class TestWhatTheProviderSaysInUtf8:
 
     def heard(self, clock, parameter):
         offline = Offline(
-            clock, lambda verb: self.SAID if verb == "RCPT" else USUAL[verb], extensions={"smtputf8": ""}
+            clock,
+            lambda verb: self.SAID if verb == "RCPT" else USUAL[verb],
+            extensions={"smtputf8": "", "8bitmime": ""},
         )
         offline.client_says(b"EHLO client.test\r\nMAIL FROM:<anna@acme.test>" + parameter + b"\r\n")
         offline.deliver_all()
@@ -189,6 +191,14 @@ class TestWhatTheProviderSaysInUtf8:
 
     def test_is_said_to_others_as_well_as_ascii_can(self, clock):
         assert self.heard(clock, b"") == b"550 5.1.1 Empfanger fur ?grosse? Post unbekannt: ???"
+
+    def test_smtputf8_is_not_offered_without_8bitmime(self, clock):
+        """RFC 6531 section 3.1; Postfix would send 8 bits where only SMTPUTF8 was offered."""
+        offline = Offline(clock, USUAL.get, extensions={"smtputf8": "", "dsn": ""})
+        offline.client_says(b"EHLO client.test\r\n")
+        offline.deliver_all()
+        assert b"DSN" in offline.heard
+        assert b"SMTPUTF8" not in offline.heard
 
     def test_are_counted_when_they_are_accepted(self, clock):
         answers = iter([b"550 5.1.1 No"] * 3 + [b"250 2.1.5 Ok"] * 9)

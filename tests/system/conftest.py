@@ -135,7 +135,8 @@ class Installation:
             database.close()
 
     def ended(self, at_least, seconds=30):
-        """The rows, once so many mails are in the database and none is under way; the loader takes a moment."""
+        """The rows, once so many mails are in the database and none is under way; the loader takes a
+        moment."""
 
         def rows():
             found = self.rows()
@@ -198,7 +199,10 @@ def installation(tmp_path, sink):
 
 
 def mail(number=1, body="Hello\r\n"):
-    return f"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: Mail {number}\r\nMessage-ID: <{number}@acme.test>\r\n\r\n{body}"
+    return (
+        f"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: Mail {number}\r\nMessage-ID: "
+        f"<{number}@acme.test>\r\n\r\n{body}"
+    )
 
 
 def send(client, content, recipients=("bob@client.test",)):
@@ -206,7 +210,7 @@ def send(client, content, recipients=("bob@client.test",)):
 
 
 @pytest.fixture
-def postfix_directory():
-    """A directory that Postfix's own users may get into."""
-    with tempfile.TemporaryDirectory(prefix="blindcopy-postfix-") as name:
+def server_directory():
+    """A directory that the users of mail servers may get into."""
+    with tempfile.TemporaryDirectory(prefix="blindcopy-mta-") as name:
         yield Path(name)

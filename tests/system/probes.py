@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from tests.system.postfix import free_port
+from tests.system.mail_servers import free_port
 
 
 @pytest.fixture

@@ -9,20 +9,23 @@ import pytest
 
 from tests.conftest import ALL, needs
 from tests.system.conftest import BCC, CHECKOUT, Installation, SinkThread, mail, send, until
-from tests.system.postfix import Postfix
+from tests.system.mail_servers import Postfix
 
 CONTENT = (
-    b"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <c@acme.test>\r\n"
-    b"Date: Sat, 21 Nov 2026 09:30:00 +0000\r\nMIME-Version: 1.0\r\n\r\nHello\r\n..a line that begins with a dot\r\n\r\nBye\r\n"
+    b"From: Anna <anna@acme.test>\r\nTo: bob@client.test\r\nSubject: "
+    b"=?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <c@acme.test>\r\n"
+    b"Date: Sat, 21 Nov 2026 09:30:00 +0000\r\nMIME-Version: 1.0\r\n\r\nHello\r\n..a line that begins "
+    b"with a dot\r\n\r\nBye\r\n"
 )
 UNSTUFFED = CONTENT.replace(b"\r\n..a", b"\r\n.a")
 
 
-def run(*arguments, stdin=b"", **env):
+def run(*arguments, stdin=b"", seconds=60, **env):
     done = subprocess.run(
-        arguments, check=False, input=stdin, capture_output=True, timeout=60, env=os.environ | env
+        arguments, check=False, input=stdin, capture_output=True, timeout=seconds, env=os.environ | env
     )
     assert done.returncode == 0, done
+    return done.stdout.decode()
 
 
 def swaks(port, password, directory):
@@ -45,7 +48,8 @@ def s_nail(port, password, directory):
     run(
         needs("s-nail"), "-:/", "-S", "v15-compat=yes", "-S", f"mta=smtp://127.0.0.1:{port}", "-S", "smtp-auth=login", "-S", "user=anna@acme.test",
         "-S", f"password={password}", "-S", "from=Anna <anna@acme.test>", "-S", "nosmtp-use-starttls", "-S", "hostname=acme.test",
-        "-s", "From s-nail", "bob@client.test", stdin=b"Hello\n.a line that begins with a dot\n", HOME=str(directory),
+        "-s", "From s-nail", "bob@client.test", stdin=b"Hello\n.a line that begins with a "
+                                                      b"dot\n", HOME=str(directory),
     )  # fmt: skip
 
 
@@ -58,13 +62,17 @@ def curl(port, password, directory):
     )  # fmt: skip
 
 
-def nodemailer(port, password, directory):
-    modules = CHECKOUT / ".blindcopy" / "npm" / "node_modules"
-    node = needs("node")
-    if not (modules / "nodemailer").is_dir():
+def modules():
+    """Where npm has put nodemailer."""
+    path = CHECKOUT / ".blindcopy" / "npm" / "node_modules"
+    if not (path / "nodemailer").is_dir():
         (pytest.fail if ALL else pytest.skip)("nodemailer is not installed")
+    return path
+
+
+def nodemailer(port, password, directory):
     run(
-        node, "-e",
+        needs("node"), "-e",
         """
         const mailer = require('nodemailer');
         const transport = mailer.createTransport({host: '127.0.0.1', port: +process.argv[1], secure: false, pool: true,
@@ -73,7 +81,7 @@ def nodemailer(port, password, directory):
         transport.sendMail({envelope: {from: 'anna@acme.test', to: ['bob@client.test']}, raw})
             .then(() => process.exit(0), error => { console.error(error); process.exit(1); });
         """,
-        str(port), password, base64.b64encode(UNSTUFFED).decode(), NODE_PATH=str(modules),
+        str(port), password, base64.b64encode(UNSTUFFED).decode(), NODE_PATH=str(modules()),
     )  # fmt: skip
 
 
@@ -108,9 +116,44 @@ def test_a_mail_of_this_client_arrives_exactly_with_its_copy_in_the_envelope_onl
     until(lambda: first.rows() and first.rows()[0].state == "copied")
 
 
-def test_all_of_them_through_a_real_postfix(chain, postfix_directory, tmp_path):
+def test_a_mail_merge_over_five_connections_passes_whole(tmp_path):
+    """nodemailer's pool of five with five hundred mails, well above the pace: each MAIL waits its turn, and
+    nothing is refused. (Five times the default pace, so that it takes a minute and not eight.)"""
+    sink = SinkThread()
+    installation = Installation(tmp_path, sink.port)
+    try:
+        installation.add_anna()
+        installation.command("admin", "policy", "set", "mails-per-minute", "300")
+        relay = installation.start_relay()
+        said = run(
+            needs("node"), "-e",
+            """
+            const mailer = require('nodemailer');
+            const transport = mailer.createTransport({host: '127.0.0.1', port: +process.argv[1], secure: false, pool: true,
+                maxConnections: 5, auth: {user: 'anna@acme.test', pass: process.argv[2]}});
+            const mails = [...Array(500).keys()].map(number => transport.sendMail({from: 'anna@acme.test',
+                to: `customer${number}@client.test`, subject: `Offer ${number}`, text: 'Hello'}));
+            Promise.allSettled(mails).then(ends => {
+                console.log(ends.filter(end => end.status === 'fulfilled').length);
+                ends.filter(end => end.status !== 'fulfilled').slice(0, 3).forEach(end => console.log(String(end.reason)));
+                process.exit(0);
+            });
+            """,
+            str(relay.port), installation.password, NODE_PATH=str(modules()), seconds=400,
+        )  # fmt: skip
+        assert said.split("\n")[0] == "500", said
+        assert len(sink.sink.taken) == 500
+        rows = installation.ended(at_least=500)
+        assert {(row.state, row.bcc) for row in rows} == {("copied", "accepted")}
+        assert len({row.subject for row in rows}) == 500
+    finally:
+        installation.stop()
+        sink.stop()
+
+
+def test_all_of_them_through_a_real_postfix(chain, server_directory, tmp_path):
     _, _, behind = chain
-    postfix = Postfix(postfix_directory, relayhost=behind.port)
+    postfix = Postfix(server_directory, relayhost=behind.port)
     installation = Installation(tmp_path, postfix.port)
     try:
         installation.add_anna()

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.system.conftest import mail, send, until
-from tests.system.postfix import free_port
+from tests.system.mail_servers import free_port
 from tests.system.probes import (
     COPIED,
     figure,

@@ -1,4 +1,5 @@
-"""One SQLite database that nobody splits: every process's locks are held for as long as its connections are."""
+"""One SQLite database that nobody splits: every process's locks are held for as long as its connections
+are."""
 
 import os
 import shutil
@@ -14,14 +15,15 @@ import pytest
 from core.database.engine import Database
 from core.secrets import Box
 from tests.system.conftest import CHECKOUT, mail, send, until
-from tests.system.postfix import free_port
+from tests.system.mail_servers import free_port
 
 SHARED_BYTES = range(0x40000002, 0x40000002 + 510)
 """What every connection in WAL mode holds a read lock on (SQLite, os.h: SHARED_FIRST, SHARED_SIZE)."""
 
 
 def connections_of(pid, path):
-    """How many descriptors of the database file a process has, and whether any is of a deleted file beside it."""
+    """How many descriptors of the database file a process has, and whether any is of a deleted file beside
+    it."""
     links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
     return links.count(str(path)), [link for link in links if path.name in link and "(deleted)" in link]
 
@@ -57,7 +59,8 @@ def all_of_them(installation):
 
 
 def test_every_process_that_has_the_file_open_holds_its_lock(installation, all_of_them, tmp_path):
-    """Closing any other descriptor of the file would drop it ("How To Corrupt An SQLite Database File", 2.2)."""
+    """Closing any other descriptor of the file would drop it ("How To Corrupt An SQLite Database File",
+    2.2)."""
     relay, pids, port = all_of_them
     path = tmp_path / "blindcopy.db"
     stop = threading.Event()
@@ -95,7 +98,8 @@ def test_every_process_that_has_the_file_open_holds_its_lock(installation, all_o
 
 
 def test_nothing_of_ours_opens_the_file_beside_sqlite(tmp_path):
-    """Traced by the interpreter itself: every open of the database, its WAL or its index by Python code is a fault."""
+    """Traced by the interpreter itself: every open of the database, its WAL or its index by Python code is a
+    fault."""
     program = """
 import sys
 seen = []
@@ -224,6 +228,9 @@ class TestBackup:
         installation.env["DATABASE_URL"] = "postgresql+psycopg://blind:secret@db.acme.test:5433/blindcopy"
         with pytest.raises(AssertionError) as refused:
             self.backup(installation, "/backups/today")
-        line = "pg_dump --format=custom --file=/backups/today --dbname=blindcopy --host=db.acme.test --port=5433 --username=blind"
+        line = (
+            "pg_dump --format=custom --file=/backups/today --dbname=blindcopy --host=db.acme.test "
+            "--port=5433 --username=blind"
+        )
         assert line in str(refused.value)
         assert "secret" not in str(refused.value)

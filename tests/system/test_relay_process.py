@@ -1,5 +1,6 @@
 """The relay as a process: configuration, stopping, kill -9, several of them, memory."""
 
+import json
 import resource
 import signal
 import smtplib
@@ -17,7 +18,7 @@ import pytest
 from core.mail.row import State
 from tests.conftest import needs
 from tests.system.conftest import BCC, CHECKOUT, Installation, mail, send, until
-from tests.system.postfix import free_port
+from tests.system.mail_servers import free_port
 from tests.system.probes import figure, get
 
 
@@ -468,7 +469,8 @@ def test_nothing_private_is_in_the_log(installation, sink):
 
 
 class TestKillAtEachStep:
-    """What the client knows, what the mail provider has, and what the logbook says agree, wherever the relay dies."""
+    """What the client knows, what the mail provider has, and what the logbook says agree, wherever the relay
+    dies."""
 
     STEPS = ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "half the data")
 
