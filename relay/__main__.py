@@ -77,7 +77,7 @@ async def _run(config: Config) -> None:
     pool = Pool(_route(upstream, config), Offers(config.state_dir, str(upstream)), _places(config, upstream))
     logbook = Logbook(database, JournalOptions(config.state_dir, config.journal_bytes, box), meters.note)
     usual_sources = UsualSources(config.state_dir, config.secret_keys)
-    under_way = UnderWay(config.state_dir / "under-way", snapshot)
+    under_way = UnderWay(config.state_dir / "under-way", snapshot, logbook.note)
     server = Server(
         Relay(
             config.hostname,

@@ -6,7 +6,7 @@ From the final dot to the verdict nothing here waits for the client."""
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -47,13 +47,13 @@ class Delivered:
     """How a mail ended: the reply for the client, and what is noted once it is known whether the client heard
     it.
 
-    `fingerprint` recognises the same mail from the same person; `repeats` is the row whose reply this
-    repeats."""
+    `fingerprint` recognises the same mail from the same person; `unheard` is the row of whose reply it is
+    noted that its client did not hear it: an earlier mail's, which this repeats, or this one's own."""
 
     reply: Reply
     mail_id: str = ""
     fingerprint: bytes = b""
-    repeats: str | None = None
+    unheard: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,8 @@ class Delivery:
         # A client that gives up waiting sends the same bytes again, maybe to this relay: it joins this mail,
         # from here on and without a gap.
         delivered: Delivered | None = None
-        mail = self._relay.under_way.begin(self._fingerprint, self._is_client_gone)
+        mail_id = None if self._begun_row is None else self._record.id
+        mail = self._relay.under_way.begin(self._fingerprint, mail_id, self._is_client_gone)
         try:
             # The dot waits for the disk: killed between dot and verdict, the row is `unknown` and not
             # nothing.
@@ -327,7 +328,7 @@ class Delivery:
             if answer is not None and is_unheard:
                 self._relay.snapshot.remember_lost_reply(self._fingerprint, answer)
             self._relay.under_way.end(mail, answer)
-        return delivered
+        return replace(delivered, unheard=mail_id) if mail.is_noted else delivered
 
     async def _send_dot(self, last: bytes) -> Delivered:
         """The last bytes, the dot, and the verdict as it is recorded."""
@@ -381,7 +382,7 @@ class Delivery:
         reply = Reply(int(code), (text.encode(),)) if code.isdecimal() else replies.OK
         self._log("repeated", reply)
         self._count(reply)
-        return Delivered(self._for_client(reply), earlier.mail_id, self._fingerprint, repeats=earlier.mail_id)
+        return Delivered(self._for_client(reply), earlier.mail_id, self._fingerprint, unheard=earlier.mail_id)
 
     # -- what is recorded and said
 

@@ -438,10 +438,14 @@ class Session(ClientConnection):
         """A client that speaks on after our 250 has heard it; what it had sent ahead says nothing."""
         if self._unconfirmed is None or self._received == self._received_before_reply:
             return
-        if self._unconfirmed.repeats is not None:
-            self._relay.snapshot.forget_lost_reply(self._unconfirmed.fingerprint)
-            self._relay.logbook.note(ReplyHeard(self._unconfirmed.repeats))
+        self._note_heard(self._unconfirmed)
         self._unconfirmed = None
+
+    def _note_heard(self, delivered: Delivered) -> None:
+        """A next mail of the same bytes is meant as such."""
+        if delivered.unheard is not None:
+            self._relay.snapshot.forget_lost_reply(delivered.fingerprint)
+            self._relay.logbook.note(ReplyHeard(delivered.unheard))
 
     async def _note_if_unheard(self) -> None:
         """A client that had closed its connection answers our 250 with a reset, within a round trip."""
@@ -455,7 +459,10 @@ class Session(ClientConnection):
                 lost.fingerprint, EarlierAnswer(lost.mail_id, lost.reply.text())
             )
             self._relay.logbook.note(LostReply(lost.mail_id, lost.fingerprint))
-            self._unconfirmed = None
+        elif self._unconfirmed.unheard == self._unconfirmed.mail_id:
+            # it had shut its own side only, and has heard us since
+            self._note_heard(self._unconfirmed)
+        self._unconfirmed = None
 
     # -- signing in
 

@@ -18,7 +18,7 @@ from core import logs
 from core.background import off_loop
 from core.database.audit import settings_revision
 from core.database.engine import Database, DatabaseUnavailable
-from core.mail.store import copy_refusals, lost_replies, mails_of_others
+from core.mail.store import Unheard, copy_refusals, lost_replies, mails_of_others
 from core.people.person import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
 from core.settings.catalogue import Logging
@@ -45,7 +45,7 @@ class _Elsewhere:
 
     refused_copies: frozenset[bytes] = frozenset()
     mails: Mapping[int, int] = field(default_factory=dict)
-    lost_replies: Mapping[bytes, tuple[str, str, datetime]] = field(default_factory=dict)
+    lost_replies: Mapping[bytes, Unheard] = field(default_factory=dict)
 
 
 class Snapshot:
@@ -120,9 +120,22 @@ class Snapshot:
         if fingerprint in self._heard_here:
             return None
         found = self._elsewhere.lost_replies.get(fingerprint)
-        if found is None or datetime.now(UTC) - found[2] > LOST_REPLIES_COUNT_FOR:
+        if found is None or found.reply is None or datetime.now(UTC) - found.time > LOST_REPLIES_COUNT_FOR:
             return None
-        return EarlierAnswer(found[0], found[1])
+        return EarlierAnswer(found.mail_id, found.reply)
+
+    @property
+    def knows_unheard_mails(self) -> bool:
+        """Whether the database has any mail whose client has gone without hearing the verdict."""
+        return bool(self._elsewhere.lost_replies)
+
+    def is_under_way_elsewhere(self, fingerprint: bytes) -> bool:
+        """Whether a relay, here or on another machine, waits for the verdict on a mail of these bytes and
+        this envelope whose client has gone."""
+        if fingerprint in self._lost_here or fingerprint in self._heard_here:
+            return False
+        found = self._elsewhere.lost_replies.get(fingerprint)
+        return found is not None and found.reply is None
 
     def remember_lost_reply(self, fingerprint: bytes, answer: EarlierAnswer) -> None:
         """The client may not have heard this answer."""

@@ -3,7 +3,8 @@ because it gave up waiting, joins the wait and hears the same answer. It is neve
 
 Another relay of the machine sees it by a file in the state directory, named by the mail's fingerprint and
 locked for as long as the mail is under way. Files are touched off the event loop only, and looked at twice a
-second."""
+second. A relay of another machine sees it by the mail's row, which is given its fingerprint as soon as its
+client has gone; a mail that is nobody's has no row, and is known on its machine only."""
 
 import asyncio
 import contextlib
@@ -17,22 +18,28 @@ from pathlib import Path
 
 from core import logs
 from core.background import off_loop
+from core.journal.entries import Entry, LostReply, ReplyHeard
 from relay.snapshot import EarlierAnswer, Snapshot
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_UNTIL_AN_ANSWER_IS_KNOWN_HERE = 5.0
 """From the end of a mail in another relay: its journal is loaded, and the database looked at, each within a
 second."""
+SECONDS_THAT_A_RELAY_WAITS = 660.0
+"""For the verdict (ten minutes), and until we have heard of its end; a database that is away says nothing."""
 
 
 @dataclass
 class MailUnderWay:
-    """`answer`: what the client would have heard; None where that is not known."""
+    """`mail_id`: of its row; None where it has none. `answer`: what the client would have heard; None where
+    that is not known."""
 
     fingerprint: bytes
+    mail_id: str | None
     is_client_gone: Callable[[], bool]
     answer: "asyncio.Future[EarlierAnswer | None]"
     lock: int | None = None
+    is_noted: bool = False
     is_over: bool = False
 
 
@@ -42,14 +49,18 @@ class UnderWay:
 
     directory: Path
     snapshot: Snapshot
+    note: Callable[[Entry], None]
+    """Into the journal, and from there to the relays of other machines."""
     _mails: dict[bytes, MailUnderWay] = field(default_factory=dict)
     _elsewhere: frozenset[str] = frozenset()
 
-    def begin(self, fingerprint: bytes, is_client_gone: Callable[[], bool]) -> MailUnderWay:
+    def begin(
+        self, fingerprint: bytes, mail_id: str | None, is_client_gone: Callable[[], bool]
+    ) -> MailUnderWay:
         """The dot of this mail is about to be sent. Of two clients that send the same at once, the first
         counts."""
         answer = asyncio.get_running_loop().create_future()
-        mail = MailUnderWay(fingerprint, is_client_gone, answer)
+        mail = MailUnderWay(fingerprint, mail_id, is_client_gone, answer)
         self._mails.setdefault(fingerprint, mail)
         return mail
 
@@ -60,6 +71,10 @@ class UnderWay:
             del self._mails[mail.fingerprint]
         if not mail.answer.done():
             mail.answer.set_result(answer)
+        if mail.is_noted and mail.mail_id is not None and not (answer and answer.reply.startswith("2")):
+            # what was refused, or ended nobody knows how, is to be tried again
+            self.snapshot.forget_lost_reply(mail.fingerprint)
+            self.note(ReplyHeard(mail.mail_id))
         if mail.lock is not None:
             # a daemon: a disk that hangs must not keep the relay from stopping
             threading.Thread(target=self._unmark, args=(mail.fingerprint, mail.lock), daemon=True).start()
@@ -69,7 +84,10 @@ class UnderWay:
         mail = self._mails.get(fingerprint)
         if mail is not None:
             return mail.is_client_gone()
-        return fingerprint.hex() in self._elsewhere
+        return self._is_elsewhere(fingerprint)
+
+    def _is_elsewhere(self, fingerprint: bytes) -> bool:
+        return fingerprint.hex() in self._elsewhere or self.snapshot.is_under_way_elsewhere(fingerprint)
 
     async def answer(self, fingerprint: bytes) -> EarlierAnswer | None:
         """Wait for the answer to that mail; as long as its relay waits for the verdict, which is bounded.
@@ -80,9 +98,10 @@ class UnderWay:
         mail = self._mails.get(fingerprint)
         if mail is not None:
             return await asyncio.shield(mail.answer)
-        while fingerprint.hex() in self._elsewhere:  # noqa: ASYNC110  another process ends it
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         loop = asyncio.get_running_loop()
+        until = loop.time() + SECONDS_THAT_A_RELAY_WAITS
+        while self._is_elsewhere(fingerprint) and loop.time() < until:  # noqa: ASYNC110  another process ends it
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         until = loop.time() + SECONDS_UNTIL_AN_ANSWER_IS_KNOWN_HERE
         while (found := self.snapshot.earlier_answer(fingerprint)) is None and loop.time() < until:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
@@ -100,6 +119,9 @@ class UnderWay:
 
     async def _look(self) -> None:
         for fingerprint, mail in list(self._mails.items()):
+            if mail.mail_id is not None and not mail.is_noted and mail.is_client_gone():
+                self.note(LostReply(mail.mail_id, fingerprint))
+                mail.is_noted = True
             if mail.lock is None and mail.is_client_gone():
                 mail.lock = await off_loop(partial(self._mark, fingerprint))
                 if mail.is_over and mail.lock is not None:

@@ -78,6 +78,8 @@ class Loader:
         self._abandoned: list[str] = []
         self._under_way: set[str] = set()
         self._shown: set[str] = set()
+        self._unheard: dict[str, bytes] = {}
+        """Fingerprints of mails whose clients have gone, by their ids, until they are shown."""
         self._is_prepared = False
 
     @property
@@ -115,23 +117,29 @@ class Loader:
             raise
         except Exception:  # noqa: BLE001  one entry that no database takes does not hold up the others
             self._write_one_by_one(entries, numbers, last)
+        self._unheard |= {
+            entry.mail_id: entry.fingerprint for entry in entries if isinstance(entry, LostReply)
+        }
         self._journal.done(last, ())
         self._release(_names_of(entries))
         return read
 
     def show_slow(self) -> None:
         """Mails that are still under way at the second look in a row get their row now, as `pending`: an
-        upstream may take minutes for its verdict, and the activity page shows them meanwhile. Raises
-        DatabaseUnavailable."""
+        upstream may take minutes for its verdict, and the activity page shows them meanwhile. One whose
+        client has gone gets it at once, with its fingerprint, so that relays of other machines know it.
+        Raises DatabaseUnavailable."""
         held = set(self._journal.names_held()) - set(self._abandoned)
-        slow = (held & self._under_way) - self._shown
+        slow = (held & (self._under_way | self._unheard.keys())) - self._shown
         self._under_way, self._shown = held, self._shown & held
         for name in slow:
             data = self._journal.held(name)
             entry = None if data is None else from_bytes(data)
             if isinstance(entry, Begun):
-                self._write_one_by_one([Ended(replace(entry.row, text=None))], [0], None)
+                row = replace(entry.row, text=None, fingerprint=self._unheard.get(name))
+                self._write_one_by_one([Ended(row)], [0], None)
             self._shown.add(name)
+        self._unheard.clear()
 
     def load_directly(self, row: Row) -> None:
         """The end of a mail that could not be written to the journal, though its beginning stands there.

@@ -52,8 +52,18 @@ class Filter:
     before: str | None = None
 
 
+@dataclass(frozen=True)
+class Unheard:
+    """A mail whose client has gone without hearing the verdict. `reply`: the 250; None while the verdict is
+    still out."""
+
+    mail_id: str
+    reply: str | None
+    time: datetime
+
+
 def note_lost_reply(session: Session, mail_id: str, fingerprint: bytes) -> None:
-    """The client may not have heard the 250 of this mail."""
+    """The client may not have heard the 250 of this mail, or has gone before the verdict."""
     session.execute(update(MailRow).where(MailRow.id == mail_id).values(fingerprint=fingerprint))
 
 
@@ -67,13 +77,17 @@ def remove_pending(session: Session, mail_id: str) -> None:
     session.execute(delete(MailRow).where(MailRow.id == mail_id, MailRow.state == State.PENDING.value))
 
 
-def lost_replies(session: Session, since: datetime) -> dict[bytes, tuple[str, str, datetime]]:
-    """Mails accepted since then without the client hearing it: fingerprint -> (row id, reply, when)."""
-    query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream, MailRow.time).where(
+def lost_replies(session: Session, since: datetime) -> dict[bytes, Unheard]:
+    """Mails since then, accepted or still without a verdict, whose clients have not heard it: by their
+    fingerprints. What was refused, or ended nobody knows how, is to be tried again."""
+    query = select(MailRow.fingerprint, MailRow.id, MailRow.upstream, MailRow.time, MailRow.state).where(
         MailRow.fingerprint.is_not(None), MailRow.time >= since
     )
-    found = session.execute(query)
-    return {key: (mail_id, reply or "", time) for key, mail_id, reply, time in found if key is not None}
+    return {
+        key: Unheard(mail_id, reply, time)
+        for key, mail_id, reply, time, state in session.execute(query)
+        if key is not None and (state == State.PENDING.value or (reply or "").startswith("2"))
+    }
 
 
 def copy_refusals(session: Session, since: datetime) -> frozenset[bytes]:

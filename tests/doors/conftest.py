@@ -119,7 +119,7 @@ class RunningRelay:
         self.pool = Pool(Route(upstream, "relay.test"), Offers(self.directory, str(upstream)))
         await self.pool.learn()
         self.pool.is_known = True  # as if a relay had reached it before, where it is down
-        self.under_way = UnderWay(self.directory / "under-way", self.snapshot)
+        self.under_way = UnderWay(self.directory / "under-way", self.snapshot, self.logbook.note)
         self.usual_sources = UsualSources(self.directory, ["key"])
         self.usual_sources.load()
         self.server = Server(

@@ -283,7 +283,9 @@ class TestTheLogbook:
         with database.writing() as session:
             mail_store.note_lost_reply(session, lost.id, b"f" * 32)
         with database.reading() as session:
-            assert mail_store.lost_replies(session, NOW) == {b"f" * 32: (lost.id, "250 Ok", NOW)}
+            assert mail_store.lost_replies(session, NOW) == {
+                b"f" * 32: mail_store.Unheard(lost.id, "250 Ok", NOW)
+            }
             assert mail_store.lost_replies(session, NOW + timedelta(seconds=1)) == {}
         with database.writing() as session:
             mail_store.reply_delivered(session, lost.id)

@@ -6,7 +6,7 @@ import fcntl
 import pytest
 
 from core.mail.row import State
-from relay import upstream
+from relay import under_way, upstream
 from tests.doors.conftest import RunningRelay, mail, running, until
 from tests.doors.relay_bench import (
     run,
@@ -113,6 +113,42 @@ def test_another_relay_of_the_machine_waits_for_the_answer_too(sqlite, tmp_path)
                 assert await again.mail(mail()) == "250 2.0.0 Ok: queued as 77"
                 assert (deliveries(first.sink), deliveries(second.sink)) == (1, 0)
                 await until(lambda: not list((tmp_path / "under-way").glob("*")))
+            finally:
+                await second.stop()
+
+    run(claim())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "heard", "delivered"),
+    [
+        ("250 2.0.0 Ok: queued as 77", "250 2.0.0 Ok: queued as 77", (1, 0)),
+        ("554 5.7.1 Refused for its words", "451 4.4.2", (0, 0)),
+    ],
+)
+def test_a_relay_of_another_machine_waits_or_says_451(
+    database, tmp_path, monkeypatch, verdict, heard, delivered
+):
+    """They share nothing but the database. What was refused is to be tried again, and is then sent."""
+    monkeypatch.setattr(under_way, "SECONDS_UNTIL_AN_ANSWER_IS_KNOWN_HERE", 2.0)
+
+    async def claim():
+        sink = Sink(Script(replies={"dot": [f"delay:6:{verdict}"]}))
+        (tmp_path / "another").mkdir()
+        async with running(database, tmp_path, sink) as first:
+            second = RunningRelay(database, tmp_path / "another", Sink())
+            second.password = first.password
+            await second.start()
+            try:
+                await given_up(first)
+                await until(lambda: second.snapshot.knows_unheard_mails)
+                again = await second.connect()
+                assert (await again.mail(mail())).startswith(heard)
+                assert (deliveries(first.sink), deliveries(second.sink)) == delivered
+                if not verdict.startswith("2"):
+                    await until(lambda: not second.snapshot.knows_unheard_mails)
+                    assert (await again.mail(mail())).startswith("250")
+                    assert deliveries(second.sink) == 1
             finally:
                 await second.stop()
 

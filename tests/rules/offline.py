@@ -19,6 +19,7 @@ from relay.limits import FailedSignIns
 from relay.link import UpstreamLink
 from relay.process import Relay
 from relay.session import Session
+from relay.under_way import MailUnderWay
 from relay.usual_sources import UsualSources
 
 PASSWORD = "correct"
@@ -335,8 +336,8 @@ class OfflineSnapshot:
 class OfflineUnderWay:
     """Nobody else sends the same."""
 
-    def begin(self, fingerprint, is_client_gone):
-        return None
+    def begin(self, fingerprint, mail_id, is_client_gone):
+        return MailUnderWay(fingerprint, mail_id, is_client_gone, None)
 
     def end(self, mail, answer):
         """Nobody asks."""
