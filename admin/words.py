@@ -63,6 +63,8 @@ _REASONS = {
     Reason.NOT_CONNECTED: _l("Mail is to be logged through the API, and Salesforce was never connected."),
     Reason.API: _l("The mail was to be logged through the Salesforce API."),
     Reason.TOO_LARGE_TO_COPY: _l("The mail is larger than 25 MB, which Email to Salesforce does not take."),
+    Reason.SAME_MAIL: _l("The same mail has come before, and its blind copy went out with that."),
+    Reason.LOOP: _l("The mail has gone the same way three times within ten minutes; a rule sends it round."),
     Reason.COPY: _l("A blind copy was to go to the Email to Salesforce address."),
 }
 

@@ -33,6 +33,7 @@ from relay.places import MachinePlaces
 from relay.pool import Pool
 from relay.process import Relay
 from relay.record import new_mail_id
+from relay.same_mails import SameMails
 from relay.server import Server
 from relay.snapshot import Snapshot
 from relay.under_way import UnderWay
@@ -87,6 +88,7 @@ async def _run(config: Config) -> None:
             snapshot,
             under_way,
             FailedSignIns(usual_sources),
+            SameMails(database, lambda: snapshot.has_other_relays),
             count=meters.note,
             daily=DailyMails(database),
         )

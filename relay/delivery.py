@@ -13,15 +13,16 @@ from typing import TypeVar
 from core import logs
 from core.journal.entries import Ended, UnknownSender, Void
 from core.mail.reasons import Reason
-from core.mail.row import Copy, State
+from core.mail.row import Copy, Decision, State
 from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
 from relay import replies
 from relay.blame import Stage, blames_size, is_our_fault
 from relay.dataflow import DataScanner, HeaderPeek
-from relay.decide import Envelope, decide
+from relay.decide import Envelope, Plan, decide
 from relay.fingerprint import copy_refusal_key, mail_fingerprint
+from relay.identity import delivery_key, identity_with_body, named_identity
 from relay.link import UpstreamLost
 from relay.logbook import Written
 from relay.masking import kept_in_record, without_copy_address
@@ -92,7 +93,8 @@ class Delivery:
         self._most_bytes = most_bytes
         self._is_client_gone = is_client_gone
         self._scanner = DataScanner()
-        self._digest = hashlib.sha256()
+        self._header_digest = b""
+        self._body_digest = hashlib.sha256()
         self._started = time.monotonic()
         self._seconds_elsewhere = 0.0
         self._record = MailRecord(
@@ -109,6 +111,8 @@ class Delivery:
         self._begun_row: Written | None = None
         self._is_begun = False
         self._is_recorded = False
+        self._has_claimed_copy = False
+        self._has_gone_with_copy = False
 
     @property
     def has_read_all(self) -> bool:
@@ -125,6 +129,7 @@ class Delivery:
         try:
             await self._read_header()
             self._make_plan()
+            await self._join_same_mail()
             if self._reason_to_refuse() is not None:
                 return await self._refuse_data()
             # The copy's RCPT comes last: a client must hear no verdict that the copy has changed, and a copy
@@ -144,6 +149,8 @@ class Delivery:
             raise
         finally:
             self._transaction.drop()
+            if self._has_claimed_copy and not self._has_gone_with_copy and self._record.identity is not None:
+                self._relay.same_mails.give_up_copy(self._record.identity, self._record.id)
             self._record_what_broke_off()
 
     def _record_what_broke_off(self) -> None:
@@ -165,13 +172,14 @@ class Delivery:
         self._record.message = read_message(bytes(peek.block))
         self._header_length = len(peek.block)
         self._beginning = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._header_digest = hashlib.sha256(self._beginning[: self._header_length]).digest()
+        self._body_digest.update(self._beginning[self._header_length :])
 
     async def _next(self) -> bytes:
         chunk = await self._for_others(self._read())
         if not chunk:
             raise ClientGone
         piece = self._scanner.feed(chunk)
-        self._digest.update(piece)
         if self._record.room_for_text:
             self._record.keep_text(piece)
         return piece
@@ -196,6 +204,10 @@ class Delivery:
     def _make_plan(self) -> None:
         record = self._record
         record.person = self._sending.person(record.message)
+        record.subject = readable_subject(record.message.subject) or None
+        record.identity = named_identity(record.message, record.subject or "")
+        if record.identity is None and self._scanner.done:
+            self._identify_by_body()
         if record.person is None:
             return
         sender, accepted = self._transaction.sender, self._transaction.accepted
@@ -216,8 +228,37 @@ class Delivery:
         )
         if self._leaves_copy_out:
             record.copy = Copy.REFUSED
-        record.subject = readable_subject(record.message.subject) or None
         record.recipients = tuple([path.address.decode("utf-8", "replace") for path in accepted])
+
+    def _identify_by_body(self) -> None:
+        """A mail that its header does not tell from the next one, once its body is known."""
+        record = self._record
+        record.identity = identity_with_body(record.message, record.subject or "", self._body_digest.digest())
+
+    async def _join_same_mail(self) -> None:
+        """A mail that comes in several transactions, split by a server in front or sent again, has its blind
+        copy with the first of them only."""
+        record = self._record
+        if not record.plan.decision.copies or record.identity is None or self._leaves_copy_out:
+            return
+        self._has_claimed_copy = True
+        record.same_as = await self._for_others(
+            self._relay.same_mails.claim_copy(
+                record.identity, record.id, record.message.date, is_gateway=self._sending.is_gateway
+            )
+        )
+        if record.same_as is not None:
+            self._has_claimed_copy = False
+            record.plan = Plan(Decision.NONE, Reason.SAME_MAIL)
+
+    def _delivery_key(self) -> bytes | None:
+        """What this delivery is known by when it comes again, now that all of the mail is read."""
+        if self._record.identity is None:
+            self._identify_by_body()
+        if self._record.identity is None:
+            return None
+        recipients = [recipient_key(path.address) for path in self._transaction.accepted]
+        return delivery_key(self._record.identity, self._body_digest.digest(), recipients)
 
     def _note_begun(self, begun: DataBegun) -> None:
         self._begun = begun
@@ -244,6 +285,14 @@ class Delivery:
         reply = self._reason_to_refuse() or replies.INTERNAL
         await self._settle(State.ABORTED, reply)
         return self._ended(reply)
+
+    async def _refuse_loop(self) -> Delivered:
+        """The same mail went the same way three times within ten minutes: a rule sends it round. The server
+        that hears this ends the loop; a third copy of it helps nobody."""
+        self._transaction.drop()
+        self._record.plan = Plan(Decision.NONE, Reason.LOOP)
+        await self._settle(State.ABORTED, replies.LOOP)
+        return self._ended(replies.LOOP)
 
     async def _not_begun(self) -> Delivered:
         """The upstream refused DATA, or was lost: that is said where the client can hear it, at the end."""
@@ -277,6 +326,7 @@ class Delivery:
                 await self._for_others(self._transaction.write(piece))
                 piece = b""
                 piece = await self._next()
+                self._body_digest.update(piece)
                 if self._reason_to_refuse() is not None:
                     return await self._refuse_data()
         except UpstreamLost:
@@ -298,6 +348,9 @@ class Delivery:
         # dot makes clients send again, and people read the mail twice.
         if self._begun_row is None:
             self._open_row()
+        delivery = self._delivery_key()
+        if delivery is not None and self._relay.same_mails.is_loop(delivery, time.monotonic()):
+            return await self._refuse_loop()
         earlier = self._relay.snapshot.earlier_answer(
             self._fingerprint
         )  # it may have come while the upstream spoke
@@ -343,6 +396,9 @@ class Delivery:
             return await self._refused(verdict)
         # A yes to a mail is the only proof that the provider takes our sign-in and address again.
         self._relay.pool.note_yes()
+        self._has_gone_with_copy = self._begun.copy is Copy.ACCEPTED
+        if (delivery := self._delivery_key()) is not None:
+            self._relay.same_mails.note_delivery(delivery, time.monotonic())
         await self._settle(self._record.state_when_accepted(), verdict)
         self._count_if_unknown()
         return self._ended(self._for_client(verdict), self._fingerprint)
@@ -370,7 +426,10 @@ class Delivery:
         """Begin to write the pending row, which is on disk before the dot is sent. A mail that has come whole
         is recognised by its bytes at once, and is written down while the upstream answers copy and data."""
         self._fingerprint = mail_fingerprint(
-            self._person_id, self._transaction.sender, self._transaction.accepted, self._digest.digest()
+            self._person_id,
+            self._transaction.sender,
+            self._transaction.accepted,
+            self._header_digest + self._body_digest.digest(),
         )
         is_repeated = self._relay.snapshot.earlier_answer(self._fingerprint) is not None
         if self._record.person is not None and not is_repeated:

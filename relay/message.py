@@ -13,7 +13,7 @@ _READ_RECEIPT = re.compile(rb"report-type\s*=\s*\"?disposition-notification", re
 _LONGEST_FROM = 8 * 1024
 _LINE_GOES_ON = re.compile(rb"\r\n(?=[ \t])")
 _FIELD = re.compile(
-    rb"^(from|subject|message-id|auto-submitted|precedence|list-id|content-type|x-blindcopy|received|x-sfdc-[!-9;-~]*)"
+    rb"^(from|subject|date|message-id|auto-submitted|precedence|list-id|content-type|x-blindcopy|received|x-sfdc-[!-9;-~]*)"
     rb"[ \t]*:([^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -29,6 +29,7 @@ class Message:
     author: str | None = None
     message_id: str | None = None
     subject: bytes = b""
+    date: str = ""
     is_automatic: bool = False
     is_read_receipt: bool = False
     is_opted_out: bool = False
@@ -47,6 +48,7 @@ def read_message(header: bytes) -> Message:
     return Message(
         author=_author(fields.get(b"from", [])),
         message_id=_message_id(fields.get(b"message-id", [b""])[0]),
+        date=fields.get(b"date", [b""])[0].decode("utf-8", "replace"),
         subject=fields.get(b"subject", [b""])[0],
         is_automatic=_is_automatic(fields),
         is_read_receipt=_is_read_receipt(fields.get(b"content-type", [b""])[0]),

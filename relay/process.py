@@ -8,6 +8,7 @@ from relay.limits import FailedSignIns, Pace, Sessions
 from relay.logbook import Logbook
 from relay.meters import MailSeen
 from relay.pool import Pool
+from relay.same_mails import SameMails
 from relay.snapshot import Snapshot
 from relay.under_way import UnderWay
 
@@ -27,6 +28,7 @@ class Relay:
     snapshot: Snapshot
     under_way: UnderWay
     failed_sign_ins: FailedSignIns
+    same_mails: SameMails
     count: Callable[[MailSeen], None] = _count_nothing
     sessions: Sessions = field(default_factory=Sessions)
     pace: Pace = field(default_factory=Pace)

@@ -30,6 +30,7 @@ def new_mail_id() -> str:
 class MailRecord:
     """`person` None: a mail that is passed on and has no row. `text` is filled up to `room_for_text` bytes.
 
+    `identity`: of the mail that this transaction carries; `same_as`: the mail that had it first.
     `copy_reply`: what the upstream said to the copy's RCPT, as it may be kept."""
 
     process_id: str
@@ -41,6 +42,8 @@ class MailRecord:
     recipients: tuple[str, ...] = ()
     recipient_count: int = 0
     subject: str | None = None
+    identity: bytes | None = None
+    same_as: str | None = None
     copy: Copy = Copy.NONE
     copy_reply: str | None = None
     text: bytearray = field(default_factory=bytearray)
@@ -92,6 +95,8 @@ class MailRecord:
             bcc=self.copy,
             bcc_reply=self.copy_reply,
             copy_refusal=copy_refusal,
+            identity=self.identity if is_kept else None,
+            same_as=self.same_as if is_kept else None,
             due_at=self._due_at(state),
             text=bytes(self.text) if with_text and plan.decision.may_log and is_kept else None,
         )

@@ -18,6 +18,7 @@ from core import logs
 from core.background import off_loop
 from core.database.audit import settings_revision
 from core.database.engine import Database, DatabaseUnavailable
+from core.database.heartbeats import has_other_relays
 from core.mail.store import Unheard, copy_refusals, lost_replies, mails_of_others
 from core.people.person import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
@@ -46,6 +47,7 @@ class _Elsewhere:
     refused_copies: frozenset[bytes] = frozenset()
     mails: Mapping[int, int] = field(default_factory=dict)
     lost_replies: Mapping[bytes, Unheard] = field(default_factory=dict)
+    has_relays: bool = False
 
 
 class Snapshot:
@@ -157,6 +159,11 @@ class Snapshot:
         """How long ago the database was last looked at; from any thread."""
         return time.monotonic() - self._looked_at
 
+    @property
+    def has_other_relays(self) -> bool:
+        """Whether other relays run on this database, here or on other machines."""
+        return self._elsewhere.has_relays
+
     def mails_elsewhere(self, person: int) -> int:
         """How many mails of this person other relays have passed on in the last minute."""
         return self._elsewhere.mails.get(person, 0)
@@ -207,6 +214,7 @@ class Snapshot:
                 copy_refusals(session, now - REFUSED_COPIES_COUNT_FOR),
                 mails_of_others(session, self._process_id, now - timedelta(minutes=1)),
                 lost_replies(session, now - LOST_REPLIES_COUNT_FOR),
+                has_other_relays(session, self._process_id),
             )
             is_known = known is not None and settings_revision(session) == known
             return None if is_known else people(session), elsewhere

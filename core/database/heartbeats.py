@@ -124,6 +124,16 @@ def alive(now: datetime) -> Select[str]:
     return select(ProcessRow.id).where(ProcessRow.beat_at >= now - SILENCE)
 
 
+def has_other_relays(session: Session, process_id: str) -> bool:
+    """Whether a relay other than this one is there."""
+    query = select(ProcessRow.id).where(
+        ProcessRow.kind == "relay",
+        ProcessRow.id != process_id,
+        ProcessRow.beat_at >= database_now(session) - SILENCE,
+    )
+    return session.scalars(query.limit(1)).first() is not None
+
+
 def listeners(session: Session) -> list[str]:
     """What the relays that are there listen on."""
     query = select(ProcessRow.listeners).where(ProcessRow.beat_at >= database_now(session) - SILENCE)

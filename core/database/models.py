@@ -141,6 +141,8 @@ class MailRow(Base):
     bcc_reply: Mapped[str | None] = mapped_column(Text)
     fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     copy_refusal: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    identity: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    same_as: Mapped[str | None] = mapped_column(String(36))
     due_at: Mapped[datetime | None]
     claimed_by: Mapped[str | None] = mapped_column(String(36))
     claim: Mapped[int] = mapped_column(server_default="0")
@@ -156,7 +158,21 @@ class MailRow(Base):
         Index("mail_of_state", "state", "id"),
         _index_of_some("mail_lost_reply", "time", where="fingerprint IS NOT NULL"),
         _index_of_some("mail_refused_copy", "time", where="copy_refusal IS NOT NULL"),
+        _index_of_some("mail_identity", "identity", where="identity IS NOT NULL"),
     )
+
+
+class FirstMailRow(Base):
+    """Which of the mails with one identity has the blind copy (`way` `copy`), or is written for all of them
+    (`api`)."""
+
+    __tablename__ = "first_mail"
+    identity: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    way: Mapped[str] = mapped_column(String(10), primary_key=True)
+    mail_id: Mapped[str] = mapped_column(String(36))
+    time: Mapped[datetime]
+
+    __table_args__ = (Index("first_mail_time", "time"),)
 
 
 class MailTextRow(Base):

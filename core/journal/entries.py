@@ -141,6 +141,8 @@ def row_to_plain(row: Row) -> dict[str, Any]:
         "bcc_reply": row.bcc_reply,
         "fingerprint": _from_digest(row.fingerprint),
         "copy_refusal": _from_digest(row.copy_refusal),
+        "identity": _from_digest(row.identity),
+        "same_as": row.same_as,
         "due_at": None if row.due_at is None else row.due_at.isoformat(),
     }
 
@@ -167,6 +169,8 @@ def row_from_plain(plain: Mapping[str, Any], text: bytes | None = None) -> Row:
         bcc_reply=plain.get("bcc_reply"),
         fingerprint=to_digest(plain.get("fingerprint")),
         copy_refusal=to_digest(plain.get("copy_refusal")),
+        identity=to_digest(plain.get("identity")),
+        same_as=plain.get("same_as"),
         due_at=None if not due_at else datetime.fromisoformat(due_at),
         text=text,
     )

@@ -139,5 +139,7 @@ def _values(row: Row, into: _Statements) -> tuple[Any, ...]:
         fit(row.bcc_reply),
         row.fingerprint,
         row.copy_refusal,
+        row.identity,
+        row.same_as,
         None if row.due_at is None else into.time(row.due_at),
     )

@@ -34,5 +34,7 @@ class Reason(StrEnum):
     NO_BCC_ADDRESS = "no-bcc-address", True
     NOT_CONNECTED = "not-connected", True
     TOO_LARGE_TO_COPY = "too-large-to-copy", True
+    SAME_MAIL = "same-mail", True
+    LOOP = "loop"
     COPY = "copy", True
     API = "api", True

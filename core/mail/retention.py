@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from core.database.engine import Database
 from core.database.heartbeats import database_now
 from core.database.models import MailLogRow, MailRow, MailTextRow, UnknownSenderRow
+from core.mail.first_mails import forget_old
 from core.mail.row import KEEPS_TEXT, State
 from core.mail.store import first_id
 
@@ -52,6 +53,7 @@ class Retention:
                 for table in (MailTextRow, MailLogRow):
                     session.execute(delete(table).where(table.mail_id.in_(ids)))
                 session.execute(delete(MailRow).where(MailRow.id.in_(ids)))
+            forget_old(session, retention)
         return len(ids) == _AT_ONCE
 
     def _forget_some_senders(self, retention: timedelta) -> bool:

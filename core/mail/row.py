@@ -73,7 +73,9 @@ class Row:
 
     `id` is a UUIDv7 made by the relay; `process` names the relay process that had the mail in hand;
     `fingerprint` is set only where the 250 may not have reached the client, `copy_refusal` only where a mail
-    with a copy was refused at the dot: both are SHA-256 digests that recognise the client's next try."""
+    with a copy was refused at the dot: both are SHA-256 digests that recognise the client's next try.
+    `identity`: what all transactions of one mail have in common (relay/identity.py), None where that cannot
+    be told; `same_as`: the id of the mail's first row, on its later ones."""
 
     id: str
     time: datetime
@@ -93,6 +95,8 @@ class Row:
     bcc_reply: str | None = None
     fingerprint: bytes | None = field(default=None, repr=False)
     copy_refusal: bytes | None = field(default=None, repr=False)
+    identity: bytes | None = field(default=None, repr=False)
+    same_as: str | None = None
     due_at: datetime | None = None
     """When the worker is to see to it."""
     text: bytes | None = field(default=None, repr=False)

@@ -248,6 +248,8 @@ def row_of(mail: MailRow) -> Row:
         bcc=Copy(mail.bcc),
         bcc_reply=mail.bcc_reply,
         fingerprint=mail.fingerprint,
+        identity=mail.identity,
+        same_as=mail.same_as,
         copy_refusal=mail.copy_refusal,
         due_at=mail.due_at,
     )

@@ -25,6 +25,7 @@ from relay.offers import Offers
 from relay.pool import Pool
 from relay.process import Relay
 from relay.record import new_mail_id
+from relay.same_mails import SameMails
 from relay.server import Server
 from relay.snapshot import Snapshot
 from relay.under_way import UnderWay
@@ -131,6 +132,7 @@ class RunningRelay:
                 self.snapshot,
                 self.under_way,
                 FailedSignIns(self.usual_sources),
+                SameMails(self.database, lambda: self.snapshot.has_other_relays),
             )
         )
         bound = await self.server.listen(

@@ -333,6 +333,22 @@ class OfflineSnapshot:
         return 0
 
 
+class OfflineSameMails:
+    """Each mail is a new one."""
+
+    async def claim_copy(self, identity, mail_id, date, *, is_gateway):
+        return None
+
+    def give_up_copy(self, identity, mail_id):
+        """Nobody else wants it."""
+
+    def is_loop(self, delivery, now):
+        return False
+
+    def note_delivery(self, delivery, now):
+        """It goes nowhere again."""
+
+
 class OfflineUnderWay:
     """Nobody else sends the same."""
 
@@ -407,6 +423,7 @@ class Offline:
             self.snapshot,
             OfflineUnderWay(),
             FailedSignIns(UsualSources(None, ["key"])),
+            OfflineSameMails(),
         )
         self.registry = _Registry()
         self.registry.is_stopping = is_stopping

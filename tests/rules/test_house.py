@@ -24,6 +24,7 @@ DOORS = {
         "core/database/",
         "core/journal/loading.py",
         "core/mail/bulk_insert.py",
+        "core/mail/first_mails.py",
         "core/mail/limits.py",
         "core/mail/queue.py",
         "core/mail/requests.py",

@@ -9,6 +9,7 @@ def test_a_reason_that_says_nothing_keeps_nothing():
         Reason.NO_BCC_ADDRESS,
         Reason.NOT_CONNECTED,
         Reason.TOO_LARGE_TO_COPY,
+        Reason.SAME_MAIL,
         Reason.COPY,
         Reason.API,
     }

@@ -1,0 +1,89 @@
+"""Which of the mails with one identity counts for all of them: the one whose blind copy goes out, and the one
+that the worker writes records for.
+
+One row for each identity and way is inserted by whoever comes first, whatever relay or worker that is: the
+primary key lets nobody be first twice."""
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from core.database.dialect import insert
+from core.database.heartbeats import database_now
+from core.database.models import FirstMailRow, MailRow
+from core.mail.row import Copy, State
+
+COPY, API = "copy", "api"
+_AT_ONCE = 1_000
+_ENDED_WITHOUT_COPY = frozenset({State.REFUSED, State.ABORTED, State.UNKNOWN, State.COPY_REFUSED})
+_LONGEST_UNDER_WAY = timedelta(hours=1)
+"""A mail that has no row by then was in the hands of a relay that was killed, and its journal is lost."""
+
+
+def claim_copy(session: Session, identity: bytes, mail_id: str) -> str:
+    """The id of the mail whose blind copy counts: this one's, unless another mail with this identity was
+    accepted with its copy, or is under way with it."""
+    accepted = select(MailRow.id).where(
+        MailRow.identity == identity,
+        MailRow.bcc == Copy.ACCEPTED.value,
+        MailRow.state.not_in([state.value for state in (*_ENDED_WITHOUT_COPY, State.PENDING)]),
+    )
+    earlier = session.scalars(accepted.limit(1)).first()
+    if earlier is not None:
+        return earlier
+    first = _first(session, identity, COPY, mail_id)
+    if first != mail_id and _has_ended_without_copy(session, identity, first):
+        session.execute(
+            update(FirstMailRow)
+            .where(FirstMailRow.identity == identity, FirstMailRow.way == COPY, FirstMailRow.mail_id == first)
+            .values(mail_id=mail_id, time=database_now(session))
+        )
+        return _first(session, identity, COPY, mail_id)
+    return first
+
+
+def give_up_copy(session: Session, identity: bytes, mail_id: str) -> None:
+    """This mail was not accepted, or its copy was not: the next one with this identity may have it."""
+    session.execute(
+        delete(FirstMailRow).where(
+            FirstMailRow.identity == identity, FirstMailRow.way == COPY, FirstMailRow.mail_id == mail_id
+        )
+    )
+
+
+def same_mails(session: Session, identity: bytes, *, without: str) -> Collection[str]:
+    """The ids of the other mails with this identity."""
+    return session.scalars(
+        select(MailRow.id).where(MailRow.identity == identity, MailRow.id != without)
+    ).all()
+
+
+def forget_old(session: Session, before: timedelta) -> None:
+    """Delete some of what is older than that; the mails' own rows tell as long as they are kept."""
+    oldest = select(FirstMailRow.time).order_by(FirstMailRow.time).limit(_AT_ONCE).subquery()
+    until = select(func.max(oldest.c.time)).scalar_subquery()
+    session.execute(
+        delete(FirstMailRow).where(
+            FirstMailRow.time < database_now(session) - before, FirstMailRow.time <= until
+        )
+    )
+
+
+def _first(session: Session, identity: bytes, way: str, mail_id: str) -> str:
+    values = {"identity": identity, "way": way, "mail_id": mail_id, "time": database_now(session)}
+    session.execute(insert(session.get_bind().dialect, FirstMailRow).on_conflict_do_nothing(), values)
+    return session.scalars(
+        select(FirstMailRow.mail_id).where(FirstMailRow.identity == identity, FirstMailRow.way == way)
+    ).one()
+
+
+def _has_ended_without_copy(session: Session, identity: bytes, mail_id: str) -> bool:
+    found = session.execute(select(MailRow.state).where(MailRow.id == mail_id)).first()
+    if found is not None:
+        return found.state in {state.value for state in _ENDED_WITHOUT_COPY}
+    claimed_at = session.scalars(
+        select(FirstMailRow.time).where(FirstMailRow.identity == identity, FirstMailRow.way == COPY)
+    ).one()
+    return claimed_at < database_now(session) - _LONGEST_UNDER_WAY

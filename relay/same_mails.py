@@ -1,0 +1,124 @@
+"""Transactions that carry one mail: its blind copy goes out with the first of them only, and a mail that goes
+in circles is stopped.
+
+Within a relay this is exact at once. Where other relays may have had the mail, the database is asked; it is
+waited for a quarter of a second, and where it does not answer the copy goes out: a mail that is in Salesforce
+twice can be deleted there, one that is missing nobody misses."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+
+from core import logs
+from core.background import off_loop
+from core.database.engine import Database, DatabaseUnavailable
+from core.mail import first_mails
+
+SECONDS_TO_ASK = 0.25
+_MOST_REMEMBERED = 100_000
+_MOST_DELIVERIES = 3
+SECONDS_OF_A_LOOP = 600.0
+_CLOCKS_DIFFER = timedelta(minutes=5)
+
+
+class SameMails:
+    """What this relay has had of each mail. `has_company`: whether other relays may have had one."""
+
+    def __init__(self, database: Database, has_company: Callable[[], bool]) -> None:
+        self._database = database
+        self._has_company = has_company
+        self._knows_since = datetime.now(UTC) + _CLOCKS_DIFFER
+        self._copies: OrderedDict[bytes, str] = OrderedDict()
+        """The mail that has the copy, by identity."""
+        self._deliveries: OrderedDict[bytes, deque[float]] = OrderedDict()
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    async def claim_copy(self, identity: bytes, mail_id: str, date: str, *, is_gateway: bool) -> str | None:
+        """The id of the mail that has the copy already; None: this one is to have it, which is then known to
+        all."""
+        known = self._copies.get(identity)
+        if known is not None:
+            return known
+        self._remember(identity, mail_id)
+        # A person's client sends a mail once, over one connection; a server in front may use several relays.
+        if not (self._may_be_from_before(date) or (is_gateway and self._has_company())):
+            return None
+        first = await asyncio.ensure_future(self._ask(identity, mail_id))
+        if first is None or first == mail_id:
+            return None
+        self._remember(identity, first)
+        return first
+
+    def give_up_copy(self, identity: bytes, mail_id: str) -> None:
+        """The mail was not accepted, or its copy was not: the next transaction may have it."""
+        if self._copies.get(identity) == mail_id:
+            del self._copies[identity]
+        task = asyncio.ensure_future(self._give_up_in_database(identity, mail_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def is_loop(self, delivery: bytes, now: float) -> bool:
+        """Whether this delivery was accepted three times within ten minutes."""
+        return len(self._recent(delivery, now)) >= _MOST_DELIVERIES
+
+    def note_delivery(self, delivery: bytes, now: float) -> None:
+        """The upstream has accepted it."""
+        recent = self._recent(delivery, now)
+        recent.append(now)
+        self._deliveries[delivery] = recent
+        self._deliveries.move_to_end(delivery)
+        if len(self._deliveries) > _MOST_REMEMBERED:
+            self._deliveries.popitem(last=False)
+
+    def _recent(self, delivery: bytes, now: float) -> deque[float]:
+        times = self._deliveries.get(delivery) or deque(maxlen=_MOST_DELIVERIES)
+        while times and now - times[0] > SECONDS_OF_A_LOOP:
+            times.popleft()
+        return times
+
+    def _remember(self, identity: bytes, mail_id: str) -> None:
+        self._copies[identity] = mail_id
+        self._copies.move_to_end(identity)
+        if len(self._copies) > _MOST_REMEMBERED:
+            # What was forgotten is asked for; a mail that is older than this counts as from before.
+            self._copies.popitem(last=False)
+            self._knows_since = datetime.now(UTC) + _CLOCKS_DIFFER
+
+    def _may_be_from_before(self, date: str) -> bool:
+        """Whether this mail was written before all that this relay remembers."""
+        try:
+            written = parsedate_to_datetime(date)
+        except (ValueError, TypeError, OverflowError):
+            return True
+        aware = written if written.tzinfo is not None else written.replace(tzinfo=UTC)
+        return aware < self._knows_since
+
+    async def _ask(self, identity: bytes, mail_id: str) -> str | None:
+        """Which mail has the copy, by the database; None where it does not say so in time."""
+        try:
+            async with asyncio.timeout(SECONDS_TO_ASK):
+                return await off_loop(partial(self._claim_in_database, identity, mail_id))
+        except (TimeoutError, DatabaseUnavailable):
+            return None
+        except Exception:  # noqa: BLE001  whatever the database has met, the mail goes on
+            logs.failed_unexpectedly("asking whether a mail's copy has gone out")
+            return None
+
+    def _claim_in_database(self, identity: bytes, mail_id: str) -> str:
+        with self._database.writing() as session:
+            return first_mails.claim_copy(session, identity, mail_id)
+
+    async def _give_up_in_database(self, identity: bytes, mail_id: str) -> None:
+        def give_up() -> None:
+            with self._database.writing() as session:
+                first_mails.give_up_copy(session, identity, mail_id)
+
+        try:
+            await off_loop(give_up)
+        except DatabaseUnavailable:
+            return  # its row says how it ended
+        except Exception:  # noqa: BLE001  a claim that stays is taken over once its mail's row shows its end
+            logs.failed_unexpectedly("giving up a mail's copy")
