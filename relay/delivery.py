@@ -35,6 +35,9 @@ from relay.snapshot import EarlierAnswer
 from relay.upstream import DataBegun, DotNotSent, Transaction
 
 Awaited = TypeVar("Awaited")
+UNTIL_A_MAIL_HAS_SETTLED = timedelta(seconds=5)
+"""A server in front that splits a mail sends its parts one after the other, or at once; those that come later
+than this are added to what is written."""
 MOST_HOPS = 100
 """A mail that more servers have had in hand runs in circles (RFC 5321 section 6.3: at least 100)."""
 
@@ -102,6 +105,7 @@ class Delivery:
             sending.signed_in,
             recipient_count=len(transaction.accepted),
             receipt_after=timedelta(minutes=sending.people.policy.receipt_after),
+            settles_for=UNTIL_A_MAIL_HAS_SETTLED if sending.is_gateway else timedelta(0),
         )
         self._begun = DataBegun(None)
         self._leaves_copy_out = False

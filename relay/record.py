@@ -49,6 +49,8 @@ class MailRecord:
     text: bytearray = field(default_factory=bytearray)
     room_for_text: int = 0
     receipt_after: timedelta = timedelta(0)
+    settles_for: timedelta = timedelta(0)
+    """How long the worker waits for other parts of the mail."""
 
     @property
     def copy_address(self) -> str | None:
@@ -112,9 +114,10 @@ class MailRecord:
         return State.WAITING if self.plan.decision is Decision.COPY_AND_API else State.COPY_REFUSED
 
     def _due_at(self, state: State) -> datetime | None:
-        """When the worker is to see to it: at once, or, for a copy's receipt, after a while."""
+        """When the worker is to see to it: at once, or, where a server in front may have split it, once its
+        parts are there; for a copy's receipt after a while."""
         if state is State.WAITING:
-            return datetime.now(UTC)
+            return datetime.now(UTC) + self.settles_for
         if state is State.COPIED and self.plan.decision is Decision.COPY_AND_API:
             return datetime.now(UTC) + self.receipt_after
         return None

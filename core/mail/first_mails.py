@@ -4,7 +4,7 @@ that the worker writes records for.
 One row for each identity and way is inserted by whoever comes first, whatever relay or worker that is: the
 primary key lets nobody be first twice."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select, update
@@ -15,7 +15,8 @@ from core.database.heartbeats import database_now
 from core.database.models import FirstMailRow, MailRow
 from core.mail.row import Copy, State
 
-COPY, API = "copy", "api"
+COPY, API, LATE = "copy", "api", "late"
+"""Of which way a mail is the first: its blind copy, its records, and what a later part adds to those."""
 _AT_ONCE = 1_000
 _ENDED_WITHOUT_COPY = frozenset({State.REFUSED, State.ABORTED, State.UNKNOWN, State.COPY_REFUSED})
 _LONGEST_UNDER_WAY = timedelta(hours=1)
@@ -53,11 +54,49 @@ def give_up_copy(session: Session, identity: bytes, mail_id: str) -> None:
     )
 
 
-def same_mails(session: Session, identity: bytes, *, without: str) -> Collection[str]:
-    """The ids of the other mails with this identity."""
-    return session.scalars(
-        select(MailRow.id).where(MailRow.identity == identity, MailRow.id != without)
-    ).all()
+def claim(session: Session, way: str, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
+    """Be the first of this way for these identities, identity -> mail; who is, by now."""
+    now = database_now(session)
+    session.connection().execute(
+        insert(session.get_bind().dialect, FirstMailRow.__table__).on_conflict_do_nothing(),
+        [
+            {"identity": identity, "way": way, "mail_id": mail_id, "time": now}
+            for identity, mail_id in sorted(wanted.items())
+        ],
+    )
+    found = session.execute(
+        select(FirstMailRow.identity, FirstMailRow.mail_id).where(
+            FirstMailRow.way == way, FirstMailRow.identity.in_(wanted)
+        )
+    )
+    return {row.identity: row.mail_id for row in found}
+
+
+def take_over(session: Session, way: str, identity: bytes, *, of: str, by: str) -> bool:
+    """Be the first in place of a mail that came to nothing; False where somebody else is by now."""
+    statement = (
+        update(FirstMailRow)
+        .where(FirstMailRow.identity == identity, FirstMailRow.way == way, FirstMailRow.mail_id == of)
+        .values(mail_id=by, time=database_now(session))
+        .returning(FirstMailRow.mail_id)
+    )
+    return session.execute(statement).first() is not None
+
+
+def states_of(session: Session, ids: Collection[str]) -> dict[str, State]:
+    """Where these mails stand; without those whose rows are gone."""
+    found = session.execute(select(MailRow.id, MailRow.state).where(MailRow.id.in_(ids)))
+    return {row.id: State(row.state) for row in found}
+
+
+def mails_of(session: Session, identities: Collection[bytes]) -> dict[bytes, list[str]]:
+    """The ids of all mails with these identities, the oldest first."""
+    found: dict[bytes, list[str]] = {}
+    query = select(MailRow.identity, MailRow.id).where(MailRow.identity.in_(identities)).order_by(MailRow.id)
+    for identity, mail_id in session.execute(query):
+        if identity is not None:
+            found.setdefault(identity, []).append(mail_id)
+    return found
 
 
 def forget_old(session: Session, before: timedelta) -> None:

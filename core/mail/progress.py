@@ -30,15 +30,18 @@ class MatchResult(StrEnum):
     NO_MATCH_NOTHING = "no-match-nothing"
     NO_MATCH_TASK = "no-match-task"
     NOT_CONFIRMED = "not-confirmed"
+    SAME_MAIL = "same-mail"
+    """Another part of it had been written before."""
 
 
 @dataclass(frozen=True)
 class Target:
     """One record of a mail: on whom (`who`: ids of contacts or of one lead) and on what it is.
 
-    `id`: the record, once it is written. `is_tried`: a write was begun whose end nobody may know;
-    `is_sought`: it is looked for, whatever the organisation knows. `cuts`: how often its
-    text was halved; `is_asked_anew`: what the org has was asked for again after it refused a field."""
+    `adds_to`: the record that is there already and that these are added to. `id`: the record, once it is
+    written. `is_tried`: a write was begun whose end nobody may know; `is_sought`: it is looked for, whatever
+    the organisation knows. `cuts`: how often its text was halved; `is_asked_anew`: what the org has was asked
+    for again after it refused a field."""
 
     kind: str
     who: tuple[str, ...]
@@ -48,15 +51,21 @@ class Target:
     is_sought: bool = False
     cuts: int = 0
     is_asked_anew: bool = False
+    adds_to: str | None = None
+
+    @property
+    def is_of_a_lead(self) -> bool:
+        return any(one.startswith("00Q") for one in self.who)
 
     @property
     def on(self) -> tuple[str, ...]:
         """The ids of all records that it stands on."""
         return self.who if self.what is None else (*self.who, self.what)
 
-    def key(self, mail_id: str) -> str:
-        """What the record is known by, whoever writes it and however often: 64 hexadecimal digits."""
-        return hashlib.sha256(f"{mail_id}:{','.join(sorted(self.on))}".encode()).hexdigest()
+    def key(self, mail: str) -> str:
+        """What the record is known by, whoever writes it and however often: 64 hexadecimal digits. `mail`:
+        the mail's identity, or its id where it has none."""
+        return hashlib.sha256(f"{mail}:{','.join(sorted(self.on))}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,8 @@ class Trace:
     """Where the address of each chosen record stands, by its id; and of each address without a record, by
     itself."""
     result: MatchResult | None = None
+    not_added: tuple[str, ...] = ()
+    """Records that Salesforce does not let be added to the one that is there: their ids."""
     tries: tuple[FailedTry, ...] = ()
 
 
@@ -130,7 +141,13 @@ class MailLog:
 
 def to_json(targets: tuple[Target, ...] | None) -> list[dict[str, Any]] | None:
     """For the database."""
-    return None if targets is None else [asdict(target) for target in targets]
+    if targets is None:
+        return None
+    plain = [asdict(target) for target in targets]
+    for one in plain:
+        if one["adds_to"] is None:
+            del one["adds_to"]  # workers of the release before know no such thing
+    return plain
 
 
 def from_json(plain: list[dict[str, Any]] | None) -> tuple[Target, ...] | None:
@@ -150,6 +167,7 @@ def trace_to_json(log: MailLog) -> dict[str, Any]:
         "open_deals": trace.open_deals,
         "record_places": dict(trace.record_places),
         "outcome": trace.result,
+        "not_added": list(trace.not_added),
         "tries": [[one.time, one.code] for one in trace.tries],
         "needs_match": log.needs_match,
         "picked": list(log.picked),
@@ -175,6 +193,7 @@ def log_from_json(plain: Mapping[str, Any] | None) -> MailLog:
             open_deals=int(known.get("open_deals") or 0),
             record_places={one: Where(where) for one, where in (known.get("record_places") or {}).items()},
             result=results.get(known.get("outcome") or ""),
+            not_added=tuple(known.get("not_added") or ()),
             tries=tuple(FailedTry(*one) for one in known.get("tries") or ()),
         ),
         needs_match=bool(known.get("needs_match")),

@@ -53,13 +53,15 @@ class Job:
 class End:
     """How a job ends, for now: the state, what is known, and when it is due again (None: never by itself).
 
-    `attempts`: how often it was tried by now; None: as often as when it was claimed."""
+    `attempts`: how often it was tried by now; None: as often as when it was claimed. `same_as`: the mail
+    whose records it shares."""
 
     job: Job
     state: State
     log: MailLog
     due_at: datetime | None = None
     attempts: int | None = None
+    same_as: str | None = None
 
 
 def make_due(session: Session) -> datetime:
@@ -203,6 +205,7 @@ def settle(session: Session, ends: Sequence[End]) -> None:
             state=bindparam("new_state"),
             due_at=bindparam("new_due_at"),
             attempts=bindparam("new_attempts"),
+            same_as=bindparam("new_same_as"),
             claimed_by=None,
         )
     )
@@ -212,6 +215,7 @@ def settle(session: Session, ends: Sequence[End]) -> None:
             "new_state": end.state.value,
             "new_due_at": end.due_at,
             "new_attempts": end.job.attempts if end.attempts is None else end.attempts,
+            "new_same_as": end.same_as or end.job.row.same_as,
         }
         for mail_id, end in sorted(ended.items())  # rows are locked in one order, whoever locks them
     ]

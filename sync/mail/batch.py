@@ -1,9 +1,9 @@
 """One sender's mails, logged in Salesforce together.
 
 The way of one mail: `Mails.log_some` (sync/mail/queue.py) claims it, `MailLogger.log_mails` here takes it
-through, `match` looks its recipients up and lets the sender's rules choose, `write` writes its records, and
-`Outcomes` settles it. Each mail gets an outcome, unless the database is away or something unforeseen happens:
-`Mails` sees to those."""
+through, `join` tells which mails are parts of one, `match` looks its recipients up and lets the sender's
+rules choose, `write` writes its records, and `Outcomes` settles it. Each mail gets an outcome, unless the
+database is away or something unforeseen happens: `Mails` sees to those."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +19,7 @@ from core.salesforce.troubles import Trouble, TroubleKind
 from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
 from sync.mail.outcomes import Outcomes
 from sync.mail.receipts import confirmed
+from sync.mail.same import add, join, share
 from sync.mail.waiting import Learnt, MailSession, Sender, WaitingMail
 from sync.mail.write import look_for_written, write
 from sync.session import FOR_GOOD, SalesforceSession, note_trouble
@@ -95,12 +96,16 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
         if is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ()):
             mail.log = replace(mail.log, needs_match=True)
 
-    to_match = [mail for mail in outcomes.open if mail.is_to_match and not mail.log.uncertain]
+    undecided = [mail for mail in outcomes.open if mail.is_to_match and not mail.log.uncertain]
+    parts = join(session, outcomes, undecided)
+    to_match = [mail for mail in undecided if outcomes.is_open(mail)]
     match(session, outcomes, to_match)
     # only now is it known which records of these there may be from before a restore
     look_for_written(session, outcomes, [mail for mail in to_match if outcomes.is_open(mail)])
 
-    write(session, outcomes, [mail for mail in outcomes.open if mail.log.missing and not mail.is_to_match])
+    to_write = [mail for mail in outcomes.open if mail.log.missing and not mail.is_to_match]
+    add(session, to_write)
+    write(session, outcomes, to_write)
 
     for mail in outcomes.open:
         # a record was gone: its recipients are looked up anew
@@ -116,6 +121,7 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
         else:
             session.salesforce.met(mail.trouble)
             outcomes.try_again_later(mail, mail.trouble)
+    share(outcomes, parts, {mail.id: mail for mail in undecided})
 
 
 def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> None:

@@ -6,7 +6,7 @@ these rules.
 
 Pure: values in, values out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -87,6 +87,28 @@ def targets(choice: Choice, kind: str, *, shares_activities: bool) -> tuple[Targ
     )
 
 
+def added_where_possible(
+    made: Sequence[Target], written: Sequence[Target], *, shares_activities: bool
+) -> tuple[Target, ...]:
+    """The same, but contacts, and what the mail is about, join the record that another part of the mail has
+    written: an e-mail message takes any number of contacts and one other record, a task contacts where the
+    organisation shares activities. Leads stand on records of their own, as always."""
+    result = []
+    main = next((one for one in written if not one.is_of_a_lead and one.adds_to is None), None)
+    has_room = main is not None and main.kind == EMAIL_MESSAGE and all(one.what is None for one in written)
+    for target in made:
+        takes_people = target.kind == EMAIL_MESSAGE or shares_activities
+        if main is None or target.kind != main.kind or target.is_of_a_lead or not takes_people:
+            result.append(target)
+            continue
+        if target.who:
+            result.append(Target(target.kind, target.who, None, adds_to=main.id))
+        if target.what is not None:
+            result.append(Target(target.kind, (), target.what, adds_to=main.id if has_room else None))
+            has_room = False
+    return tuple(result)
+
+
 def fields(
     row: Row,
     content: Content,
@@ -102,7 +124,7 @@ def fields(
     made = make(row, content, target, rules, features, author, places)
     known = features.email_fields if target.kind == EMAIL_MESSAGE else features.task_fields
     if features.has_key(target.kind):
-        made[KEY_FIELD] = target.key(row.id)
+        made[KEY_FIELD] = target.key(row.id if row.identity is None else row.identity.hex())
     return {
         name: _cut(value, known[name], target.cuts)
         for name, value in made.items()

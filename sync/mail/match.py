@@ -18,7 +18,7 @@ from sync.mail.choose import (
     choose,
     people_to_look_for,
 )
-from sync.mail.fields import targets
+from sync.mail.fields import added_where_possible, targets
 from sync.mail.outcomes import Outcomes
 from sync.mail.waiting import MailSession, WaitingMail
 
@@ -50,7 +50,7 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
             outcomes.end(mail, State.FAILED, trouble("lost_text"))
             continue
         recipients = people_to_look_for(
-            mail.job.row.recipients or (),
+            mail.recipients,
             to,
             cc,
             internal=sender.policy.internal_domains + sender.policy.never_log,
@@ -67,6 +67,8 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         mail.log = replace(mail.log, trace=known)
         if recipients.looked_up:
             asked.append((mail, recipients))
+        elif mail.log.written:
+            mail.log = replace(mail.log, needs_match=False)  # a later part of it brings nobody who counts
         else:
             mail.note_result(MatchResult.NOBODY_COUNTS)
             outcomes.end(mail, State.DISMISSED)
@@ -91,10 +93,13 @@ def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, ch
         left = choice.without({record for target in written for record in target.on})
         kind = features.kind(session.sender.rules.record)
         made = targets(left, kind, shares_activities=features.shares_activities)
+        if mail.same_as is not None:
+            made = added_where_possible(made, written, shares_activities=features.shares_activities)
         mail.log = replace(mail.log, targets=(*written, *made))
         mail.note_result(MatchResult.MATCHED)
         return
-    mail.note_result(MatchResult(f"no-match-{no_match.value}"))
+    if mail.same_as is None:
+        mail.note_result(MatchResult(f"no-match-{no_match.value}"))
     if written:
         mail.log = replace(mail.log, targets=written)
     elif no_match is NoMatch.TASK:

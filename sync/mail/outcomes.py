@@ -37,6 +37,18 @@ class Outcomes:
     def is_open(self, mail: WaitingMail) -> bool:
         return mail.id in self._open
 
+    def end_of(self, mail: WaitingMail) -> End | None:
+        """How this one came out; None: it has no outcome."""
+        return next((end for end in self._ends if end.job.row.id == mail.id), None)
+
+    def set_aside(self, mail: WaitingMail) -> None:
+        """It has no outcome of its own for now. One that is not taken back before the batch ends is claimed
+        anew in the next round."""
+        self._open.pop(mail.id, None)
+
+    def take_back(self, mail: WaitingMail) -> None:
+        self._open[mail.id] = mail
+
     def drop(self, mail: WaitingMail) -> None:
         """Another worker has this one by now; nothing is settled."""
         self._open.pop(mail.id, None)
@@ -60,7 +72,7 @@ class Outcomes:
         )
         was_receipt_looked_for = not (mail.is_copy and trouble is not None)
         attempts = mail.job.attempts + (1 if was_receipt_looked_for else 0)
-        self._ends.append(End(mail.job, state, mail.log, due_at, attempts))
+        self._ends.append(End(mail.job, state, mail.log, due_at, attempts, mail.same_as))
         self._open.pop(mail.id, None)
 
     def wait(self, mail: WaitingMail, due_at: datetime, trouble: Trouble | None = None) -> None:

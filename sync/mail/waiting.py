@@ -60,12 +60,18 @@ class Learnt:
 @dataclass
 class WaitingMail:
     """A claimed mail as it is worked on. `log` is what the database will know of it; `trouble` the first that
-    it met."""
+    it met. `recipients`: who of its mail is to be looked up, those of its other parts included; `same_as`:
+    the mail whose records it shares."""
 
     job: Job
     log: MailLog
     content: Content | None = None
     trouble: Trouble | None = None
+    same_as: str | None = None
+    recipients: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.recipients = self.job.row.recipients or ()
 
     @property
     def id(self) -> str:

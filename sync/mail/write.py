@@ -99,6 +99,8 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
             continue
         author = Author(session.salesforce.user_id, mail.job.row.time.astimezone(zone).date().isoformat())
         for target in mail.log.missing:
+            if target.adds_to is not None:
+                continue
             features = session.features(needs_task=target.kind == TASK)
             made = fields(
                 mail.job.row,

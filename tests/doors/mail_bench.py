@@ -42,8 +42,20 @@ class Bench:
         with self.database.writing() as session:
             settings_store.set_policy(session, name, value, actor=None)
 
-    def mail(self, *recipients, header=None, body="Hello Bob", subject="Our offer", number=1, state=State.WAITING,
-             decision=Decision.API, at=None, message_id="default", person_id=None):  # fmt: skip
+    def mail(
+        self,
+        *recipients,
+        header=None,
+        body="Hello Bob",
+        subject="Our offer",
+        number=1,
+        state=State.WAITING,
+        decision=Decision.API,
+        at=None,
+        message_id="default",
+        person_id=None,
+        identity=None,
+    ):
         recipients = recipients or ("bob@client.test",)
         header = header if header is not None else f"To: {', '.join(recipients)}\r\n"
         raw = f"From: Anna A <anna@acme.test>\r\nSubject: {subject}\r\n{header}\r\n{body}\r\n"
@@ -53,7 +65,7 @@ class Bench:
             recipient_count=len(recipients), recipients=tuple(recipients), subject=subject,
             message_id=f"<{number}@acme.test>" if message_id == "default" else message_id, mode="api",
             decision=decision, reason=Reason.API, state=state, upstream="250 2.0.0 Ok", bcc=Copy.NONE,
-            due_at=at, text=raw.encode() if isinstance(raw, str) else raw,
+            due_at=at, text=raw.encode() if isinstance(raw, str) else raw, identity=identity,
         )  # fmt: skip
         with self.database.writing() as session:
             write_rows(session, [row])

@@ -1,0 +1,208 @@
+"""Parts of one mail, logged through the API: one record with all people, whenever they come."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from core.database.models import MailRow
+from core.mail import first_mails
+from core.mail.progress import MatchResult
+from core.mail.row import State
+from core.salesforce.client import Client, Written
+from core.salesforce.login import Unavailable
+from core.salesforce.troubles import trouble
+from core.settings.catalogue import Setting
+from sync.worker import Worker
+from tests.doors.mail_bench import (
+    KEYED,
+    SHARED,
+    TASKS,
+    OnBothDatabases,
+    bench,  # noqa: F401
+    org,  # noqa: F401
+)
+
+ONE = b"i" * 32
+HEADER = "To: a@client.test, b@client.test, c@client.test, d@client.test\r\n"
+
+
+def part(bench, address, **more):
+    return bench.mail(address, header=HEADER, identity=ONE, **more)
+
+
+def people(bench):
+    """How the people of each e-mail message are related to it."""
+    found = {}
+    for one in bench.records("EmailMessageRelation"):
+        found.setdefault(one["EmailMessageId"], set()).add((one["RelationId"], one["RelationType"]))
+    return found
+
+
+@pytest.fixture
+def contacts(bench):
+    return [bench.contact(f"{name}@client.test") for name in "abc"]
+
+
+class TestPartsThatAreDueTogether(OnBothDatabases):
+    def test_are_one_record_with_all_people(self, bench, contacts):
+        first, *others = [part(bench, f"{name}@client.test") for name in "abc"]
+        bench.once()
+        [message] = bench.logged()
+        assert people(bench) == {message["Id"]: {(one, "ToAddress") for one in contacts}}
+        assert {bench.state(one) for one in (first, *others)} == {State.LOGGED}
+        assert [bench.row(one).same_as for one in (first, *others)] == [None, first, first]
+        for one in others:
+            assert [target.id for target in bench.log(one).written] == [message["Id"]]
+            assert bench.log(one).trace.result is MatchResult.SAME_MAIL
+        assert bench.texts() == 0
+
+    def test_are_one_record_with_two_workers_at_once(self, bench, contacts):
+        for _ in range(4):
+            for name in "abc":
+                part(bench, f"{name}@client.test")
+        workers = [Worker(bench.database, bench.config) for _ in range(2)]
+        threads = [threading.Thread(target=one.once) for one in workers]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        bench.once()
+        [message] = bench.logged()
+        assert people(bench) == {message["Id"]: {(one, "ToAddress") for one in contacts}}
+
+    def test_that_match_nobody_are_kept_together(self, bench):
+        ids = [part(bench, f"{name}@client.test") for name in "ab"]
+        bench.once()
+        assert [bench.state(one) for one in ids] == [State.UNMATCHED] * 2
+        bench.contact("b@client.test")
+        bench.once()
+
+    def test_of_different_mails_stay_apart(self, bench, contacts):
+        part(bench, "a@client.test")
+        bench.mail("b@client.test", identity=b"j" * 32)
+        bench.mail("c@client.test")
+        bench.once()
+        assert len(bench.logged()) == 3
+
+
+class TestALatePart(OnBothDatabases):
+    def test_adds_whom_it_brings_to_the_record_that_is_there(self, bench, contacts):
+        first = part(bench, "a@client.test")
+        bench.once()
+        second = part(bench, "b@client.test")
+        bench.once()
+        third = part(bench, "b@client.test")
+        bench.once()
+        [message] = bench.logged()
+        assert people(bench) == {message["Id"]: {(one, "ToAddress") for one in contacts[:2]}}
+        assert [bench.row(one).same_as for one in (first, second, third)] == [None, first, first]
+        assert {bench.state(one) for one in (first, second, third)} == {State.LOGGED}
+        assert bench.log(third).trace.result is MatchResult.SAME_MAIL
+        assert len({target.id for one in (first, second, third) for target in bench.log(one).written}) == 1
+
+    def test_adds_nobody_twice_where_a_try_is_repeated(self, bench, contacts, monkeypatch):
+        part(bench, "a@client.test")
+        bench.once()
+        second = part(bench, "b@client.test")
+        create = Client.create
+
+        def lose_the_answer(client, kind, records):
+            create(client, kind, records)
+            raise Unavailable("lost")
+
+        monkeypatch.setattr(Client, "create", lose_the_answer)
+        bench.once()
+        assert bench.state(second) is State.WAITING
+        monkeypatch.setattr(Client, "create", create)
+        bench.once()
+        assert bench.state(second) is State.LOGGED
+        assert [one["RelationId"] for one in bench.records("EmailMessageRelation")] == contacts[:2]
+
+    def test_that_salesforce_does_not_let_be_added_is_named(self, bench, contacts, monkeypatch):
+        part(bench, "a@client.test")
+        bench.once()
+        second = part(bench, "b@client.test")
+        monkeypatch.setattr(
+            Client, "create", lambda *_: [Written(None, trouble("INSUFFICIENT_ACCESS_OR_READONLY"))]
+        )
+        bench.once()
+        assert bench.state(second) is State.LOGGED
+        assert bench.log(second).trace.not_added == (contacts[1],)
+        assert len(bench.logged()) == 1
+
+    def test_brings_an_opportunity_that_the_record_had_not(self, bench, contacts):
+        bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
+        deal = bench.deal(contacts[1])
+        part(bench, "a@client.test")
+        bench.once()
+        part(bench, "b@client.test")
+        bench.once()
+        [message] = bench.logged()
+        assert message["RelatedToId"] == deal
+
+    def test_brings_a_lead_which_has_a_record_of_its_own(self, bench, contacts):
+        lead = bench.lead("d@client.test")
+        part(bench, "a@client.test")
+        bench.once()
+        part(bench, "d@client.test")
+        part(bench, "d@client.test")
+        bench.once()
+        part(bench, "d@client.test")
+        bench.once()
+        assert len(bench.logged()) == 2
+        assert [one["RelationId"] for one in bench.records("EmailMessageRelation")] == [contacts[0], lead]
+
+    def test_waits_while_the_first_is_under_way_elsewhere(self, bench, contacts):
+        first = part(bench, "a@client.test", at=datetime.now(UTC) + timedelta(hours=1))
+        second = part(bench, "b@client.test")
+        with bench.database.writing() as session:
+            first_mails.claim(session, first_mails.API, {ONE: first})
+        bench.once()
+        assert len(bench.logged()) == 1
+        assert {bench.state(first), bench.state(second)} == {State.LOGGED}
+
+    @pytest.mark.parametrize("ended", [State.FAILED, State.DISMISSED, State.UNMATCHED, None])
+    def test_is_the_first_where_that_came_to_nothing(self, bench, contacts, ended):
+        gone = "01a21a41-4310-71ac-a2e7-000000000000"
+        if ended is not None:
+            gone = bench.mail("x@client.test", identity=ONE, state=ended, at=datetime.now(UTC))
+            with bench.database.writing() as session:
+                session.execute(update(MailRow).where(MailRow.id == gone).values(due_at=None))
+        with bench.database.writing() as session:
+            first_mails.claim(session, first_mails.API, {ONE: gone})
+        second = part(bench, "b@client.test")
+        bench.once()
+        assert bench.state(second) is State.LOGGED
+        assert bench.row(second).same_as is None
+
+
+@KEYED
+def test_the_key_is_of_the_mail_and_not_of_its_part(bench, contacts):
+    first = part(bench, "a@client.test")
+    bench.once()
+    [message] = bench.logged()
+    [target] = bench.log(first).written
+    assert message["Blindcopy_Key__c"] == target.key(ONE.hex())
+
+
+@TASKS
+def test_as_tasks_each_contact_has_its_own_once(bench, contacts):
+    part(bench, "a@client.test")
+    part(bench, "b@client.test")
+    bench.once()
+    part(bench, "b@client.test")
+    part(bench, "c@client.test")
+    bench.once()
+    assert sorted(one["WhoId"] for one in bench.records("Task")) == sorted(contacts)
+
+
+@SHARED
+def test_as_a_shared_task_people_are_added_to_it(bench, contacts):
+    part(bench, "a@client.test")
+    bench.once()
+    part(bench, "b@client.test")
+    bench.once()
+    [task] = bench.records("Task")
+    assert set(task["TaskWhoIds"]) == set(contacts[:2])
