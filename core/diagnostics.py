@@ -134,8 +134,14 @@ def look_at_salesforce(connections: Connections | None, person: Examined, reserv
 
 
 def _upstream(upstream: Upstream, config: Config) -> Iterator[Finding]:
+    kept = kept_refresh_token(upstream, config.state_dir, config.secret_keys)
+    if kept is not None and not kept.is_there:
+        # to ask for a token here would use up the one that the operator gave, for all relays
+        said = f"{upstream}: no relay of this state directory has signed in by the refresh token yet"
+        yield facts(Light.YELLOW, "upstream", said, "start a relay, or look here on its machine")
+        return
     try:
-        connected = asyncio.run(_connect(upstream, config))
+        connected = asyncio.run(_connect(Route(upstream, config.hostname, kept=kept)))
     except OSError as error:
         yield facts(Light.RED, "upstream", f"the file of BLINDCOPY_UPSTREAM_CA_FILE cannot be used: {error}")
         return
@@ -154,9 +160,8 @@ def _upstream(upstream: Upstream, config: Config) -> Iterator[Finding]:
         yield facts(Light.GREEN, "upstream", f"takes the credentials of {upstream.user}")
 
 
-async def _connect(upstream: Upstream, config: Config) -> Connected:
-    kept = kept_refresh_token(upstream, config.state_dir, config.secret_keys)
-    connected = await Route(upstream, config.hostname, kept=kept).connect()
+async def _connect(route: Route) -> Connected:
+    connected = await route.connect()
     connected.transport.close()
     return connected
 

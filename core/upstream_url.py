@@ -1,6 +1,7 @@
 """Reads BLINDCOPY_UPSTREAM: the mail provider as a URL, its options as the query. Text in, an upstream and
 complaints out; files that it names are looked for."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
@@ -23,6 +24,7 @@ UPSTREAM_EXAMPLE = (
     "or smtp://127.0.0.1:2526"
 )
 _NAME = "BLINDCOPY_UPSTREAM"
+_HOST = re.compile(r"[a-z0-9_.:-]+")
 _PORTS = {UpstreamTls.NONE: 25, UpstreamTls.STARTTLS: 587, UpstreamTls.IMPLICIT: 465}
 _NUMBERS = ("connections", "rate", "recipients")
 _OPTIONS = frozenset(
@@ -41,7 +43,15 @@ def read_upstream(
     """The upstream; None where the text names none. `directory`: to which its paths are relative."""
     url, port = split_url(text, default_port=0)
     schemes = {tls.value: tls for tls in UpstreamTls}
-    if url is None or port is None or url.scheme not in schemes or not url.hostname or url.path.strip("/"):
+    is_whole = url is not None and _HOST.fullmatch(url.hostname or "") and not url.fragment
+    if (
+        url is None
+        or port is None
+        or url.scheme not in schemes
+        or not url.hostname
+        or not is_whole
+        or url.path.strip("/")
+    ):
         complain(
             _NAME,
             f"“{_without_secrets(text)}” is not an SMTP server; {UPSTREAM_EXAMPLE} (a / in the password is "
@@ -62,7 +72,9 @@ def read_upstream(
         limits=_limits(options, complain),
     )
     if unknown := sorted(set(options) - _OPTIONS):
-        complain(_NAME, f"“{unknown[0]}” is not an option; there are: {', '.join(sorted(_OPTIONS))}")
+        # without a value it may be the second half of a secret whose & is not percent-encoded
+        named = f"“{unknown[0]}”" if options[unknown[0]] else "something without a value"
+        complain(_NAME, f"{named} is not an option; there are: {', '.join(sorted(_OPTIONS))}")
     if tls is UpstreamTls.NONE and not is_loopback(upstream.host) and options.get("plain") != "yes":
         complain(
             _NAME,
@@ -142,12 +154,12 @@ def _token_source(options: Mapping[str, str], user: str, complain: Complain) -> 
 
 
 def _without_secrets(text: str) -> str:
-    """What may be shown of a text that is no proper URL: its host, where name, password and query can be told
-    from it."""
-    shown = text.rpartition("@")[2]
-    if "?" in text and "?" not in shown:
-        return "…"
-    return shown.partition("?")[0]
+    """What may be shown of a text that is no proper URL: what can be nothing but a host behind the last
+    `@`."""
+    before, _, shown = text.rpartition("@")
+    host = re.match(r"[A-Za-z0-9.:\[\]-]*", shown)
+    is_certain = bool(before) and "?" not in before and host is not None
+    return host.group() if is_certain and host is not None else "…"
 
 
 def _is_same_place(upstream: Upstream, listener: Listener) -> bool:

@@ -124,15 +124,13 @@ async def _run(config: Config) -> None:
     # was measured.
     gc.freeze()
     await stop.wait()
-    unfinished = await server.stop()
-    for chore in chores:
-        chore.cancel()
+    unfinished = await _stop(server, under_way, chores)
     await pool.close()
     await logbook.stop()
     await pulse.stop()
     monitor.stop()
     meters.stop()
-    usual_sources.keep()
+    await off_loop(usual_sources.keep)
     database.close()
     logs.relay_stopped(unfinished)
 
@@ -144,6 +142,15 @@ def _obey_signals(stop: asyncio.Event, certificate: Certificate | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _ignore if certificate is None else certificate.look_soon)
+
+
+async def _stop(server: Server, under_way: UnderWay, chores: Sequence[asyncio.Future[None]]) -> int:
+    """Let mails come to their end; how many did not."""
+    under_way.is_stopping = True
+    unfinished = await server.stop()
+    for chore in chores:
+        chore.cancel()
+    return unfinished
 
 
 def _make_directory(state: StateDirectory) -> None:

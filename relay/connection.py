@@ -6,8 +6,11 @@ inspects the class anew for each connection (78 us, measured) and is passed by, 
 session."""
 
 import asyncio
+import fcntl
 import socket
 import ssl
+import sys
+import termios
 from abc import abstractmethod
 from asyncio.streams import FlowControlMixin
 from typing import Any, Protocol
@@ -46,6 +49,7 @@ class ClientConnection(SMTP):
         """When the client has been silent for too long, by the loop's clock; None while it is not its
         turn."""
         self.source = source
+        self.is_behind_balancer = bool(source)
         """The client's address."""
         self.is_over = False
         """Whether everything is said."""
@@ -154,6 +158,18 @@ class ClientConnection(SMTP):
             return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0)
         except OSError:
             return True
+
+    def _has_been_heard(self) -> bool:
+        """Whether all that we said has been acknowledged by the client's machine. Behind a balancer, and
+        where the kernel does not tell, nobody knows."""
+        connection = None if self._is_gone else self.transport.get_extra_info("socket")
+        if connection is None or self.is_behind_balancer:
+            return False
+        try:
+            unacknowledged = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return False
+        return int.from_bytes(unacknowledged, sys.byteorder) == 0
 
     async def _encrypt(self, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()

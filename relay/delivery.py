@@ -385,7 +385,7 @@ class Delivery:
             if answer is not None and is_unheard:
                 self._relay.snapshot.remember_lost_reply(self._fingerprint, answer)
             self._relay.under_way.end(mail, answer)
-        return replace(delivered, unheard=mail_id) if mail.is_noted else delivered
+        return replace(delivered, unheard=mail_id) if mail.is_noted or is_unheard else delivered
 
     async def _send_dot(self, last: bytes) -> Delivered:
         """The last bytes, the dot, and the verdict as it is recorded."""
@@ -413,7 +413,7 @@ class Delivery:
         again."""
         self._transaction.drop()
         self._void_row()
-        answer = await self._for_others(self._relay.under_way.answer(self._fingerprint))
+        answer = await self._for_others(self._relay.under_way.answer(self._fingerprint, self._is_client_gone))
         if answer is not None:
             return self._repeated(answer)
         self._log("not repeated", replies.UPSTREAM_LOST)

@@ -88,6 +88,7 @@ class Logbook:
         self._journal: Journal | None = None
         self._loaders: list[tuple[Journal, Loader]] = []
         """The journal in use, behind those that were in use before and are not loaded yet."""
+        self._unheard: dict[str, bytes] = {}
         self._direct: deque[Row] = deque(maxlen=MOST_WAITING)
         """Ends that the journal did not take, of mails whose beginning stands in it."""
         self._loading_trouble: str | None = None
@@ -362,7 +363,7 @@ class Logbook:
         self._journal = journal
         self._loaders = [
             *self._loaders,
-            (journal, Loader(self._database, journal, self._note_lost, self._journals)),
+            (journal, Loader(self._database, journal, self._note_lost, self._journals, self._unheard)),
         ]
         self.note_well_again()
 

@@ -444,7 +444,7 @@ class Session(ClientConnection):
     def _note_heard(self, delivered: Delivered) -> None:
         """A next mail of the same bytes is meant as such."""
         if delivered.unheard is not None:
-            self._relay.snapshot.forget_lost_reply(delivered.fingerprint)
+            self._relay.snapshot.forget_lost_reply(delivered.fingerprint, delivered.unheard)
             self._relay.logbook.note(ReplyHeard(delivered.unheard))
 
     async def _note_if_unheard(self) -> None:
@@ -459,7 +459,7 @@ class Session(ClientConnection):
                 lost.fingerprint, EarlierAnswer(lost.mail_id, lost.reply.text())
             )
             self._relay.logbook.note(LostReply(lost.mail_id, lost.fingerprint))
-        elif self._unconfirmed.unheard == self._unconfirmed.mail_id:
+        elif self._unconfirmed.unheard == self._unconfirmed.mail_id and self._has_been_heard():
             # it had shut its own side only, and has heard us since
             self._note_heard(self._unconfirmed)
         self._unconfirmed = None

@@ -29,6 +29,8 @@ from core.settings.store import people
 SECONDS_BETWEEN_LOOKS = 1.0
 REFUSED_COPIES_COUNT_FOR = timedelta(hours=1)
 LOST_REPLIES_COUNT_FOR = timedelta(minutes=15)
+_LONGEST_MAIL = timedelta(minutes=45)
+"""From the beginning of its data to the verdict; a row's time is that of the beginning."""
 _SECONDS_FOR_A_LOOK_NOW = 1.0
 
 
@@ -64,7 +66,8 @@ class Snapshot:
         self._refused_here: dict[bytes, float] = {}
         self._deferred_here: dict[bytes, float] = {}
         self._lost_here: dict[bytes, tuple[EarlierAnswer, float]] = {}
-        self._heard_here: dict[bytes, float] = {}
+        self._heard_here: dict[bytes, tuple[str, float]] = {}
+        """Which mail it was that the client has heard of by now, and since when."""
         self.database = database
         self._path = directory / "settings.snapshot"
         self._box = box
@@ -119,12 +122,16 @@ class Snapshot:
         if fingerprint in self._lost_here:
             answer, since = self._lost_here[fingerprint]
             return answer if since > oldest else None
-        if fingerprint in self._heard_here:
-            return None
+        found = self._unheard_elsewhere(fingerprint)
+        return None if found is None or found.reply is None else EarlierAnswer(found.mail_id, found.reply)
+
+    def _unheard_elsewhere(self, fingerprint: bytes) -> Unheard | None:
+        """What the database says of it, unless it is known here to be over."""
         found = self._elsewhere.lost_replies.get(fingerprint)
-        if found is None or found.reply is None or datetime.now(UTC) - found.time > LOST_REPLIES_COUNT_FOR:
+        if found is None or datetime.now(UTC) - found.time > _LONGEST_MAIL + LOST_REPLIES_COUNT_FOR:
             return None
-        return EarlierAnswer(found.mail_id, found.reply)
+        heard = self._heard_here.get(fingerprint)
+        return None if heard is not None and heard[0] == found.mail_id else found
 
     @property
     def knows_unheard_mails(self) -> bool:
@@ -134,9 +141,9 @@ class Snapshot:
     def is_under_way_elsewhere(self, fingerprint: bytes) -> bool:
         """Whether a relay, here or on another machine, waits for the verdict on a mail of these bytes and
         this envelope whose client has gone."""
-        if fingerprint in self._lost_here or fingerprint in self._heard_here:
+        if self.earlier_answer(fingerprint) is not None:
             return False
-        found = self._elsewhere.lost_replies.get(fingerprint)
+        found = self._unheard_elsewhere(fingerprint)
         return found is not None and found.reply is None
 
     def remember_lost_reply(self, fingerprint: bytes, answer: EarlierAnswer) -> None:
@@ -147,13 +154,14 @@ class Snapshot:
         self._heard_here.pop(fingerprint, None)
         self._lost_here[fingerprint] = (answer, now)
 
-    def forget_lost_reply(self, fingerprint: bytes) -> None:
-        """The client has heard it by now; a next mail of the same bytes is meant as such."""
+    def forget_lost_reply(self, fingerprint: bytes, mail_id: str) -> None:
+        """The client has heard of this mail by now, or is to try again; a next mail of the same bytes is
+        meant as such."""
         now = time.monotonic()
-        oldest = now - LOST_REPLIES_COUNT_FOR.total_seconds()
-        self._heard_here = {key: since for key, since in self._heard_here.items() if since > oldest}
+        oldest = now - (_LONGEST_MAIL + LOST_REPLIES_COUNT_FOR).total_seconds()
+        self._heard_here = {key: heard for key, heard in self._heard_here.items() if heard[1] > oldest}
         self._lost_here.pop(fingerprint, None)
-        self._heard_here[fingerprint] = now
+        self._heard_here[fingerprint] = (mail_id, now)
 
     def seconds_old(self) -> float:
         """How long ago the database was last looked at; from any thread."""
@@ -213,7 +221,7 @@ class Snapshot:
             elsewhere = _Elsewhere(
                 copy_refusals(session, now - REFUSED_COPIES_COUNT_FOR),
                 mails_of_others(session, self._process_id, now - timedelta(minutes=1)),
-                lost_replies(session, now - LOST_REPLIES_COUNT_FOR),
+                lost_replies(session, now - _LONGEST_MAIL - LOST_REPLIES_COUNT_FOR),
                 has_other_relays(session, self._process_id),
             )
             is_known = known is not None and settings_revision(session) == known

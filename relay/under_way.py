@@ -51,6 +51,8 @@ class UnderWay:
     snapshot: Snapshot
     note: Callable[[Entry], None]
     """Into the journal, and from there to the relays of other machines."""
+    is_stopping: bool = False
+    """Whoever waits here has nothing upstream, and is to come again."""
     _mails: dict[bytes, MailUnderWay] = field(default_factory=dict)
     _elsewhere: frozenset[str] = frozenset()
 
@@ -73,7 +75,7 @@ class UnderWay:
             mail.answer.set_result(answer)
         if mail.is_noted and mail.mail_id is not None and not (answer and answer.reply.startswith("2")):
             # what was refused, or ended nobody knows how, is to be tried again
-            self.snapshot.forget_lost_reply(mail.fingerprint)
+            self.snapshot.forget_lost_reply(mail.fingerprint, mail.mail_id)
             self.note(ReplyHeard(mail.mail_id))
         if mail.lock is not None:
             # a daemon: a disk that hangs must not keep the relay from stopping
@@ -89,19 +91,25 @@ class UnderWay:
     def _is_elsewhere(self, fingerprint: bytes) -> bool:
         return fingerprint.hex() in self._elsewhere or self.snapshot.is_under_way_elsewhere(fingerprint)
 
-    async def answer(self, fingerprint: bytes) -> EarlierAnswer | None:
+    async def answer(self, fingerprint: bytes, is_pointless: Callable[[], bool]) -> EarlierAnswer | None:
         """Wait for the answer to that mail; as long as its relay waits for the verdict, which is bounded.
-        None: it is not known."""
-        return await asyncio.ensure_future(self._answer(fingerprint))
+        None: it is not known. `is_pointless`: nobody waits for it any more."""
+        return await asyncio.ensure_future(self._answer(fingerprint, is_pointless))
 
-    async def _answer(self, fingerprint: bytes) -> EarlierAnswer | None:
+    async def _answer(self, fingerprint: bytes, is_pointless: Callable[[], bool]) -> EarlierAnswer | None:
         mail = self._mails.get(fingerprint)
+        while mail is not None and not mail.answer.done():
+            await asyncio.wait([mail.answer], timeout=SECONDS_BETWEEN_LOOKS)
+            if is_pointless() or self.is_stopping:
+                return None
         if mail is not None:
-            return await asyncio.shield(mail.answer)
+            return mail.answer.result()
         loop = asyncio.get_running_loop()
         until = loop.time() + SECONDS_THAT_A_RELAY_WAITS
-        while self._is_elsewhere(fingerprint) and loop.time() < until:  # noqa: ASYNC110  another process ends it
+        while self._is_elsewhere(fingerprint) and loop.time() < until:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            if is_pointless() or self.is_stopping:
+                return None
         until = loop.time() + SECONDS_UNTIL_AN_ANSWER_IS_KNOWN_HERE
         while (found := self.snapshot.earlier_answer(fingerprint)) is None and loop.time() < until:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
@@ -118,11 +126,15 @@ class UnderWay:
                 logs.failed_unexpectedly("telling other relays of mails under way")
 
     async def _look(self) -> None:
-        for fingerprint, mail in list(self._mails.items()):
-            if mail.mail_id is not None and not mail.is_noted and mail.is_client_gone():
+        # Without a pause in between: a mail that has ended meanwhile may have been heard, and must not be
+        # noted.
+        gone = [(key, mail) for key, mail in self._mails.items() if mail.is_client_gone()]
+        for fingerprint, mail in gone:
+            if mail.mail_id is not None and not mail.is_noted:
                 self.note(LostReply(mail.mail_id, fingerprint))
                 mail.is_noted = True
-            if mail.lock is None and mail.is_client_gone():
+        for fingerprint, mail in gone:
+            if mail.lock is None and fingerprint in self._mails:
                 mail.lock = await off_loop(partial(self._mark, fingerprint))
                 if mail.is_over and mail.lock is not None:
                     await off_loop(partial(self._unmark, fingerprint, mail.lock))

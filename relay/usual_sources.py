@@ -4,7 +4,6 @@ known there after a restart too, and to all relays of the machine.
 What is kept are digests under BLINDCOPY_SECRET_KEY: the file tells nobody who was where."""
 
 import asyncio
-import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -57,11 +56,16 @@ class UsualSources:
         """What this relay's forerunner and the others of the machine have kept."""
         if self._path is None:
             return
-        # A file that cannot be read says nothing; the next write replaces it.
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            for digest, day in json.loads(self._path.read_text("utf-8")).items():
-                if isinstance(day, int):
-                    self._last_days[digest] = max(day, self._last_days.get(digest, 0))
+        try:
+            found = json.loads(self._path.read_text("utf-8"))
+            days = {digest: day for digest, day in found.items() if isinstance(day, int)}
+        except Exception:  # noqa: BLE001  whatever the file holds, it says nothing then, and the next write replaces it
+            return
+        today = self._today()
+        for digest, day in days.items():
+            # a clock that was wrong must not make a source usual for ever
+            if day <= today:
+                self._last_days[digest] = max(day, self._last_days.get(digest, 0))
 
     async def keep_fresh(self) -> None:
         """Write once a minute what is new, and take in what other relays have written."""
@@ -71,21 +75,26 @@ class UsualSources:
             await off_loop(self.keep)
 
     def keep(self) -> None:
-        """Put it together with what other relays have kept, replaced as a whole."""
+        """Put it together with what other relays have kept, replaced as a whole. While another relay does so
+        it is left for the next time."""
         if self._path is None:
+            return
+        self.load()
+        self._drop_old()
+        if self._is_kept:
             return
         try:
             with os.fdopen(os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self.load()
                 self._drop_old()
-                if self._is_kept:
-                    return
                 self._is_kept = True
                 temporary = self._path.with_suffix(".new")
                 with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
                     json.dump(self._last_days.copy(), file)
                 temporary.replace(self._path)
+        except BlockingIOError:
+            return
         except OSError:
             self._is_kept = False
             logs.failed_unexpectedly("keeping from where people sign in")
@@ -96,7 +105,7 @@ class UsualSources:
         for digest, _ in sorted(self._last_days.copy().items(), key=lambda item: item[1])[:-_MOST]:
             del self._last_days[digest]
         for digest, day in self._last_days.copy().items():
-            if day <= oldest:
+            if not oldest < day <= self._today():
                 del self._last_days[digest]
 
 

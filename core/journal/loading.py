@@ -64,9 +64,11 @@ class Loader:
         journal: Journal,
         on_lost: OnLost,
         in_hand: Callable[[], Sequence[Journal]] | None = None,
+        unheard: dict[str, bytes] | None = None,
     ) -> None:
         """`in_hand`: all journals of this process, where that has more than this one: a mail's beginning may
-        stand in the one that was in use before."""
+        stand in the one that was in use before. `unheard`: what their loaders share: the fingerprints of
+        mails whose clients have gone, by the mails' ids, until they are shown."""
         self._database = database
         self._journal = journal
         self._on_lost = on_lost
@@ -78,8 +80,7 @@ class Loader:
         self._abandoned: list[str] = []
         self._under_way: set[str] = set()
         self._shown: set[str] = set()
-        self._unheard: dict[str, bytes] = {}
-        """Fingerprints of mails whose clients have gone, by their ids, until they are shown."""
+        self._unheard = {} if unheard is None else unheard
         self._is_prepared = False
 
     @property
@@ -139,7 +140,10 @@ class Loader:
                 row = replace(entry.row, text=None, fingerprint=self._unheard.get(name))
                 self._write_one_by_one([Ended(row)], [0], None)
             self._shown.add(name)
-        self._unheard.clear()
+            self._unheard.pop(name, None)
+        everywhere = {name for journal in self._in_hand() for name in journal.names_held()}
+        for name in self._unheard.keys() - everywhere:
+            del self._unheard[name]
 
     def load_directly(self, row: Row) -> None:
         """The end of a mail that could not be written to the journal, though its beginning stands there.

@@ -116,9 +116,9 @@ def checked_host(url: str, app: SalesforceApp) -> str:
     return f"https://{name}" if port is None else f"https://{name}:{port}"
 
 
-def read_in_time(answer: requests.Response) -> None:
+def read_in_time(answer: requests.Response, seconds: float = SECONDS_FOR_ALL) -> None:
     """Read the whole answer, or as much as comes in time. Raises requests.RequestException."""
-    deadline = time.monotonic() + SECONDS_FOR_ALL
+    deadline = time.monotonic() + seconds
     parts: list[bytes] = []
     try:
         _read(answer, parts, deadline)

@@ -68,7 +68,7 @@ async def start_tls(client, context):
 class TokenEndpoint:
     """Issues tokens, or what it is told to."""
 
-    def __init__(self, status=200, answer=None):
+    def __init__(self, status=200, answer=None, location=None):
         self.asked = []
         self.answer = status, answer or {"access_token": "t" * 3000, "expires_in": 3600}
         endpoint = self
@@ -81,6 +81,8 @@ class TokenEndpoint:
                 body = json.dumps(said).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
+                if location is not None:
+                    self.send_header("Location", location)
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -9,7 +9,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from core.config import read_config
+from core.diagnostics import look_at_upstream
 from core.endpoints import Listener, ListenerKind, SignIn, TokenSource, Upstream, UpstreamTls
+from core.findings import Light
 from core.mail.row import State
 from core.smtp import RefusesUs, Route, UpstreamUnavailable
 from core.upstream_tokens import kept_refresh_token
@@ -325,12 +328,82 @@ class TestRefreshTokens:
                 route = self.route(upstream, tmp_path)
                 (await route.connect()).transport.close()
                 (tmp_path / "upstream-token.new").mkdir()
+                for _ in range(3):
+                    (await route.connect()).transport.close()
+                (tmp_path / "upstream-token.new").rmdir()
                 (await route.connect()).transport.close()
-                (tmp_path / "upstream-token.json").unlink()
-                (await route.connect()).transport.close()
-            assert endpoint.uses == ["refresh-0", "refresh-1", "refresh-2"]
+                (await self.route(upstream, tmp_path).connect()).transport.close()
+            assert endpoint.uses == [f"refresh-{number}" for number in range(6)]
 
         run(claim())
+
+    @pytest.mark.parametrize("how", ["another key", "a directory"])
+    def test_what_was_kept_and_cannot_be_read_is_waited_for_and_nothing_used_is_sent(
+        self, endpoint, tmp_path, how
+    ):
+        async def claim():
+            async with self.upstream(endpoint) as upstream:
+                (await self.route(upstream, tmp_path).connect()).transport.close()
+                if how == "a directory":
+                    (tmp_path / "upstream-token.json").unlink()
+                    (tmp_path / "upstream-token.json").mkdir()
+                with pytest.raises(UpstreamUnavailable):
+                    await self.route(upstream, tmp_path, keys=("new",)).connect()
+            assert endpoint.uses == ["refresh-0"]
+
+        run(claim())
+
+    @pytest.mark.parametrize(
+        "odd",
+        [{"expires_in": "soon"}, {"expires_in": float("inf")}, {"error": ["x"]}, {"error": ""}],
+        ids=str,
+    )
+    def test_a_new_one_is_kept_however_odd_the_rest_of_the_answer_is(self, tmp_path, odd):
+        answer = {"access_token": "t", "refresh_token": "the next", "expires_in": 30} | odd
+        with contextlib.closing(TokenEndpoint(200, answer)) as endpoint:
+
+            async def claim():
+                async with self.upstream(endpoint) as upstream:
+                    for _ in range(2):
+                        with contextlib.suppress(RefusesUs):
+                            (await self.route(upstream, tmp_path).connect()).transport.close()
+
+            run(claim())
+            assert dict(parse_qsl(endpoint.asked[-1]))["refresh_token"] == "the next"
+
+    def test_secrets_follow_no_redirect_and_stand_in_no_message(self, tmp_path):
+        said = {"error": "invalid_grant", "error_description": "refresh-0 of s3cret is bad"}
+        with contextlib.closing(TokenEndpoint(400, said)) as endpoint:
+
+            async def claim():
+                async with self.upstream(endpoint) as upstream:
+                    with pytest.raises(RefusesUs) as refused:
+                        await self.route(upstream, tmp_path).connect()
+                    assert "refresh-0" not in str(refused.value)
+                    assert "s3cret" not in str(refused.value)
+
+            run(claim())
+        with contextlib.closing(TokenEndpoint()) as other:
+            with contextlib.closing(TokenEndpoint(307, {}, location=other.url)) as endpoint:
+
+                async def redirected():
+                    async with self.upstream(endpoint) as upstream:
+                        with pytest.raises(RefusesUs):
+                            await self.route(upstream, tmp_path).connect()
+
+                run(redirected())
+            assert other.asked == []
+
+    def test_a_look_at_the_set_up_uses_none_up(self, endpoint, tmp_path):
+        async def upstream_of():
+            async with self.upstream(endpoint) as upstream:
+                return upstream
+
+        upstream = run(upstream_of())
+        config = read_config({"BLINDCOPY_STATE_DIR": str(tmp_path), "BLINDCOPY_SECRET_KEY": "0" * 32})
+        [finding] = look_at_upstream(replace(config, upstream=upstream))
+        assert finding.light is Light.YELLOW
+        assert endpoint.uses == []
 
     @pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"origin": 1}'])
     def test_a_damaged_file_gives_way_to_what_the_operator_gave(self, endpoint, tmp_path, damaged):

@@ -323,7 +323,7 @@ class OfflineSnapshot:
     def remember_lost_reply(self, fingerprint, answer):
         self.lost[fingerprint] = answer
 
-    def forget_lost_reply(self, fingerprint):
+    def forget_lost_reply(self, fingerprint, mail_id):
         self.lost.pop(fingerprint, None)
 
     async def look_at_once(self):

@@ -127,6 +127,13 @@ def test_an_upstream_by_token():
         "smtps:/host?refresh_token=a@SECRET",
         "smtp+ssl://u:p?SECRET@host",
         "host?client=SECRET",
+        "smtps://u:SECRET@host:465&auth=xoauth2&refresh_token=SECRET",
+        "smtps://u:p@host:465;refresh_token=SECRET",
+        "smtps://u:p@host:465/refresh_token=SECRET",
+        "smtp+starttls://user:SECRET",
+        "smtps://u:p@host&refresh_token=SECRET",
+        "smtps://u:p@host?auth=xoauth2&refresh_token=a&SECRET",
+        "smtps://u:p@host?refresh_token=a#SECRET",
     ],
 )
 def test_a_mistyped_upstream_shows_no_secret(text):

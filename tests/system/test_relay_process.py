@@ -84,7 +84,7 @@ class TestStopping:
         assert idle.getreply() == (421, b"4.3.2 Shutting down, try again in a moment")
         idle.close()
         assert relay.wait(20) == 0
-        assert len(json.loads((installation.directory / "usual-sources.json").read_text())) == 1
+        assert len(json.loads((installation.directory / "state" / "usual-sources.json").read_text())) == 1
 
     def test_sees_a_mail_through(self, installation, sink):
         sink.sink.script.replies["dot"] = ["delay:2:250 2.0.0 Ok"]
