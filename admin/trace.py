@@ -1,6 +1,6 @@
 """How it came to what happened with a mail in Salesforce, in sentences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flask_babel import gettext as _
 from flask_babel import ngettext
@@ -42,7 +42,7 @@ def trace_of(row: Row, log: MailLog, instance_url: str | None) -> Told:
     found = None if log.trouble_code is None else trouble(log.trouble_code, log.trouble_detail)
     return Told(
         steps=tuple(_steps(row, log)),
-        written=tuple(_link(target, log.trace, instance_url) for target in log.written),
+        written=_links(log, instance_url),
         trouble=found if row.state in {State.FAILED, State.WAITING, State.UNMATCHED} else None,
         mender="" if found is None else _mender(found.mender),
     )
@@ -57,6 +57,22 @@ def _steps(row: Row, log: MailLog) -> list[str]:
     steps += _recipients(trace)
     steps += [_found(address, *numbers) for address, numbers in trace.found.items()]
     steps += _choice(log)
+    if trace.there is not None:
+        steps.append(
+            _(
+                "Salesforce had this mail already: %(who)s logged it (%(time)s UTC).",
+                who=trace.there.by,
+                time=trace.there.time[:16].replace("T", " "),
+            )
+        )
+    if trace.not_added:
+        names = {one.id: one.name for one in trace.chosen}
+        steps.append(
+            _(
+                "Salesforce does not let these be added to the record that is there: %(records)s.",
+                records=", ".join(names.get(one) or one for one in trace.not_added),
+            )
+        )
     if trace.result in _RESULTS:
         steps.append(_(_RESULTS[trace.result]))
     steps += [
@@ -122,6 +138,8 @@ _RESULTS = {
     "when a person with such an address appears.",
     MatchResult.NO_MATCH_NOTHING: "No record was found, and your rule says to do nothing then.",
     MatchResult.NO_MATCH_TASK: "No record was found, so an open task was created, as your rule says.",
+    MatchResult.SAME_MAIL: "Another part of this mail was logged before; this part belongs to the same "
+    "record.",
     MatchResult.NOT_CONFIRMED: "Salesforce did not show the mail: it matches To and Cc only, on the "
     "standard e-mail field, of the first 50 addresses, and drops mail of "
     "senders that it does not know.",
@@ -149,6 +167,17 @@ def _kind(kind: str) -> str:
         "account": _("account"),
     }
     return str(names.get(kind, kind))
+
+
+def _links(log: MailLog, instance_url: str | None) -> tuple[Link, ...]:
+    """One for each record, with all that it stands on."""
+    on: dict[str | None, Target] = {}
+    for target in log.written:
+        known = on.get(target.id)
+        if known is not None:
+            target = replace(known, who=(*known.who, *target.who), what=known.what or target.what)  # noqa: PLW2901
+        on[target.id] = target
+    return tuple(_link(target, log.trace, instance_url) for target in on.values())
 
 
 def _link(target: Target, trace: Trace, instance_url: str | None) -> Link:

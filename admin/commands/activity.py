@@ -123,6 +123,7 @@ def _fields(entry: Entry, log: MailLog) -> dict[str, object]:
         "bcc_reply": row.bcc_reply,
         "state": row.state,
         "records": [{"type": one.kind, "id": one.id, "on": list(one.on)} for one in log.written],
+        "same_as": row.same_as,
         "attempts": entry.attempts,
     }
 

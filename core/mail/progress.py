@@ -87,6 +87,14 @@ class FailedTry:
 
 
 @dataclass(frozen=True)
+class LoggedByAnother:
+    """Who had logged the mail when we came to it, and when (ISO 8601, UTC)."""
+
+    by: str
+    time: str
+
+
+@dataclass(frozen=True)
 class Trace:
     """How it came to what happened, for the activity page; nothing in it steers the worker but where
     addresses stand, which no text can tell once it is erased."""
@@ -104,6 +112,7 @@ class Trace:
     """Where the address of each chosen record stands, by its id; and of each address without a record, by
     itself."""
     result: MatchResult | None = None
+    there: LoggedByAnother | None = None
     not_added: tuple[str, ...] = ()
     """Records that Salesforce does not let be added to the one that is there: their ids."""
     tries: tuple[FailedTry, ...] = ()
@@ -168,6 +177,7 @@ def trace_to_json(log: MailLog) -> dict[str, Any]:
         "record_places": dict(trace.record_places),
         "outcome": trace.result,
         "not_added": list(trace.not_added),
+        "there": None if trace.there is None else [trace.there.by, trace.there.time],
         "tries": [[one.time, one.code] for one in trace.tries],
         "needs_match": log.needs_match,
         "picked": list(log.picked),
@@ -194,6 +204,7 @@ def log_from_json(plain: Mapping[str, Any] | None) -> MailLog:
             record_places={one: Where(where) for one, where in (known.get("record_places") or {}).items()},
             result=results.get(known.get("outcome") or ""),
             not_added=tuple(known.get("not_added") or ()),
+            there=LoggedByAnother(*known["there"]) if known.get("there") else None,
             tries=tuple(FailedTry(*one) for one in known.get("tries") or ()),
         ),
         needs_match=bool(known.get("needs_match")),

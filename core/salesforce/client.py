@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -37,6 +39,8 @@ API_VERSION = "62.0"
 MOST_RECORDS = 200
 """In one collections call (REST guide, "Create Multiple Records")."""
 MOST_IDS = 2_000
+MOST_QUERIES = 5
+"""In one composite call (REST guide, "Composite")."""
 _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
@@ -120,6 +124,43 @@ class Client:
                 for one in salesforce.query_all_iter(asked, include_deleted=everything)
             ]
         )
+        return found
+
+    def query_together(self, queries: Sequence[tuple[str, Sequence[object]]]) -> list[list[Record] | Refused]:
+        """The records of up to five queries that are asked in one call (REST guide, "Composite"), in their
+        order; a query that is refused by itself gives its refusal. Raises Unavailable, Refused."""
+        if len(queries) == 1:
+            [(soql, values)] = queries
+            try:
+                return [self.query(soql, *values)]
+            except Refused as refused:
+                if refused.trouble.kind is not TroubleKind.PERMANENT:
+                    raise
+                return [refused]
+        asked = [format_soql(soql, *values) if values else soql for soql, values in queries]
+        parts = [
+            {
+                "method": "GET",
+                "url": f"/services/data/v{API_VERSION}/query?{urlencode({'q': soql})}",
+                "referenceId": f"query{number}",
+            }
+            for number, soql in enumerate(asked)
+        ]
+        body = {"allOrNone": False, "compositeRequest": parts}
+        answers = self._call(lambda salesforce: salesforce.restful("composite", method="POST", json=body))
+        found: list[list[Record] | Refused] = []
+        for (soql, values), answer in zip(queries, _parts(answers, len(parts)), strict=True):
+            status, content = int(answer["httpStatusCode"]), answer["body"]
+            if status != HTTPStatus.OK:
+                first: Record = content[0] if isinstance(content, list) and content else {}
+                met = trouble(str(first.get("errorCode", "")), str(first.get("message", "")), status)
+                if met.kind is not TroubleKind.PERMANENT:
+                    raise Refused(met)
+                found.append(Refused(met))
+            elif not content.get("done"):
+                found.append(self.query(soql, *values))  # more than fits into one answer
+            else:
+                found.append([_checked_record(one, _columns(soql)) for one in content["records"]])
         return found
 
     def pages(self, soql: str, *values: object) -> Iterator[list[Record]]:
@@ -255,6 +296,14 @@ def _translated(error: SalesforceError) -> Unavailable | Refused:
     if status >= 500 or (not first and status != 401):
         return Unavailable(f"the answer is {status}", found if first else None)
     return Refused(found)
+
+
+def _parts(answers: Any, number: int) -> list[Any]:
+    """Raises Unavailable where the answer does not tell of each."""
+    parts = answers.get("compositeResponse") if isinstance(answers, dict) else None
+    if not isinstance(parts, list) or len(parts) != number:
+        raise Unavailable("the answer does not tell of each query")
+    return parts
 
 
 def _written(answers: Any, number: int) -> list[Written]:

@@ -58,6 +58,8 @@ class Content:
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
     name: str = ""
+    date: str = ""
+    """As it stands in the header."""
     text: str | None = None
     html: str | None = None
     is_encrypted: bool = False
@@ -78,6 +80,7 @@ def read_content(raw: bytes) -> Content:
     return Content(
         to=_keys(mail, "to"),
         cc=_keys(mail, "cc"),
+        date=" ".join(str(mail.get("Date") or "").split())[:100],
         name=_name(mail),
         text=None if text is None else text[:_MOST_OF_A_TEXT],
         html=html if html is None or len(html) <= _MOST_OF_A_PAGE else None,

@@ -32,7 +32,8 @@ class Directory:
         self._leads: dict[str, Known] = {}
 
     def find(self, client: Client, addresses: Iterable[str], rules: Rules) -> LookUp:
-        """Everybody of these addresses (keys) who counts by these rules. Raises Unavailable, Refused."""
+        """Everybody of these addresses (keys) who counts by these rules; not their opportunities. Raises
+        Unavailable, Refused."""
         wanted = list(dict.fromkeys(addresses))
         if rules.first is First.LEAD and LogOn.LEADS in rules.log_on:
             leads = self._leads_of(client, wanted, rules)
@@ -44,9 +45,7 @@ class Directory:
         leads = {
             address: tuple(one for one in found if one.account is None) for address, found in leads.items()
         }
-        ids = [one.id for found in contacts.values() for one in found]
-        deals = _deals(client, ids) if ids and LogOn.OPPORTUNITIES in rules.log_on else ()
-        return LookUp(contacts, leads, deals)
+        return LookUp(contacts, leads)
 
     def forget(self, addresses: Iterable[str]) -> None:
         """What was known of these turned out to be old."""
@@ -147,19 +146,16 @@ def _with_converted(
     return result
 
 
-def _deals(client: Client, contacts: Sequence[str]) -> tuple[Deal, ...]:
-    """Open opportunities by contact role, the primary ones first (object reference,
-    OpportunityContactRole)."""
-    found = []
-    for some in in_batches(list(dict.fromkeys(contacts)), 400):
-        found += _query_visible(
-            client,
-            "SELECT OpportunityId, ContactId, IsPrimary, Opportunity.Name, Opportunity.AccountId, "
-            "Opportunity.LastModifiedDate "
-            "FROM OpportunityContactRole WHERE ContactId IN {} AND Opportunity.IsClosed = false",
-            some,
-        )
-    found.sort(key=lambda row: not row["IsPrimary"])
+DEALS = (
+    "SELECT OpportunityId, ContactId, IsPrimary, Opportunity.Name, Opportunity.AccountId, "
+    "Opportunity.LastModifiedDate "
+    "FROM OpportunityContactRole WHERE ContactId IN {} AND Opportunity.IsClosed = false"
+)
+"""Open opportunities by contact role (object reference, OpportunityContactRole)."""
+
+
+def deals_of(found: Iterable[Record]) -> tuple[Deal, ...]:
+    """What DEALS has found, the primary ones first."""
     return tuple(
         Deal(
             row["OpportunityId"],
@@ -168,9 +164,18 @@ def _deals(client: Client, contacts: Sequence[str]) -> tuple[Deal, ...]:
             row["Opportunity"]["AccountId"],
             _time(row["Opportunity"]["LastModifiedDate"]),
         )
-        for row in found
+        for row in sorted(found, key=lambda row: not row["IsPrimary"])
         if row["Opportunity"] is not None
     )
+
+
+def visible(answer: list[Record] | Refused) -> list[Record]:
+    """The records that the user may see; an object or field out of sight gives none. Raises Refused."""
+    if not isinstance(answer, Refused):
+        return answer
+    if answer.trouble.code in _NOT_TO_BE_SEEN:
+        return []
+    raise answer
 
 
 def in_batches(values: Sequence[str], most: int) -> Iterator[list[str]]:

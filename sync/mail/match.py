@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from core.mail.progress import TASK, ChosenRecord, MatchResult, Target, Trace, Where
+from core.batches import batches
+from core.mail.progress import EMAIL_MESSAGE, TASK, ChosenRecord, MatchResult, Target, Trace, Where
 from core.mail.row import State
+from core.salesforce.client import MOST_QUERIES
 from core.salesforce.troubles import trouble
-from core.settings.catalogue import NoMatch
+from core.settings.catalogue import LogOn, NoMatch
 from sync.mail.choose import (
     Choice,
     LookUp,
@@ -19,6 +21,8 @@ from sync.mail.choose import (
     people_to_look_for,
 )
 from sync.mail.fields import added_where_possible, targets
+from sync.mail.lookup import DEALS, deals_of, in_batches, visible
+from sync.mail.others import LOGGED, belong_to_what_is_there, identifiers
 from sync.mail.outcomes import Outcomes
 from sync.mail.waiting import MailSession, WaitingMail
 
@@ -33,6 +37,7 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     Raises Unavailable, Refused."""
     sender = session.sender
     asked: list[tuple[WaitingMail, Recipients]] = []
+    dates: dict[str, str] = {}
     for mail, content in session.contents(mails):
         places = mail.log.trace.places
         if mail.log.picked:
@@ -67,6 +72,7 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         mail.log = replace(mail.log, trace=known)
         if recipients.looked_up:
             asked.append((mail, recipients))
+            dates[mail.id] = content.date
         elif mail.log.written:
             mail.log = replace(mail.log, needs_match=False)  # a later part of it brings nobody who counts
         else:
@@ -75,10 +81,32 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     # One query for everybody's addresses: a call for each mail would use up small organisations' daily calls.
     addresses = [address for _, recipients in asked for address in recipients.looked_up]
     found = session.directory.find(session.client, addresses, sender.rules) if addresses else LookUp()
+    found = _with_deals_and_records(session, found, [(mail, dates[mail.id]) for mail, _ in asked])
     for mail, recipients in asked:
         choice = choose(recipients, found, sender.rules)
         mail.log = replace(mail.log, trace=_trace_of(mail.log.trace, choice, recipients, found))
         _set_targets(session, outcomes, mail, choice)
+
+
+def _with_deals_and_records(
+    session: MailSession, found: LookUp, mails: Sequence[tuple[WaitingMail, str]]
+) -> LookUp:
+    """The same with the open opportunities of these contacts; and what Salesforce has of the mails already is
+    theirs. Both are asked for in one call. Raises Unavailable, Refused."""
+    rules = session.sender.rules
+    contacts = [one.id for some in found.contacts.values() for one in some]
+    new = [(mail, date) for mail, date in mails if not mail.log.written]
+    is_message = bool(new) and session.features().kind(rules.record) == EMAIL_MESSAGE
+    about_deals = list(in_batches(contacts, 400)) if LogOn.OPPORTUNITIES in rules.log_on else []
+    about_mails = list(in_batches(identifiers([mail for mail, _ in new]), 200)) if is_message else []
+    queries = [*((DEALS, [some]) for some in about_deals), *((LOGGED, [some]) for some in about_mails)]
+    answers = [
+        answer for some in batches(queries, MOST_QUERIES) for answer in session.client.query_together(some)
+    ]
+    deals = [row for answer in answers[: len(about_deals)] for row in visible(answer)]
+    there = [row for answer in answers[len(about_deals) :] for row in visible(answer)]
+    belong_to_what_is_there(session.client, new, there)
+    return replace(found, deals=deals_of(deals))
 
 
 def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, choice: Choice) -> None:
@@ -93,12 +121,12 @@ def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, ch
         left = choice.without({record for target in written for record in target.on})
         kind = features.kind(session.sender.rules.record)
         made = targets(left, kind, shares_activities=features.shares_activities)
-        if mail.same_as is not None:
+        if mail.same_as is not None or mail.log.trace.there is not None:
             made = added_where_possible(made, written, shares_activities=features.shares_activities)
         mail.log = replace(mail.log, targets=(*written, *made))
         mail.note_result(MatchResult.MATCHED)
         return
-    if mail.same_as is None:
+    if mail.same_as is None and mail.log.trace.there is None:
         mail.note_result(MatchResult(f"no-match-{no_match.value}"))
     if written:
         mail.log = replace(mail.log, targets=written)

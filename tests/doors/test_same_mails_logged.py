@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from admin import create_app
+from admin.trace import trace_of
 from core.database.models import MailRow
 from core.mail import first_mails
 from core.mail.progress import MatchResult
@@ -206,3 +208,88 @@ def test_as_a_shared_task_people_are_added_to_it(bench, contacts):
     bench.once()
     [task] = bench.records("Task")
     assert set(task["TaskWhoIds"]) == set(contacts[:2])
+
+
+class TestAMailThatAnotherToolHasLogged:
+    """Einstein Activity Capture, the Outlook pane, a person who forwards."""
+
+    def logged_there(self, bench, *contacts, message_id="<1@acme.test>", sender="anna@acme.test", **values):
+        tool = bench.org.org.put("User", Username="eac@acme.test", Name="Einstein", IsActive=True)
+        values = {"MessageDate": datetime.now(UTC)} | values
+        record = bench.org.org.put(
+            "EmailMessage", MessageIdentifier=message_id, FromAddress=sender, Subject="Our offer", Status="3",
+            CreatedById=tool, LastModifiedById=tool, **values,
+        )  # fmt: skip
+        for one in contacts:
+            bench.org.org.put(
+                "EmailMessageRelation", EmailMessageId=record, RelationId=one, RelationType="ToAddress"
+            )
+        return record
+
+    @pytest.mark.parametrize("message_id", ["<1@acme.test>", "1@acme.test"])
+    def test_is_not_written_again_and_says_who_did(self, bench, contacts, message_id):
+        record = self.logged_there(bench, contacts[0], message_id=message_id)
+        one = part(bench, "a@client.test")
+        bench.once()
+        assert [message["Id"] for message in bench.logged()] == [record]
+        assert bench.state(one) is State.LOGGED
+        log = bench.log(one)
+        assert {target.id for target in log.written} == {record}
+        assert log.trace.there.by == "Einstein"
+
+    @pytest.mark.parametrize("is_ours_to_change", [True, False])
+    def test_has_what_our_rules_want_besides_added_where_that_may_be(
+        self, bench, contacts, is_ours_to_change
+    ):
+        bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
+        deal = bench.deal(contacts[1])
+        record = self.logged_there(bench, contacts[0], IsClientManaged=is_ours_to_change)
+        one = bench.mail("a@client.test", "b@client.test", header=HEADER, identity=ONE)
+        bench.once()
+        [message] = bench.logged()
+        assert bench.state(one) is State.LOGGED
+        assert message["RelatedToId"] == (deal if is_ours_to_change else None)
+        assert bench.log(one).trace.not_added == (() if is_ours_to_change else (deal,))
+        assert people(bench)[record] == {(one, "ToAddress") for one in contacts[:2]}
+
+    def test_is_told_in_words(self, bench, contacts):
+        self.logged_there(bench, contacts[0])
+        one = part(bench, "a@client.test")
+        bench.once()
+        with create_app(bench.config).test_request_context():
+            told = trace_of(bench.row(one), bench.log(one), None)
+        assert any("Einstein logged it" in step for step in told.steps)
+        assert len(told.written) == 1
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"sender": "carl@acme.test"},
+            {"message_id": "<2@acme.test>"},
+            {"MessageDate": datetime(2026, 11, 20, 8, 30, tzinfo=UTC)},
+        ],
+        ids=["author", "id", "time"],
+    )
+    def test_is_another_one_by_author_id_and_time(self, bench, contacts, values):
+        self.logged_there(bench, contacts[0], **values)
+        part(bench, "a@client.test")
+        bench.once()
+        assert len(bench.logged()) == 2
+
+    def test_is_known_by_its_date_however_late_it_came_to_us(self, bench, contacts):
+        self.logged_there(bench, contacts[0], MessageDate=datetime(2026, 11, 20, 8, 30, tzinfo=UTC))
+        one = bench.mail(
+            "a@client.test", header=f"{HEADER}Date: Fri, 20 Nov 2026 09:30:00 +0100\r\n", identity=ONE
+        )
+        bench.once()
+        assert len(bench.logged()) == 1
+        assert bench.state(one) is State.LOGGED
+
+    def test_takes_no_more_calls(self, bench, contacts):
+        bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
+        for number in range(20):
+            bench.mail("a@client.test", "lee@p.test", number=number, identity=bytes([number]) * 32)
+        before = len(bench.org.calls)
+        bench.once()
+        asked = [one for one in bench.org.calls[before:] if "query/" in one or one.startswith("POST")]
+        assert len(asked) == 4, asked  # contacts, leads, opportunities and messages together, the records
