@@ -7,7 +7,7 @@ primary key lets nobody be first twice."""
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.database.dialect import insert
@@ -92,22 +92,24 @@ def states_of(session: Session, ids: Collection[str]) -> dict[str, State]:
 def mails_of(session: Session, identities: Collection[bytes]) -> dict[bytes, list[str]]:
     """The ids of all mails with these identities, the oldest first."""
     found: dict[bytes, list[str]] = {}
-    query = select(MailRow.identity, MailRow.id).where(MailRow.identity.in_(identities)).order_by(MailRow.id)
+    query = select(MailRow.identity, MailRow.id).where(MailRow.identity.in_(identities))
     for identity, mail_id in session.execute(query):
         if identity is not None:
             found.setdefault(identity, []).append(mail_id)
-    return found
+    return {identity: sorted(ids) for identity, ids in found.items()}
 
 
 def forget_old(session: Session, before: timedelta) -> None:
     """Delete some of what is older than that; the mails' own rows tell as long as they are kept."""
-    oldest = select(FirstMailRow.time).order_by(FirstMailRow.time).limit(_AT_ONCE).subquery()
-    until = select(func.max(oldest.c.time)).scalar_subquery()
-    session.execute(
-        delete(FirstMailRow).where(
-            FirstMailRow.time < database_now(session) - before, FirstMailRow.time <= until
-        )
+    oldest = (
+        select(FirstMailRow.time)
+        .where(FirstMailRow.time < database_now(session) - before)
+        .order_by(FirstMailRow.time)
+        .limit(_AT_ONCE)
     )
+    times = session.scalars(oldest).all()
+    if times:
+        session.execute(delete(FirstMailRow).where(FirstMailRow.time <= times[-1]))
 
 
 def _first(session: Session, identity: bytes, way: str, mail_id: str) -> str:

@@ -20,9 +20,12 @@ def confirmed(client: Client, user_id: str, rows: Sequence[Row]) -> frozenset[st
     """The ids of those that are there: by message identifier, or as exactly one e-mail task of that owner
     with that subject since then. Raises Unavailable, Refused."""
     there: set[str] = set()
-    for some in in_batches([identifier(row) for row in rows], _AT_ONCE):
+    # Tools write a Message-ID with its angle brackets or without, and so does Email to Salesforce by its
+    # version.
+    wanted = {row.id: (identifier(row), identifier(row).removeprefix("<").removesuffix(">")) for row in rows}
+    for some in in_batches([one for both in wanted.values() for one in both], _AT_ONCE):
         there |= _identifiers(client, some)
-    found = {row.id for row in rows if identifier(row) in there}
+    found = {row.id for row in rows if there.intersection(wanted[row.id])}
     left = [row for row in rows if row.id not in found and row.subject]
     return frozenset(found | _by_subject(client, user_id, left)) if left else frozenset(found)
 

@@ -12,9 +12,11 @@ from sqlalchemy import event
 from admin import create_app
 from admin.passwords import hashed
 from core.config import read_config
+from core.database import heartbeats
 from core.database.models import MailLogRow, MailRow, MailTextRow
 from core.health import look_at_installation
 from core.journal.entries import Begun, Ended, UnknownSender
+from core.mail import first_mails
 from core.mail import store as mail_store
 from core.mail.bulk_insert import write as write_rows
 from core.mail.retention import Retention
@@ -30,7 +32,17 @@ from tests.doors.journal_bench import left_behind, load_orphans
 from tests.doors.rows import row
 
 ROWS, PEOPLE = 20_000, 40
-GROWING = ("mail", "mail_log", "mail_text", "task", "task_history", "own_task", "audit", "unknown_sender")
+GROWING = (
+    "mail",
+    "mail_log",
+    "mail_text",
+    "first_mail",
+    "task",
+    "task_history",
+    "own_task",
+    "audit",
+    "unknown_sender",
+)
 """Tables that grow with time or mails; those that grow with people are read whole here and there."""
 
 MAY_SCAN = (
@@ -130,6 +142,7 @@ MUST_USE = {
     r"^UPDATE mail SET claimed_by=.* WHERE mail.claimed_by = ": "mail_claimed",
     r"^SELECT mail.id FROM mail WHERE mail.state = .* AND mail.due_at IS NOT NULL AND mail.id "
     r"< ": "mail_due_of_state",
+    r"^SELECT mail.identity, mail.id .*FROM mail .*WHERE mail.identity IN": "mail_identity",
     r"FROM mail .* WHERE mail.person_id = .* AND mail.state = .* ORDER BY mail.id "
     r"DESC": "mail_of_person_and_state",
 }
@@ -193,11 +206,30 @@ class TestNothingIsReadFromEndToEnd:
             mail_store.remove_pending(session, one.id)
             mail_store.close_orphans(session, now)
             mail_store.count_unknown(session, [UnknownSender("a", "a", now)])
+            for mail_id in ("one", "two"):
+                first_mails.claim_copy(session, b"i" * 32, mail_id)
+            first_mails.give_up_copy(session, b"i" * 32, "one")
+            heartbeats.has_other_relays(session, "me")
         left_behind(tmp_path, Begun(row(people[0])), Ended(row(people[2], state=State.COPIED)))
         with recorded(database, statements):
             load_orphans(database, tmp_path)
         assert len(statements) > 8
         assert faults(database, statements) == []
+
+    def test_by_the_worker_where_mails_have_identities(self, database, people):
+        statements = {}
+        with recorded(database, statements), database.writing() as session:
+            wanted = {bytes([number]) * 32: f"mail {number}" for number in range(3)}
+            for way in (first_mails.API, first_mails.LATE):
+                first = first_mails.claim(session, way, wanted)
+            first_mails.states_of(session, first.values())
+            first_mails.take_over(session, first_mails.API, b"\x01" * 32, of="mail 1", by="mail 2")
+            first_mails.mails_of(session, wanted)
+            first_mails.forget_old(session, timedelta(days=60))
+        assert len(statements) >= 6
+        assert faults(database, statements) == []
+        if database.sqlite_file:
+            check_indexes(database, statements, {"mail_identity"})
 
     def test_by_the_pages(self, database, database_url, people, tmp_path):
         app = create_app(
