@@ -40,12 +40,14 @@ def activity() -> str:
     account = me()
     load_left_behind()
     state = _state(request.args.get("state", ""))
+    by_others = bool(request.args.get("others"))
     before = request.args.get("before") or None
     with database().reading() as session:
         persons = all_persons(session) if account.is_admin else []
         chosen = next((one for one in persons if one.email == request.args.get("person")), None)
         person_id = (chosen.id if chosen else None) if account.is_admin else account.id
-        entries = mail_store.entries(session, Filter(person_id, state, before), _ROWS + 1)
+        which = Filter(person_id, state, before, by_others=by_others)
+        entries = mail_store.entries(session, which, _ROWS + 1)
         shows_subjects = policy_settings(settings_store.policy(session)).show_subjects_to_admins
         logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
         urls = instance_urls(session, {entry.row.person for entry in entries})
@@ -63,6 +65,7 @@ def activity() -> str:
         chosen=chosen,
         state=state,
         states=words.STATES,
+        by_others=by_others,
         colours=words.COLOURS,
         why=words.why,
         dismissible=DISMISSIBLE,

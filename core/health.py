@@ -20,7 +20,7 @@ from core.endpoints import SignIn
 from core.findings import Finding, Light, facts
 from core.mail import limits as mail_limits
 from core.mail import queue as mail_queue
-from core.mail.store import unknown_senders
+from core.mail.store import MOST_COUNTED, logged_by_others, unknown_senders
 from core.people.addresses import address_key, matches
 from core.people.store import StoredPerson
 from core.salesforce import connection_store
@@ -129,6 +129,7 @@ def _look_at(session: Session, *, without_relays: bool, may_not_run_yet: bool) -
     yield _worker(session, persons, alive, may_not_run_yet=may_not_run_yet)
     yield _waiting_mail(session)
     yield from _daily_limits(session)
+    yield from _other_tools(session)
     yield from _own_domains(session)
     if asking := task_queue.asking_for_a_word(session):
         yield Finding(
@@ -307,6 +308,19 @@ def _daily_limits(session: Session) -> Iterator[Finding]:
         )
     else:
         yield Finding(Light.GREEN, "mails a day", "nobody has sent more than the policy allows")
+
+
+def _other_tools(session: Session) -> Iterator[Finding]:
+    """Nothing is wrong with it; whoever wonders why records are not ours sees it here."""
+    number = logged_by_others(session, database_now(session) - timedelta(days=30))
+    if number:
+        yield Finding(
+            Light.GREEN,
+            "other tools",
+            "of the mails of the last 30 days another tool had logged %(number)s before us; they were not "
+            "written again",
+            {"number": f"{number} or more" if number == MOST_COUNTED else number},
+        )
 
 
 def _relays(alive: Sequence[Process], *, may_not_run_yet: bool) -> Iterator[Finding]:

@@ -22,11 +22,12 @@ from core.people.store import person_by_email
 @click.option(
     "--state", type=click.Choice([state.value for state in State]), help="Only those in this state."
 )
+@click.option("--by-others", is_flag=True, help="Only what another tool had logged before us.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @as_json
 @click.pass_context
 def activity(
-    context: click.Context, person: str | None, state: str | None, limit: int, as_json: bool
+    context: click.Context, person: str | None, state: str | None, by_others: bool, limit: int, as_json: bool
 ) -> None:
     if context.invoked_subcommand is not None:
         return
@@ -34,7 +35,7 @@ def activity(
         load_left_behind(opened, read_config())
         with opened.reading() as session:
             person_id = person_by_email(session, person).id if person is not None else None
-            which = Filter(person_id=person_id, state=State(state) if state is not None else None)
+            which = Filter(person_id, State(state) if state is not None else None, by_others=by_others)
             entries = mail_store.entries(session, which, limit)
             logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
     for entry in entries:

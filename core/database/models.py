@@ -144,6 +144,7 @@ class MailRow(Base):
     identity: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     same_as: Mapped[str | None] = mapped_column(String(36))
     due_at: Mapped[datetime | None]
+    logged_by: Mapped[str | None] = mapped_column(String(80))
     claimed_by: Mapped[str | None] = mapped_column(String(36))
     claim: Mapped[int] = mapped_column(server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0")
@@ -159,6 +160,8 @@ class MailRow(Base):
         _index_of_some("mail_lost_reply", "time", where="fingerprint IS NOT NULL"),
         _index_of_some("mail_refused_copy", "time", where="copy_refusal IS NOT NULL"),
         _index_of_some("mail_identity", "identity", where="identity IS NOT NULL"),
+        _index_of_some("mail_by_others", "id", where="logged_by IS NOT NULL"),
+        _index_of_some("mail_by_others_of_person", "person_id", "id", where="logged_by IS NOT NULL"),
     )
 
 

@@ -23,7 +23,7 @@ from core.database.models import ADDRESS_LENGTH, MailRow, MailTextRow
 from core.mail.row import KEEPS_TEXT, OPEN_STATES, Row, State
 
 _TABLE = cast("Table", MailRow.__table__)
-_WORKERS_OWN = frozenset({"claimed_by", "claim", "attempts"})
+_WORKERS_OWN = frozenset({"claimed_by", "claim", "attempts", "logged_by"})
 _COLUMNS = tuple(column.name for column in _TABLE.columns if column.name not in _WORKERS_OWN)
 _NEVER_CHANGED = frozenset({"id", "time", "process", "person_id", "fingerprint"})
 """A fingerprint is noted by itself, when it turns out that a reply was lost."""

@@ -50,6 +50,8 @@ class Filter:
     person_id: int | None = None
     state: State | None = None
     before: str | None = None
+    by_others: bool = False
+    """Only mails that another tool had logged before us."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,12 @@ def entries(session: Session, which: Filter, limit: int) -> list[Entry]:
     return [Entry(row_of(mail), email, mail.attempts) for mail, email in session.execute(query)]
 
 
+def logged_by_others(session: Session, since: datetime) -> int:
+    """How many mails since then another tool had logged before us; MOST_COUNTED at most."""
+    some = select(MailRow.id).where(MailRow.logged_by.is_not(None), MailRow.id >= first_id(since))
+    return session.scalar(select(func.count()).select_from(some.limit(MOST_COUNTED).subquery())) or 0
+
+
 def entry(session: Session, mail_id: str) -> Entry:
     """One row. Raises NotThere."""
     found = session.execute(_joined().where(MailRow.id == mail_id)).first()
@@ -223,6 +231,8 @@ def _conditions(which: Filter) -> Sequence[ColumnElement[bool]]:
         conditions.append(MailRow.person_id == which.person_id)
     if which.state is not None:
         conditions.append(MailRow.state == which.state.value)
+    if which.by_others:
+        conditions.append(MailRow.logged_by.is_not(None))
     if which.before is not None:
         conditions.append(MailRow.id < which.before)
     return conditions

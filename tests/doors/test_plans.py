@@ -253,6 +253,9 @@ class TestNothingIsReadFromEndToEnd:
                 older = re.search(r"before=([0-9a-f-]+)", browser.get("/activity").page).group(1)
                 assert browser.get(f"/activity?before={older}").status == 200
             assert admin.get("/activity?person=p3@acme.test&state=failed").status == 200
+            for browser in (admin, person):
+                assert browser.get("/activity?others=1").status == 200
+            assert admin.get("/activity?person=p3@acme.test&others=1").status == 200
             list(look_at_installation(pages_database))
         pages_database.close()
         assert len(statements) > 40

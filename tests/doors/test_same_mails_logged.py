@@ -9,9 +9,11 @@ from sqlalchemy import update
 from admin import create_app
 from admin.trace import trace_of
 from core.database.models import MailRow
+from core.health import look_at_installation
 from core.mail import first_mails
 from core.mail.progress import MatchResult
 from core.mail.row import State
+from core.mail.store import Filter, entries, logged_by_others
 from core.salesforce.client import Client, Written
 from core.salesforce.login import Unavailable
 from core.salesforce.troubles import trouble
@@ -251,6 +253,18 @@ class TestAMailThatAnotherToolHasLogged:
         assert message["RelatedToId"] == (deal if is_ours_to_change else None)
         assert bench.log(one).trace.not_added == (() if is_ours_to_change else (deal,))
         assert people(bench)[record] == {(one, "ToAddress") for one in contacts[:2]}
+
+    def test_is_counted_and_can_be_filtered_by(self, bench, contacts):
+        self.logged_there(bench, contacts[0])
+        one = part(bench, "a@client.test")
+        bench.mail("b@client.test", identity=b"j" * 32, number=2)
+        bench.once()
+        with bench.database.reading() as session:
+            assert [entry.row.id for entry in entries(session, Filter(by_others=True), 10)] == [one]
+            assert logged_by_others(session, datetime.now(UTC) - timedelta(days=30)) == 1
+        found = [finding for finding in look_at_installation(bench.database) if finding.what == "other tools"]
+        assert len(found) == 1
+        assert found[0].parts["number"] == 1
 
     def test_is_told_in_words(self, bench, contacts):
         self.logged_there(bench, contacts[0])

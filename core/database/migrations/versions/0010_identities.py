@@ -10,6 +10,10 @@ down_revision = "0009"
 def upgrade() -> None:
     op.add_column("mail", sa.Column("identity", sa.LargeBinary(32), nullable=True))
     op.add_column("mail", sa.Column("same_as", sa.String(36), nullable=True))
+    op.add_column("mail", sa.Column("logged_by", sa.String(80), nullable=True))
+    by_others = sa.text("logged_by IS NOT NULL")
+    for name, columns in (("mail_by_others", ["id"]), ("mail_by_others_of_person", ["person_id", "id"])):
+        op.create_index(name, "mail", columns, sqlite_where=by_others, postgresql_where=by_others)
     some = sa.text("identity IS NOT NULL")
     op.create_index("mail_identity", "mail", ["identity"], sqlite_where=some, postgresql_where=some)
     op.create_table(
