@@ -66,6 +66,7 @@ _FIELD_SECURITY = (
     "Salesforce: Setup → Object Manager → {} → Fields & Relationships → (field) → Set Field-Level Security"
 )
 _PERMISSIONS = "Salesforce: Setup → Permission Sets → (set) → System Permissions → API Enabled"
+_UPDATE_MESSAGES = "Salesforce: Setup → Permission Sets → (set) → App Permissions → Update Email Messages"
 _STATUSES = "Salesforce: Setup → Object Manager → Task → Fields & Relationships → Status"
 _TYPES = "Salesforce: Setup → Object Manager → Task → Fields & Relationships → Type → New"
 _ENHANCED = "Salesforce: Setup → Email → Enhanced Email → Enable"
@@ -197,6 +198,9 @@ def _look_at_organisation(
     if "EmailMessageRelation" in kinds:
         yield _rights("EmailMessage", "Email Message", email, _EMAIL_FIELDS)
         yield Finding(Light.GREEN, "Enhanced Email", "on: mails are logged as e-mails")
+        yield from _unless_refused(
+            "Later parts of a mail", lambda: [_later_parts(client.fields("EmailMessageRelation"))]
+        )
     else:
         yield Finding(
             Light.YELLOW,
@@ -215,6 +219,23 @@ def _unless_refused(what: str, look: Callable[[], list[Finding]]) -> list[Findin
         return look()
     except RefusedBySalesforce as refused:
         return [_trouble(what, refused.trouble, "")]
+
+
+def _later_parts(relation: Mapping[str, Record]) -> Finding:
+    """Whether whom a later part of a mail brings can be added to the record that is there."""
+    what = "Later parts of a mail"
+    if {"EmailMessageId", "RelationId", "RelationType"} <= {
+        name for name, one in relation.items() if one.get("createable")
+    }:
+        return Finding(Light.GREEN, what, "people whom they bring are added to the record that is there")
+    return Finding(
+        Light.YELLOW,
+        what,
+        "people whom they bring cannot be added to the record that is there; who is missing is said in "
+        "*Why?*",
+        remedy="Give the user the permission “Update Email Messages”",
+        path=_UPDATE_MESSAGES,
+    )
 
 
 def _clock(offset: timedelta | None) -> Finding:

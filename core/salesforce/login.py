@@ -116,9 +116,10 @@ def checked_host(url: str, app: SalesforceApp) -> str:
     return f"https://{name}" if port is None else f"https://{name}:{port}"
 
 
-def read_in_time(answer: requests.Response, seconds: float = SECONDS_FOR_ALL) -> None:
-    """Read the whole answer, or as much as comes in time. Raises requests.RequestException."""
-    deadline = time.monotonic() + seconds
+def read_in_time(answer: requests.Response, seconds: float | None = None) -> None:
+    """Read the whole answer, or as much as comes in time, SECONDS_FOR_ALL where nothing else is said. Raises
+    requests.RequestException."""
+    deadline = time.monotonic() + (SECONDS_FOR_ALL if seconds is None else seconds)
     parts: list[bytes] = []
     try:
         _read(answer, parts, deadline)

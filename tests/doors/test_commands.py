@@ -186,7 +186,7 @@ class TestActivity:
             "id": written.id, "time": "2026-11-21T09:30:00.123Z", "sender": "anna@acme.test", "person": "anna@acme.test",
             "recipients": ["bob@client.test"], "subject": "Grüße 📨", "message_id": "<1@x>", "mode": "bcc", "decision": "copy",
             "reason": "copy", "upstream": "250 2.0.0 Ok", "bcc": "accepted", "bcc_reply": "250 2.1.5 Ok", "state": "copied",
-            "records": [], "attempts": 0,
+            "records": [], "attempts": 0, "same_as": None,
         }  # fmt: skip
         assert (second["recipients"], second["subject"], second["message_id"], second["reason"]) == (
             None,
