@@ -33,7 +33,7 @@ def troubles_as_exit_status() -> Iterator[None]:
 
 
 class Commands(click.Group):
-    """A program of commands whose complaints about usage are one line each on stderr, with exit status 2."""
+    """A group of commands. A usage error is one line on stderr, and exit status 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and exit."""

@@ -64,9 +64,10 @@ class Listener:
     trusted: "tuple[Network, ...]" = ()
     """Of a gateway: the networks that may send without signing in."""
     proxies: "tuple[Network, ...]" = ()
-    """Balancers that say in a PROXY header whose connection it is; from no other network is one taken."""
+    """Networks of balancers. Only a connection from these begins with a PROXY header, which names the
+    client."""
     fixes_bare_newlines: bool = False
-    """Whether a bare LF is made CRLF, for devices and scripts that know no better, instead of refused."""
+    """Whether a bare LF becomes CRLF instead of being refused; for old devices and scripts."""
 
     def __str__(self) -> str:
         return f"{self.kind} {host_and_port(self.host, self.port)}"

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 from core.database.models import AuditRow, RevisionRow
 
 WORKER = "the worker"
-"""The actor of what no person did."""
+"""Stands as the actor where a process made the change."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Who (None: an operator at the command line) changed what of whom (None: the policy), from what to
-    what."""
+    """One change of a setting. `actor`: who made it, None for an operator at the command line; `person`:
+    whose setting it is, None for the policy."""
 
     actor: str | None
     person: str | None

@@ -81,7 +81,7 @@ class AppPasswordRow(Base):
 
 
 class PolicyRow(Base):
-    """The organisation's word on one setting."""
+    """The value of one setting for the whole organisation."""
 
     __tablename__ = "policy"
     name: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -90,7 +90,7 @@ class PolicyRow(Base):
 
 
 class PreferenceRow(Base):
-    """What one person chose."""
+    """One person's own value of a setting."""
 
     __tablename__ = "preference"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
@@ -188,8 +188,8 @@ class MailTextRow(Base):
 
 
 class MailLogRow(Base):
-    """What the worker did with a mail: what it means to write, what it has written, and what stood in the
-    way.
+    """How far the worker has come with a mail: the records to write, those that are written, and the trouble
+    that it met.
 
     `targets` are the records to write, each with what became of it; `not_before`: an uncertain write may
     still show."""
@@ -204,7 +204,7 @@ class MailLogRow(Base):
 
 
 class IgnoredRow(Base):
-    """An address or domain whose mails a person never wants to be asked about."""
+    """An address or domain that is left out when a person's mails are matched."""
 
     __tablename__ = "ignored"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)

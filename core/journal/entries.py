@@ -33,8 +33,7 @@ class EntryKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A mail whose dot is about to be sent; what became of it is not known yet. The row's text is the one
-    that is kept."""
+    """A mail whose final dot is sent next. Its row holds the text that is kept for the worker."""
 
     row: Row
 
@@ -48,14 +47,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """The mail that was begun under this id was an earlier one, sent again: there is no row for it."""
+    """The id of a mail that turned out to be an earlier one sent again: it gets no row."""
 
     mail_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class LostReply:
-    """The client may not have heard the 250 of this mail."""
+    """The client may not have received the 250 of this mail, or closed its connection before the verdict."""
 
     mail_id: str
     fingerprint: bytes
