@@ -121,7 +121,9 @@ def is_begun(data: bytes) -> bool:
 
 def row_to_plain(row: Row) -> dict[str, Any]:
     """All but the text."""
-    return {
+    # What most rows do not have stands in none of those: a journal is small, and keeps more mails so.
+    some = {"identity": _from_digest(row.identity), "same_as": row.same_as}
+    return {name: value for name, value in some.items() if value is not None} | {
         "id": row.id,
         "time": row.time.isoformat(),
         "process": row.process,
@@ -140,8 +142,6 @@ def row_to_plain(row: Row) -> dict[str, Any]:
         "bcc_reply": row.bcc_reply,
         "fingerprint": _from_digest(row.fingerprint),
         "copy_refusal": _from_digest(row.copy_refusal),
-        "identity": _from_digest(row.identity),
-        "same_as": row.same_as,
         "due_at": None if row.due_at is None else row.due_at.isoformat(),
     }
 
