@@ -8,7 +8,7 @@ twice can be deleted there, one that is missing nobody misses."""
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 
@@ -21,7 +21,6 @@ SECONDS_TO_ASK = 0.25
 _MOST_REMEMBERED = 100_000
 _MOST_DELIVERIES = 3
 SECONDS_OF_A_LOOP = 600.0
-_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class SameMails:
@@ -30,7 +29,7 @@ class SameMails:
     def __init__(self, database: Database, has_company: Callable[[], bool]) -> None:
         self._database = database
         self._has_company = has_company
-        self._knows_since = datetime.now(UTC) + _CLOCKS_DIFFER
+        self._knows_since = datetime.now(UTC)
         self._copies: OrderedDict[bytes, str] = OrderedDict()
         """The mail that has the copy, by identity."""
         self._deliveries: OrderedDict[bytes, deque[float]] = OrderedDict()
@@ -44,9 +43,10 @@ class SameMails:
             return known
         self._remember(identity, mail_id)
         # A person's client sends a mail once, over one connection; a server in front may use several relays.
-        if not (self._may_be_from_before(date) or (is_gateway and self._has_company())):
+        is_shared = is_gateway and self._has_company()
+        if not (is_shared or self._may_be_from_before(date)):
             return None
-        first = await asyncio.ensure_future(self._ask(identity, mail_id))
+        first = await asyncio.ensure_future(self._ask(identity, mail_id, is_shared=is_shared))
         if first is None or first == mail_id:
             return None
         self._remember(identity, first)
@@ -85,7 +85,7 @@ class SameMails:
         if len(self._copies) > _MOST_REMEMBERED:
             # What was forgotten is asked for; a mail that is older than this counts as from before.
             self._copies.popitem(last=False)
-            self._knows_since = datetime.now(UTC) + _CLOCKS_DIFFER
+            self._knows_since = datetime.now(UTC)
 
     def _may_be_from_before(self, date: str) -> bool:
         """Whether this mail was written before all that this relay remembers."""
@@ -96,16 +96,22 @@ class SameMails:
         aware = written if written.tzinfo is not None else written.replace(tzinfo=UTC)
         return aware < self._knows_since
 
-    async def _ask(self, identity: bytes, mail_id: str) -> str | None:
+    async def _ask(self, identity: bytes, mail_id: str, *, is_shared: bool) -> str | None:
         """Which mail has the copy, by the database; None where it does not say so in time."""
         try:
             async with asyncio.timeout(SECONDS_TO_ASK):
-                return await off_loop(partial(self._claim_in_database, identity, mail_id))
+                look = self._claim_in_database if is_shared else self._look_in_database
+                return await off_loop(partial(look, identity, mail_id))
         except (TimeoutError, DatabaseUnavailable):
             return None
         except Exception:  # noqa: BLE001  whatever the database has met, the mail goes on
             logs.failed_unexpectedly("asking whether a mail's copy has gone out")
             return None
+
+    def _look_in_database(self, identity: bytes, _: str) -> str | None:
+        """Without a claim, which would wait for the lock of SQLite: nobody else is there to be told."""
+        with self._database.reading() as session:
+            return first_mails.copy_of(session, identity)
 
     def _claim_in_database(self, identity: bytes, mail_id: str) -> str:
         with self._database.writing() as session:

@@ -26,12 +26,7 @@ _LONGEST_UNDER_WAY = timedelta(hours=1)
 def claim_copy(session: Session, identity: bytes, mail_id: str) -> str:
     """The id of the mail whose blind copy counts: this one's, unless another mail with this identity was
     accepted with its copy, or is under way with it."""
-    accepted = select(MailRow.id).where(
-        MailRow.identity == identity,
-        MailRow.bcc == Copy.ACCEPTED.value,
-        MailRow.state.not_in([state.value for state in (*_ENDED_WITHOUT_COPY, State.PENDING)]),
-    )
-    earlier = session.scalars(accepted.limit(1)).first()
+    earlier = copy_of(session, identity)
     if earlier is not None:
         return earlier
     first = _first(session, identity, COPY, mail_id)
@@ -43,6 +38,16 @@ def claim_copy(session: Session, identity: bytes, mail_id: str) -> str:
         )
         return _first(session, identity, COPY, mail_id)
     return first
+
+
+def copy_of(session: Session, identity: bytes) -> str | None:
+    """The id of a mail with this identity that was accepted with its copy; None: there is none."""
+    accepted = select(MailRow.id).where(
+        MailRow.identity == identity,
+        MailRow.bcc == Copy.ACCEPTED.value,
+        MailRow.state.not_in([state.value for state in (*_ENDED_WITHOUT_COPY, State.PENDING)]),
+    )
+    return session.scalars(accepted.limit(1)).first()
 
 
 def give_up_copy(session: Session, identity: bytes, mail_id: str) -> None:
