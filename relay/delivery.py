@@ -153,8 +153,10 @@ class Delivery:
             raise
         finally:
             self._transaction.drop()
-            if self._has_claimed_copy and not self._has_gone_with_copy and self._record.identity is not None:
-                self._relay.same_mails.give_up_copy(self._record.identity, self._record.id)
+            if self._has_claimed_copy and self._record.identity is not None:
+                self._relay.same_mails.settle_copy(
+                    self._record.identity, self._record.id, has_gone=self._has_gone_with_copy
+                )
             self._record_what_broke_off()
 
     def _record_what_broke_off(self) -> None:
@@ -352,9 +354,6 @@ class Delivery:
         # dot makes clients send again, and people read the mail twice.
         if self._begun_row is None:
             self._open_row()
-        delivery = self._delivery_key()
-        if delivery is not None and self._relay.same_mails.is_loop(delivery, time.monotonic()):
-            return await self._refuse_loop()
         earlier = self._relay.snapshot.earlier_answer(
             self._fingerprint
         )  # it may have come while the upstream spoke
@@ -363,6 +362,9 @@ class Delivery:
             return self._repeated(earlier)
         if self._relay.under_way.was_given_up(self._fingerprint):
             return await self._join()
+        delivery = self._delivery_key()
+        if delivery is not None and self._relay.same_mails.is_loop(delivery, time.monotonic()):
+            return await self._refuse_loop()
         # A client that gives up waiting sends the same bytes again, maybe to this relay: it joins this mail,
         # from here on and without a gap.
         delivered: Delivered | None = None

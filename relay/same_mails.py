@@ -18,6 +18,8 @@ from core.database.engine import Database, DatabaseUnavailable
 from core.mail import first_mails
 
 SECONDS_TO_ASK = 0.25
+SECONDS_FOR_THE_FIRST = 20.0
+"""As long as a part waits for the first one's verdict before it has a copy of its own."""
 _MOST_REMEMBERED = 100_000
 _MOST_DELIVERIES = 3
 SECONDS_OF_A_LOOP = 600.0
@@ -32,16 +34,24 @@ class SameMails:
         self._knows_since = datetime.now(UTC)
         self._copies: OrderedDict[bytes, str] = OrderedDict()
         """The mail that has the copy, by identity."""
+        self._under_way: dict[bytes, asyncio.Future[None]] = {}
+        """Those of them that are not accepted yet."""
         self._deliveries: OrderedDict[bytes, deque[float]] = OrderedDict()
         self._tasks: set[asyncio.Future[None]] = set()
 
     async def claim_copy(self, identity: bytes, mail_id: str, date: str, *, is_gateway: bool) -> str | None:
         """The id of the mail that has the copy already; None: this one is to have it, which is then known to
         all."""
-        known = self._copies.get(identity)
-        if known is not None:
-            return known
+        while (known := self._copies.get(identity)) is not None:
+            fate = self._under_way.get(identity)
+            if fate is None:
+                return known
+            # Whether that one is accepted is known soon; if it is not, this one is to have the copy.
+            await asyncio.ensure_future(_for_a_while(fate))
+            if not fate.done():
+                return None
         self._remember(identity, mail_id)
+        self._under_way[identity] = asyncio.get_running_loop().create_future()
         # A person's client sends a mail once, over one connection; a server in front may use several relays.
         is_shared = is_gateway and self._has_company()
         if not (is_shared or self._may_be_from_before(date)):
@@ -49,16 +59,27 @@ class SameMails:
         first = await asyncio.ensure_future(self._ask(identity, mail_id, is_shared=is_shared))
         if first is None or first == mail_id:
             return None
-        self._remember(identity, first)
+        # not remembered: that one may not have been accepted yet
+        self._end(identity, mail_id, has_gone=False)
         return first
 
-    def give_up_copy(self, identity: bytes, mail_id: str) -> None:
-        """The mail was not accepted, or its copy was not: the next transaction may have it."""
-        if self._copies.get(identity) == mail_id:
-            del self._copies[identity]
+    def settle_copy(self, identity: bytes, mail_id: str, *, has_gone: bool) -> None:
+        """Whether the mail was accepted with its copy; if not, the next transaction may have it."""
+        self._end(identity, mail_id, has_gone=has_gone)
+        if has_gone:
+            return
         task = asyncio.ensure_future(self._give_up_in_database(identity, mail_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _end(self, identity: bytes, mail_id: str, *, has_gone: bool) -> None:
+        if self._copies.get(identity) != mail_id:
+            return
+        if not has_gone:
+            del self._copies[identity]
+        fate = self._under_way.pop(identity, None)
+        if fate is not None:
+            fate.set_result(None)
 
     def is_loop(self, delivery: bytes, now: float) -> bool:
         """Whether this delivery was accepted three times within ten minutes."""
@@ -128,3 +149,7 @@ class SameMails:
             return  # its row says how it ended
         except Exception:  # noqa: BLE001  a claim that stays is taken over once its mail's row shows its end
             logs.failed_unexpectedly("giving up a mail's copy")
+
+
+async def _for_a_while(fate: "asyncio.Future[None]") -> None:
+    await asyncio.wait([fate], timeout=SECONDS_FOR_THE_FIRST)

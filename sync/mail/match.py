@@ -104,7 +104,8 @@ def _with_deals_and_records(
         answer for some in batches(queries, MOST_QUERIES) for answer in session.client.query_together(some)
     ]
     deals = [row for answer in answers[: len(about_deals)] for row in visible(answer)]
-    there = [row for answer in answers[len(about_deals) :] for row in visible(answer)]
+    # Who may not look for what others have logged has the mail logged all the same.
+    there = [row for answer in answers[len(about_deals) :] if isinstance(answer, list) for row in answer]
     belong_to_what_is_there(session.client, new, there)
     return replace(found, deals=deals_of(deals))
 

@@ -11,11 +11,15 @@ from core.mail.progress import EMAIL_MESSAGE, LoggedByAnother, Target
 from core.people.addresses import address_key
 from core.salesforce.client import Client, Record
 from core.salesforce.ids import id_key
+from core.salesforce.login import Refused
+from core.salesforce.troubles import TroubleKind
+from sync.mail.content import clean
 from sync.mail.lookup import in_batches
 from sync.mail.waiting import WaitingMail
 
 LOGGED = (
-    "SELECT Id, MessageIdentifier, FromAddress, MessageDate, RelatedToId, CreatedDate, CreatedBy.Name "
+    "SELECT Id, MessageIdentifier, Subject, FromAddress, MessageDate, RelatedToId, CreatedDate, "
+    "CreatedBy.Name "
     "FROM EmailMessage WHERE MessageIdentifier IN {}"
 )
 _CLOCKS_DIFFER = timedelta(minutes=2)
@@ -66,9 +70,11 @@ def belong_to_what_is_there(
 
 
 def _is_it(mail: WaitingMail, date: str, one: Record) -> bool:
-    """By the author and the time: a device gives one Message-ID to everything, and anybody can write
-    anybody's."""
+    """By the author, the subject and the time: a device gives one Message-ID to everything that it sends, and
+    anybody can write anybody's."""
     row = mail.job.row
+    if row.identity is None or clean(str(one["Subject"] or "")).strip() != clean(row.subject or "").strip():
+        return False
     is_authors = address_key(str(one["FromAddress"] or "")) == address_key(row.sender or "")
     sent = _time(str(one["MessageDate"]))
     times = [one for one in (row.time, _time(date)) if one is not None]
@@ -79,9 +85,15 @@ def _people_on(client: Client, ids: Sequence[str]) -> Mapping[str, tuple[str, ..
     """Contacts and leads by message."""
     found: dict[str, tuple[str, ...]] = {}
     for some in in_batches(ids, 400):
-        for one in client.query(
-            "SELECT EmailMessageId, RelationId FROM EmailMessageRelation WHERE EmailMessageId IN {}", some
-        ):
+        try:
+            related = client.query(
+                "SELECT EmailMessageId, RelationId FROM EmailMessageRelation WHERE EmailMessageId IN {}", some
+            )
+        except Refused as refused:
+            if refused.trouble.kind is not TroubleKind.PERMANENT:
+                raise
+            continue  # who may not see the relations adds to what is there as if nobody were on it
+        for one in related:
             who, message = str(one["RelationId"] or ""), id_key(str(one["EmailMessageId"]))
             if who.startswith(("003", "00Q")):
                 found[message] = tuple(dict.fromkeys((*found.get(message, ()), who)))

@@ -100,7 +100,9 @@ def share(outcomes: Outcomes, parts: Parts, mails: Mapping[str, WaitingMail]) ->
         end = outcomes.end_of(mails[owner])
         for part in some:
             outcomes.take_back(part)
-            if end is None or end.state is State.WAITING:
+            # what is wrong with the first part alone must not keep the others from being logged
+            is_its_own = end is not None and end.log.trouble_code in {"lost_text", "unforeseen"}
+            if end is None or end.state is State.WAITING or is_its_own:
                 outcomes.wait(part, datetime.now(UTC) + max(_LEAST_WAIT, pause(part)))
                 continue
             if end.state is State.LOGGED:
@@ -109,6 +111,10 @@ def share(outcomes: Outcomes, parts: Parts, mails: Mapping[str, WaitingMail]) ->
                 part.log = replace(part.log, targets=end.log.targets, trace=known, needs_match=False)
             met = end.log.trouble_code
             found = None if met is None else trouble(met, end.log.trouble_detail)
+            if end.state is not State.LOGGED:
+                # its text is erased with this, and then only this tells where the addresses stood
+                places = {**(end.log.trace.places or {}), **(part.log.trace.places or {})}
+                part.log = replace(part.log, trace=replace(part.log.trace, places=places or None))
             outcomes.end(part, end.state, found, due_at=end.due_at)
 
 

@@ -98,6 +98,30 @@ def test_a_copy_that_was_refused_does_not_count(start):
     run(claim())
 
 
+@pytest.mark.parametrize("how", ["hangs up", "550 5.7.1 No"])
+def test_a_part_that_comes_while_the_first_is_under_way_has_the_copy_if_that_fails(start, how):
+    async def claim():
+        script = Script(
+            replies={"dot": ["delay:1:550 5.7.1 No", "250 2.0.0 Ok"]} if how != "hangs up" else {}
+        )
+        async with start(script) as relay:
+            one, two = await relay.connect(), await relay.connect()
+            await one.command("MAIL FROM:<anna@acme.test>")
+            await one.command("RCPT TO:<c1@client.test>")
+            await one.command("DATA")
+            content = part(body=b"x" * 200_000 + b"\r\n")
+            one.send(content[:100_000] if how == "hangs up" else content + b".\r\n")
+            await until(lambda: any(BCC in said for said in relay.sink.commands))
+            second = asyncio.ensure_future(deliver(two, content, "c2@client.test"))
+            await asyncio.sleep(0.3)
+            if how == "hangs up":
+                one.close()
+            assert (await second).startswith("250")
+            assert copies(relay.sink) == 1
+
+    run(claim())
+
+
 def test_another_mail_has_its_own_copy(start):
     async def claim():
         async with start() as relay:

@@ -15,7 +15,7 @@ from core.mail.progress import MatchResult
 from core.mail.row import State
 from core.mail.store import Filter, entries, logged_by_others
 from core.salesforce.client import Client, Written
-from core.salesforce.login import Unavailable
+from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import trouble
 from core.settings.catalogue import Setting
 from sync.worker import Worker
@@ -289,6 +289,28 @@ class TestAMailThatAnotherToolHasLogged:
         part(bench, "a@client.test")
         bench.once()
         assert len(bench.logged()) == 2
+
+    def test_is_another_one_by_its_subject_as_a_device_gives_one_id_to_all(self, bench, contacts):
+        for number, name in enumerate("ab"):
+            bench.mail(
+                f"{name}@client.test", header=HEADER, subject=f"Scan {number}", identity=bytes([number]) * 32
+            )
+            bench.once()
+        assert sorted(one["Subject"] for one in bench.logged()) == ["Scan 0", "Scan 1"]
+
+    @pytest.mark.parametrize("code", ["INSUFFICIENT_ACCESS", "INVALID_FIELD"])
+    def test_that_may_not_be_looked_for_is_logged_all_the_same(self, bench, contacts, monkeypatch, code):
+        query = Client.query
+
+        def refuse(client, soql, *values, **more):
+            if "FROM EmailMessage" in soql:
+                raise Refused(trouble(code))
+            return query(client, soql, *values, **more)
+
+        monkeypatch.setattr(Client, "query", refuse)
+        one = part(bench, "a@client.test")
+        bench.once()
+        assert bench.state(one) is State.LOGGED
 
     def test_is_known_by_its_date_however_late_it_came_to_us(self, bench, contacts):
         self.logged_there(bench, contacts[0], MessageDate=datetime(2026, 11, 20, 8, 30, tzinfo=UTC))

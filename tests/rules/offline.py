@@ -339,7 +339,7 @@ class OfflineSameMails:
     async def claim_copy(self, identity, mail_id, date, *, is_gateway):
         return None
 
-    def give_up_copy(self, identity, mail_id):
+    def settle_copy(self, identity, mail_id, *, has_gone):
         """Nobody else wants it."""
 
     def is_loop(self, delivery, now):
