@@ -131,7 +131,9 @@ def add(session: MailSession, mails: Sequence[WaitingMail]) -> None:
             change: dict[str, object] = {"Id": target.adds_to, "RelatedToId": target.what}
             _take_in(mail, target, _changed(session, EMAIL_MESSAGE, change))
         elif target.kind != EMAIL_MESSAGE:
-            there = [one for other in mail.log.written if other.id == target.adds_to for one in other.who]
+            # somebody may have added people in Salesforce: the field holds all of them
+            [task] = session.client.retrieve(target.kind, [str(target.adds_to)], ["WhoId", "TaskWhoIds"])
+            there = [] if task is None else [*(task.get("TaskWhoIds") or ()), *filter(None, [task["WhoId"]])]
             change = {"Id": target.adds_to, "TaskWhoIds": list(dict.fromkeys((*there, *target.who)))}
             _take_in(mail, target, _changed(session, target.kind, change))
 
@@ -159,6 +161,9 @@ def _relate(session: MailSession, wanted: Sequence[tuple[WaitingMail, Target]]) 
         ]
         create = partial(session.client.create, "EmailMessageRelation", records)
         answers = _answered(create, len(records))
+        if passing := next((one.trouble for one in answers if _passes(one)), None):
+            mail.trouble = mail.trouble or passing  # tried again, and then only for those who are missing
+            continue
         left_out = {one for one, answer in zip(new, answers, strict=True) if not _is_there(answer)}
         added = tuple(one for one in target.who if one not in left_out)
         if left_out:
@@ -185,7 +190,15 @@ def _is_there(answer: Written) -> bool:
     return answer.id is not None or (answer.trouble is not None and answer.trouble.code == "DUPLICATE_VALUE")
 
 
+def _passes(answer: Written) -> bool:
+    """Whether it was refused for a reason that passes, such as a lock on the record."""
+    return answer.trouble is not None and answer.trouble.kind in _PASSES
+
+
 def _take_in(mail: WaitingMail, target: Target, answer: Written) -> None:
+    if _passes(answer):
+        mail.trouble = mail.trouble or answer.trouble
+        return
     if not _is_there(answer):
         _name(mail, target.on)
         target_after = replace(target, who=(), what=None, id=target.adds_to)

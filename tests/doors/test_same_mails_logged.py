@@ -136,6 +136,19 @@ class TestALatePart(OnBothDatabases):
         assert bench.log(second).trace.not_added == (contacts[1],)
         assert len(bench.logged()) == 1
 
+    def test_is_tried_again_where_the_record_is_locked_just_then(self, bench, contacts, monkeypatch):
+        part(bench, "a@client.test")
+        bench.once()
+        second = part(bench, "b@client.test")
+        with monkeypatch.context() as patched:
+            patched.setattr(Client, "create", lambda *_: [Written(None, trouble("UNABLE_TO_LOCK_ROW"))])
+            bench.once()
+        assert bench.state(second) is State.WAITING
+        bench.once()
+        assert bench.state(second) is State.LOGGED
+        assert bench.log(second).trace.not_added == ()
+        assert len(bench.records("EmailMessageRelation")) == 2
+
     def test_brings_an_opportunity_that_the_record_had_not(self, bench, contacts):
         bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
         deal = bench.deal(contacts[1])
@@ -210,6 +223,12 @@ def test_as_a_shared_task_people_are_added_to_it(bench, contacts):
     bench.once()
     [task] = bench.records("Task")
     assert set(task["TaskWhoIds"]) == set(contacts[:2])
+    task["TaskWhoIds"] = [*task["TaskWhoIds"], contacts[2]]  # somebody adds one in Salesforce
+    lee = bench.contact("d@client.test")
+    part(bench, "d@client.test")
+    bench.once()
+    [task] = bench.records("Task")
+    assert set(task["TaskWhoIds"]) == {*contacts, lee}
 
 
 class TestAMailThatAnotherToolHasLogged:
