@@ -148,8 +148,17 @@ class Client:
         ]
         body = {"allOrNone": False, "compositeRequest": parts}
         answers = self._call(lambda salesforce: salesforce.restful("composite", method="POST", json=body))
+        try:
+            return self._taken_apart(queries, _parts(answers, len(parts)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Unavailable(f"the answer is not what was asked for: {type(error).__name__}") from None
+
+    def _taken_apart(
+        self, queries: Sequence[tuple[str, Sequence[object]]], answers: Sequence[Any]
+    ) -> list[list[Record] | Refused]:
+        """Raises ValueError, KeyError, TypeError, AttributeError for what is no answer."""
         found: list[list[Record] | Refused] = []
-        for (soql, values), answer in zip(queries, _parts(answers, len(parts)), strict=True):
+        for (soql, values), answer in zip(queries, answers, strict=True):
             status, content = int(answer["httpStatusCode"]), answer["body"]
             if status != HTTPStatus.OK:
                 first: Record = content[0] if isinstance(content, list) and content else {}
