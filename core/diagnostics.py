@@ -222,7 +222,7 @@ def _unless_refused(what: str, look: Callable[[], list[Finding]]) -> list[Findin
 
 
 def _later_parts(relation: Mapping[str, Record]) -> Finding:
-    """Whether whom a later part of a mail brings can be added to the record that is there."""
+    """Whether this user may add people to an e-mail message that is already in Salesforce."""
     what = "Later parts of a mail"
     if {"EmailMessageId", "RelationId", "RelationType"} <= {
         name for name, one in relation.items() if one.get("createable")

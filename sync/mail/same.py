@@ -70,7 +70,7 @@ def _claim(
     first = first_mails.claim(in_database, first_mails.API, wanted)
     states = first_mails.states_of(in_database, [one for one in first.values() if one not in named])
     late: dict[bytes, str] = {}
-    for identity, mail_id in wanted.items():
+    for identity, mail_id in sorted(wanted.items()):  # rows are locked in one order, whoever locks them
         owner = first[identity]
         if owner in named or states.get(owner) is State.WAITING:
             continue
@@ -83,7 +83,7 @@ def _claim(
     # Of late parts in the hands of two workers one goes first, and the other sees what it has added.
     adds = first_mails.claim(in_database, first_mails.LATE, late)
     adding = first_mails.states_of(in_database, adds.values())
-    for identity, mail_id in late.items():
+    for identity, mail_id in sorted(late.items()):
         owner = adds[identity]
         if owner in named:
             first[identity] = owner
@@ -142,12 +142,20 @@ def _relate(session: MailSession, wanted: Sequence[tuple[WaitingMail, Target]]) 
     """A relation for each person, once: who is related already is asked for first, so that a try that is
     repeated adds nobody twice."""
     there: set[tuple[str, str]] = set()
-    for some in in_batches([str(target.adds_to) for _, target in wanted], MOST_RECORDS):
-        for one in session.client.query(
-            "SELECT EmailMessageId, RelationId FROM EmailMessageRelation WHERE EmailMessageId IN {}", some
-        ):
-            if one["RelationId"] is not None:
-                there.add((id_key(str(one["EmailMessageId"])), id_key(str(one["RelationId"]))))
+    try:
+        for some in in_batches([str(target.adds_to) for _, target in wanted], MOST_RECORDS):
+            for one in session.client.query(
+                "SELECT EmailMessageId, RelationId FROM EmailMessageRelation WHERE EmailMessageId IN {}", some
+            ):
+                if one["RelationId"] is not None:
+                    there.add((id_key(str(one["EmailMessageId"])), id_key(str(one["RelationId"]))))
+    except Refused as refused:
+        if refused.trouble.kind in _PASSES:
+            raise
+        # who may not see who is related must not add anybody a second time
+        for mail, target in wanted:
+            _take_in(mail, target, Written(None, refused.trouble))
+        return
     for mail, target in wanted:
         new = [one for one in target.who if (id_key(str(target.adds_to)), id_key(one)) not in there]
         places = mail.log.trace.record_places

@@ -136,6 +136,22 @@ class TestALatePart(OnBothDatabases):
         assert bench.log(second).trace.not_added == (contacts[1],)
         assert len(bench.logged()) == 1
 
+    def test_is_logged_where_nobody_may_see_who_is_related(self, bench, contacts, monkeypatch):
+        part(bench, "a@client.test")
+        bench.once()
+        second = part(bench, "b@client.test")
+        query = Client.query
+
+        def refuse(client, soql, *values, **more):
+            if "FROM EmailMessageRelation" in soql:
+                raise Refused(trouble("INSUFFICIENT_ACCESS"))
+            return query(client, soql, *values, **more)
+
+        monkeypatch.setattr(Client, "query", refuse)
+        bench.once()
+        assert bench.state(second) is State.LOGGED
+        assert bench.log(second).trace.not_added == (contacts[1],)
+
     def test_is_tried_again_where_the_record_is_locked_just_then(self, bench, contacts, monkeypatch):
         part(bench, "a@client.test")
         bench.once()
