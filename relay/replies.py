@@ -193,7 +193,7 @@ BARE_NEWLINE = _reply(550, "5.6.11 A line ends in a bare CR or LF")
 NUL_BYTE = _reply(550, "5.6.0 The mail holds a NUL byte")
 TOO_BIG = _reply(552, "5.3.4 The mail is too big")
 NEEDS_SMTPUTF8 = _reply(553, "5.6.7 An address with these characters needs SMTPUTF8")
-LOOP = _reply(554, "5.4.6 Mail loop: it has passed through too many servers")
+LOOP = _reply(554, "5.4.6 Mail loop: this mail has come this way too often")
 NO_RECIPIENTS = _reply(554, "5.5.1 No valid recipients")
 UNKNOWN_PARAMETER = _reply(555, "5.5.4 A parameter is not known or not offered")
 
