@@ -160,6 +160,7 @@ TOO_MANY_TODAY = _reply(450, "4.7.1 Too many mails in a day; contact your admini
 INTERNAL = _reply(451, "4.3.0 Try again later")
 MISCONFIGURED = _reply(451, "4.3.5 Relay misconfigured; contact your administrator")
 UPSTREAM_LACKS = _reply(451, "4.3.0 The mail provider does not take such a mail now, try again later")
+OFFERS_HAVE_CHANGED = _reply(421, "4.3.2 What the mail provider takes has changed, connect again")
 UPSTREAM_UNKNOWN = _reply(421, "4.4.1 The mail provider has not been reached yet, try again later")
 UPSTREAM_BUSY = _reply(451, "4.3.2 Too busy, try again in a moment")
 UPSTREAM_UNREACHABLE = _reply(451, "4.4.1 The mail provider cannot be reached, try again later")

@@ -193,6 +193,11 @@ class Session(ClientConnection):
 
     async def _say_and_count(self, reply: Reply) -> None:
         await self._say(reply)
+        if reply is replies.UPSTREAM_LACKS and self._offered != _for_clients(self._relay.pool.extensions):
+            # A mail server that keeps its connections would ask for the same again and again: it says EHLO,
+            # and hears what is offered now, on a new connection only.
+            await self._say(replies.OFFERS_HAVE_CHANGED)
+            return
         if reply in replies.CLIENT_ERRORS:
             self._errors += 1
             if self._errors >= _MOST_ERRORS:

@@ -121,7 +121,9 @@ def test_what_the_provider_offers_changes_and_postfix_bounces_nothing(
 ):
     """It asked for what the relay offered; the node that the mail then meets has less."""
     _, port = gateway
-    postfix = Postfix(server_directory, relayhost=port, settings=QUICK_TO_TRY_AGAIN)
+    # It keeps its connections, and with them what it was offered when they were opened.
+    settings = f"{QUICK_TO_TRY_AGAIN}smtp_connection_cache_destinations = 127.0.0.1\n"
+    postfix = Postfix(server_directory, relayhost=port, settings=settings)
     extensions = sink.sink.script.extensions
     all_of_them = list(extensions)
 
@@ -151,6 +153,9 @@ def test_what_the_provider_offers_changes_and_postfix_bounces_nothing(
         assert "status=bounced" not in postfix.log()
         assert "dsn=5" not in postfix.log()
         assert "dsn=4" in postfix.log(), "what the node cannot do was said, for now"
+        assert "conn_use=" in postfix.log(), "connections were kept"
+        held = [line for line in postfix.log().splitlines() if "dsn=4" in line]
+        assert len(held) <= 8, "and were given up for one where it hears what is offered now"
         assert len(installation.ended(at_least=12)) >= 12
     finally:
         postfix.stop()
