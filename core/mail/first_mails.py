@@ -5,20 +5,21 @@ One row for each identity and way is inserted by whoever comes first, whatever r
 primary key lets nobody be first twice."""
 
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 
 from core.database.dialect import insert
-from core.database.heartbeats import database_now
+from core.database.heartbeats import alive, database_now
 from core.database.models import FirstMailRow, MailRow
 from core.mail.row import Copy, State
 
-COPY, API, LATE = "copy", "api", "late"
-"""Of which way a mail is the first: its blind copy, its records, and what a later part adds to those."""
+COPY, RECORDS = "copy", "api"
+"""What a mail has or writes for all with its identity: the blind copy, the records in Salesforce."""
 _AT_ONCE = 1_000
-_ENDED_WITHOUT_COPY = frozenset({State.REFUSED, State.ABORTED, State.UNKNOWN, State.COPY_REFUSED})
+_NOT_ACCEPTED = frozenset({State.PENDING, State.REFUSED, State.ABORTED, State.UNKNOWN})
 _LONGEST_UNDER_WAY = timedelta(hours=1)
 """A mail that has no row by then was in the hands of a relay that was killed, and its journal is lost."""
 
@@ -45,7 +46,7 @@ def copy_of(session: Session, identity: bytes) -> str | None:
     accepted = select(MailRow.id).where(
         MailRow.identity == identity,
         MailRow.bcc == Copy.ACCEPTED.value,
-        MailRow.state.not_in([state.value for state in (*_ENDED_WITHOUT_COPY, State.PENDING)]),
+        MailRow.state.not_in([state.value for state in _NOT_ACCEPTED]),
     )
     return session.scalars(accepted.limit(1)).first()
 
@@ -59,39 +60,62 @@ def give_up_copy(session: Session, identity: bytes, mail_id: str) -> None:
     )
 
 
-def claim(session: Session, way: str, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
-    """Be the first of this way for these identities, identity -> mail; who is, by now."""
+@dataclass(frozen=True)
+class Holder:
+    """The mail that wrote last for all with its identity, or is to. `is_in_hands`: a living worker has it."""
+
+    state: State
+    person: int
+    is_in_hands: bool
+    due_at: datetime | None
+
+
+def claim_records(session: Session, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
+    """Be the one that writes for these identities, identity -> mail; who is, by now. Nobody else claims one
+    of them or takes one over before this transaction ends."""
     now = database_now(session)
     session.connection().execute(
         insert(session.get_bind().dialect, FirstMailRow.__table__).on_conflict_do_nothing(),
         [
-            {"identity": identity, "way": way, "mail_id": mail_id, "time": now}
+            {"identity": identity, "way": RECORDS, "mail_id": mail_id, "time": now}
             for identity, mail_id in sorted(wanted.items())
         ],
     )
     found = session.execute(
-        select(FirstMailRow.identity, FirstMailRow.mail_id).where(
-            FirstMailRow.way == way, FirstMailRow.identity.in_(wanted)
-        )
+        select(FirstMailRow.identity, FirstMailRow.mail_id)
+        .where(FirstMailRow.way == RECORDS, FirstMailRow.identity.in_(wanted))
+        .order_by(FirstMailRow.identity)  # rows are locked in one order, whoever locks them
+        .with_for_update()
     )
     return {row.identity: row.mail_id for row in found}
 
 
-def take_over(session: Session, way: str, identity: bytes, *, of: str, by: str) -> bool:
-    """Be the first in place of a mail that came to nothing; False where somebody else is by now."""
-    statement = (
+def take_over_records(session: Session, identity: bytes, *, of: str, by: str) -> None:
+    """Write in place of a mail that is not going to. Only after `claim_records` and `holders`, in the same
+    transaction."""
+    session.execute(
         update(FirstMailRow)
-        .where(FirstMailRow.identity == identity, FirstMailRow.way == way, FirstMailRow.mail_id == of)
+        .where(FirstMailRow.identity == identity, FirstMailRow.way == RECORDS)
         .values(mail_id=by, time=database_now(session))
-        .returning(FirstMailRow.mail_id)
     )
-    return session.execute(statement).first() is not None
+    # A worker that was thought dead and comes back finds that this mail is no longer its own.
+    session.execute(update(MailRow).where(MailRow.id == of).values(claimed_by=None, claim=MailRow.claim + 1))
 
 
-def states_of(session: Session, ids: Collection[str]) -> dict[str, State]:
-    """Where these mails stand; without those whose rows are gone."""
-    found = session.execute(select(MailRow.id, MailRow.state).where(MailRow.id.in_(ids)))
-    return {row.id: State(row.state) for row in found}
+def holders(session: Session, ids: Collection[str]) -> dict[str, Holder]:
+    """Where these mails stand; without those whose rows are gone. No worker takes one of them before this
+    transaction ends."""
+    is_in_hands = case((MailRow.claimed_by.in_(alive(database_now(session))), 1), else_=0)
+    query = (
+        select(MailRow.id, MailRow.state, MailRow.person_id, MailRow.due_at, is_in_hands.label("is_in_hands"))
+        .where(MailRow.id.in_(ids))
+        .order_by(MailRow.id)  # rows are locked in one order, whoever locks them
+        .with_for_update()
+    )
+    return {
+        row.id: Holder(State(row.state), row.person_id, bool(row.is_in_hands), row.due_at)
+        for row in session.execute(query)
+    }
 
 
 def mails_of(session: Session, identities: Collection[bytes]) -> dict[bytes, list[str]]:
@@ -126,9 +150,13 @@ def _first(session: Session, identity: bytes, way: str, mail_id: str) -> str:
 
 
 def _has_ended_without_copy(session: Session, identity: bytes, mail_id: str) -> bool:
-    found = session.execute(select(MailRow.state).where(MailRow.id == mail_id)).first()
+    found = session.execute(select(MailRow.state, MailRow.bcc).where(MailRow.id == mail_id)).first()
     if found is not None:
-        return found.state in {state.value for state in _ENDED_WITHOUT_COPY}
+        is_under_way = found.state == State.PENDING.value
+        has_gone = found.bcc == Copy.ACCEPTED.value and found.state not in {
+            one.value for one in _NOT_ACCEPTED
+        }
+        return not is_under_way and not has_gone
     claimed_at = session.scalars(
         select(FirstMailRow.time).where(FirstMailRow.identity == identity, FirstMailRow.way == COPY)
     ).one()

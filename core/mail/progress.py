@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 TASK, EMAIL_MESSAGE = "Task", "EmailMessage"
+ID_NOT_TOLD = "there"
+"""In place of a record's id: Salesforce refused a second one, and did not say which the first is."""
 
 
 class Where(StrEnum):

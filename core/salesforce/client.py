@@ -128,13 +128,14 @@ class Client:
 
     def query_together(self, queries: Sequence[tuple[str, Sequence[object]]]) -> list[list[Record] | Refused]:
         """The records of up to five queries that are asked in one call (REST guide, "Composite"), in their
-        order; a query that is refused by itself gives its refusal. Raises Unavailable, Refused."""
+        order; a query that is refused by itself, or takes Salesforce too long, gives its refusal. Raises
+        Unavailable, Refused."""
         if len(queries) == 1:
             [(soql, values)] = queries
             try:
                 return [self.query(soql, *values)]
             except Refused as refused:
-                if refused.trouble.kind is not TroubleKind.PERMANENT:
+                if not _is_of_the_query(refused.trouble):
                     raise
                 return [refused]
         asked = [format_soql(soql, *values) if values else soql for soql, values in queries]
@@ -163,7 +164,7 @@ class Client:
             if status != HTTPStatus.OK:
                 first: Record = content[0] if isinstance(content, list) and content else {}
                 met = trouble(str(first.get("errorCode", "")), str(first.get("message", "")), status)
-                if met.kind is not TroubleKind.PERMANENT:
+                if not _is_of_the_query(met):
                     raise Refused(met)
                 found.append(Refused(met))
             elif not content.get("done"):
@@ -293,6 +294,11 @@ def _is_without_connection(error: requests.ConnectionError) -> bool:
     nobody who answers."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, NewConnectionError | ConnectTimeoutError)
+
+
+def _is_of_the_query(met: Trouble) -> bool:
+    """Whether others that were asked in the same call may be answered, now and at any time."""
+    return met.kind is TroubleKind.PERMANENT or met.code == "QUERY_TIMEOUT"
 
 
 def _translated(error: SalesforceError) -> Unavailable | Refused:

@@ -16,10 +16,11 @@ from core.people.addresses import matches
 from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Trouble, TroubleKind
+from sync.mail.additions import add
 from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
 from sync.mail.outcomes import Outcomes
 from sync.mail.receipts import confirmed
-from sync.mail.same import add, join, share
+from sync.mail.same import join, share
 from sync.mail.waiting import Learnt, MailSession, Sender, WaitingMail
 from sync.mail.write import look_for_written, write
 from sync.session import FOR_GOOD, SalesforceSession, note_trouble
@@ -96,9 +97,9 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
         if is_undecided and any(matches(address, unwanted) for address in mail.log.trace.places or ()):
             mail.log = replace(mail.log, needs_match=True)
 
-    undecided = [mail for mail in outcomes.open if mail.is_to_match and not mail.log.uncertain]
-    parts = join(session, outcomes, undecided)
-    to_match = [mail for mail in undecided if outcomes.is_open(mail)]
+    unwritten = [mail for mail in outcomes.open if not mail.log.uncertain]
+    parts = join(session, outcomes, unwritten)
+    to_match = [mail for mail in unwritten if outcomes.is_open(mail) and mail.is_to_match]
     match(session, outcomes, to_match)
     # only now is it known which records of these there may be from before a restore
     look_for_written(session, outcomes, [mail for mail in to_match if outcomes.is_open(mail)])
@@ -121,7 +122,7 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
         else:
             session.salesforce.met(mail.trouble)
             outcomes.try_again_later(mail, mail.trouble)
-    share(outcomes, parts, {mail.id: mail for mail in undecided})
+    share(outcomes, parts, {mail.id: mail for mail in unwritten})
 
 
 def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from core.batches import batches
-from core.mail.progress import EMAIL_MESSAGE, TASK, Target, Where
+from core.mail.progress import EMAIL_MESSAGE, ID_NOT_TOLD, TASK, Target, Where
 from core.mail.row import Row
 from core.mail.subject import task_subject
 from core.salesforce.schema import KEY_FIELD
@@ -88,19 +88,32 @@ def targets(choice: Choice, kind: str, *, shares_activities: bool) -> tuple[Targ
 
 
 def added_where_possible(
-    made: Sequence[Target], written: Sequence[Target], *, shares_activities: bool
+    made: Sequence[Target], written: Sequence[Target], *, shares_activities: bool, is_ours: bool
 ) -> tuple[Target, ...]:
     """The same, but contacts, and what the mail is about, join the record that another part of the mail has
-    written: an e-mail message takes any number of contacts and one other record, a task contacts where the
-    organisation shares activities. Leads stand on records of their own, as always."""
+    written: an e-mail message takes any number of contacts and one other record, a task up to fifty contacts
+    where the organisation shares activities. Leads stand on records of their own, as always; on a record that
+    is not ours they stand too, as there must not be a second one."""
     result = []
-    main = next((one for one in written if not one.is_of_a_lead and one.adds_to is None), None)
+    main = next(
+        (
+            one
+            for one in written
+            if one.adds_to is None and one.id != ID_NOT_TOLD and not (is_ours and one.is_of_a_lead)
+        ),
+        None,
+    )
     has_room = main is not None and main.kind == EMAIL_MESSAGE and all(one.what is None for one in written)
+    people_there = 0 if main is None else sum(len(one.who) for one in written if one.id == main.id)
     for target in made:
-        takes_people = target.kind == EMAIL_MESSAGE or shares_activities
-        if main is None or target.kind != main.kind or target.is_of_a_lead or not takes_people:
+        takes_people = target.kind == EMAIL_MESSAGE or (
+            shares_activities and people_there + len(target.who) <= MOST_CONTACTS
+        )
+        stands_alone = target.is_of_a_lead and is_ours
+        if main is None or target.kind != main.kind or stands_alone or not takes_people:
             result.append(target)
             continue
+        people_there += len(target.who)
         if target.who:
             result.append(Target(target.kind, target.who, None, adds_to=main.id))
         if target.what is not None:

@@ -20,6 +20,7 @@ from sync.mail.choose import (
     choose,
     people_to_look_for,
 )
+from sync.mail.content import Content
 from sync.mail.fields import added_where_possible, targets
 from sync.mail.lookup import DEALS, deals_of, in_batches, visible
 from sync.mail.others import LOGGED, belong_to_what_is_there, identifiers
@@ -38,26 +39,24 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     sender = session.sender
     asked: list[tuple[WaitingMail, Recipients]] = []
     dates: dict[str, str] = {}
+    # A tool that writes each part for its own recipient names that one only in the header.
+    headers = {
+        part.id: _header(part, content)
+        for part, content in session.contents([part for mail in mails for part in mail.parts])
+    }
     for mail, content in session.contents(mails):
-        places = mail.log.trace.places
         if mail.log.picked:
             _set_targets(session, outcomes, mail, _choice_of(mail.log.picked))
             continue
-        if content.is_unreadable:
+        header = _header(mail, content)
+        if header is None:
             outcomes.end(mail, State.FAILED, trouble("lost_text"))
             continue
-        if content.is_there:
-            to, cc = content.to, content.cc
-        elif places is not None:  # the text is erased, but it is known where each address stood
-            to = tuple(address for address, where in places.items() if where is Where.TO)
-            cc = tuple(address for address, where in places.items() if where is Where.CC)
-        else:
-            outcomes.end(mail, State.FAILED, trouble("lost_text"))
-            continue
+        all_headers = [header, *filter(None, (headers[part.id] for part in mail.parts))]
         recipients = people_to_look_for(
-            mail.recipients,
-            to,
-            cc,
+            [one for part in (mail, *mail.parts) for one in part.recipients],
+            [one for to, _ in all_headers for one in to],
+            [one for _, cc in all_headers for one in cc],
             internal=sender.policy.internal_domains + sender.policy.never_log,
             ignored=sender.ignored,
             with_blind_copied=sender.rules.blind_copied,
@@ -86,6 +85,20 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         choice = choose(recipients, found, sender.rules)
         mail.log = replace(mail.log, trace=_trace_of(mail.log.trace, choice, recipients, found))
         _set_targets(session, outcomes, mail, choice)
+
+
+def _header(mail: WaitingMail, content: Content) -> tuple[Sequence[str], Sequence[str]] | None:
+    """The addresses in To and in Cc; None where that can no longer be told."""
+    places = mail.log.trace.places
+    if content.is_there and not content.is_unreadable:
+        return content.to, content.cc
+    if content.is_unreadable or places is None:
+        return None
+    # the text is erased, but it is known where each address stood
+    return (
+        [address for address, where in places.items() if where is Where.TO],
+        [address for address, where in places.items() if where is Where.CC],
+    )
 
 
 def _with_deals_and_records(
@@ -123,7 +136,12 @@ def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, ch
         kind = features.kind(session.sender.rules.record)
         made = targets(left, kind, shares_activities=features.shares_activities)
         if mail.same_as is not None or mail.log.trace.there is not None:
-            made = added_where_possible(made, written, shares_activities=features.shares_activities)
+            made = added_where_possible(
+                made,
+                written,
+                shares_activities=features.shares_activities,
+                is_ours=mail.log.trace.there is None,
+            )
         mail.log = replace(mail.log, targets=(*written, *made))
         mail.note_result(MatchResult.MATCHED)
         return

@@ -81,6 +81,11 @@ class Outcomes:
         is_matched = mail.job.row.state is State.UNMATCHED and bool(mail.log.missing)
         self.end(mail, State.WAITING if is_matched else mail.job.row.state, trouble, due_at=due_at)
 
+    def stand_back(self, mail: WaitingMail, due_at: datetime) -> None:
+        """Somebody else comes first: it is as it was, due again at `due_at`, and this was no try."""
+        self._ends.append(End(mail.job, mail.job.row.state, mail.log, due_at, mail.job.attempts))
+        self._open.pop(mail.id, None)
+
     def try_again_now(self, mail: WaitingMail) -> None:
         """Something was learnt with which the next try can succeed."""
         self.wait(mail, mail.job.row.time)

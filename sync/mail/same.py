@@ -1,258 +1,174 @@
 """Mails with one identity are one mail in Salesforce, whatever transactions they came in, and whenever.
 
 Parts that are due together are written together, by the first of them (`join`, `share`). A part that comes
-later belongs to the records that are there: whom it brings besides is added to them (`add`), where Salesforce
-lets us. While the first part is under way in other hands a later one waits for it."""
+later belongs to the records that are there; whom it brings besides is added to them (sync/mail/additions.py).
+While another part is to be written a later one waits for it."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
+from core.batches import batches
 from core.database.engine import Session
 from core.mail import first_mails
-from core.mail.progress import EMAIL_MESSAGE, MailLog, MatchResult, Target, Where
+from core.mail.first_mails import Holder
+from core.mail.progress import (
+    LoggedByAnother,
+    MailLog,
+    MatchResult,
+    Target,
+    Trace,
+    Where,
+)
 from core.mail.queue import logs_of
 from core.mail.row import State
 from core.people.addresses import address_key
-from core.salesforce.client import MOST_RECORDS, Written
-from core.salesforce.ids import id_key
-from core.salesforce.login import Refused
-from core.salesforce.troubles import TroubleKind, trouble
-from sync.mail.lookup import in_batches
-from sync.mail.outcomes import Outcomes, pause
+from core.salesforce.troubles import trouble
+from sync.mail.outcomes import Outcomes
 from sync.mail.waiting import MailSession, WaitingMail
 
 _LEAST_WAIT = timedelta(seconds=5)
-_RELATIONS = {Where.TO: "ToAddress", Where.CC: "CcAddress", Where.BCC: "BccAddress"}
-_PASSES = frozenset({TroubleKind.TRANSIENT, TroubleKind.LIMIT, TroubleKind.SESSION, TroubleKind.CONNECTION})
-
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_AT_ONCE = 1_000
 Parts = Mapping[str, list[WaitingMail]]
-"""The parts that share the outcome of a mail, by its id."""
+"""The parts that share the outcome of the mail that is written for them, by its id."""
 
 
 def join(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> Parts:
-    """Tell which of these undecided mails are parts of others. A part of a mail in the same batch is set
-    aside until that one has its outcome; one of a mail that is logged already gets that one's records; one of
-    a mail in other hands waits. Raises DatabaseUnavailable."""
-    named = {mail.id: mail for mail in mails if mail.job.row.identity is not None and not mail.log.picked}
+    """Tell which of these mails are parts of others. A part of an undecided mail in the same batch is set
+    aside until that one has its outcome; one of a mail that is written already gets that one's records; one
+    of a mail that is to be written waits for it. Raises DatabaseUnavailable."""
+    named = {mail.id: mail for mail in mails if mail.job.row.identity is not None}
     if not named:
         return {}
-    oldest_first = sorted(named.values(), key=lambda mail: mail.id)
+    # What a person has picked for one part goes before what the rules find for another.
+    in_order = sorted(named.values(), key=lambda mail: (not mail.log.picked, mail.id))
     wanted: dict[bytes, str] = {}
-    for mail in oldest_first:
+    for mail in in_order:
         wanted.setdefault(mail.job.row.identity or b"", mail.id)
     with session.database.writing() as in_database:
-        first, late = _claim(in_database, wanted, named)
-        written = _written_of(in_database, late)
+        writers, due_at = _claim(in_database, wanted, named)
+    with session.database.reading() as in_database:
+        ours = {identity: mail_id for identity, mail_id in writers.items() if mail_id in named}
+        written = _written_by_others(in_database, ours)
     parts: dict[str, list[WaitingMail]] = {}
-    for mail in oldest_first:
-        owner = first[mail.job.row.identity or b""]
-        if owner == mail.id:
+    for mail in in_order:
+        identity = mail.job.row.identity or b""
+        writer = writers[identity]
+        if writer == mail.id:
             continue
-        if owner in named:
-            parts.setdefault(owner, []).append(mail)
-            named[owner].recipients = tuple(dict.fromkeys((*named[owner].recipients, *mail.recipients)))
+        is_decided = writer in named and not named[writer].is_to_match and identity not in written
+        if writer in named and not is_decided and not mail.log.picked:
+            parts.setdefault(writer, []).append(mail)
+            named[writer].parts.append(mail)
             outcomes.set_aside(mail)
         else:
-            outcomes.wait(mail, datetime.now(UTC) + max(_LEAST_WAIT, pause(mail)))
-    for identity in late:
-        if first[identity] in named:
-            _belong_to(named[first[identity]], outcomes, *written[identity])
+            outcomes.stand_back(mail, max(datetime.now(UTC) + _LEAST_WAIT, due_at.get(writer, _LONG_AGO)))
+    for identity, found in written.items():
+        _belong_to(named[ours[identity]], outcomes, *found)
     return parts
 
 
 def _claim(
-    in_database: Session, wanted: Mapping[bytes, str], named: Collection[str]
-) -> tuple[dict[bytes, str], frozenset[bytes]]:
-    """Who writes each mail, identity -> mail, and of which mails these parts are late: their records are
-    there. `wanted`: the oldest part in this batch; `named`: all that are."""
-    first = first_mails.claim(in_database, first_mails.API, wanted)
-    states = first_mails.states_of(in_database, [one for one in first.values() if one not in named])
-    late: dict[bytes, str] = {}
-    for identity, mail_id in sorted(wanted.items()):  # rows are locked in one order, whoever locks them
-        owner = first[identity]
-        if owner in named or states.get(owner) is State.WAITING:
+    in_database: Session, wanted: Mapping[bytes, str], named: Mapping[str, WaitingMail]
+) -> tuple[dict[bytes, str], dict[str, datetime]]:
+    """Who writes, identity -> mail; and when those of them that are not in this batch are due. `wanted`: who
+    is to write of this batch, `named`."""
+    writers = first_mails.claim_records(in_database, wanted)
+    others = first_mails.holders(in_database, [one for one in writers.values() if one not in named])
+    due_at: dict[str, datetime] = {}
+    for identity, mail_id in wanted.items():
+        writer = writers[identity]
+        if writer in named:
             continue
-        if states.get(owner) is State.LOGGED:
-            late[identity] = mail_id
-        elif first_mails.take_over(in_database, first_mails.API, identity, of=owner, by=mail_id):
-            first[identity] = mail_id  # what it was first for came to nothing
-    if not late:
-        return first, frozenset()
-    # Of late parts in the hands of two workers one goes first, and the other sees what it has added.
-    adds = first_mails.claim(in_database, first_mails.LATE, late)
-    adding = first_mails.states_of(in_database, adds.values())
-    for identity, mail_id in sorted(late.items()):
-        owner = adds[identity]
-        if owner in named:
-            first[identity] = owner
-        elif adding.get(owner) is not State.WAITING and first_mails.take_over(
-            in_database, first_mails.LATE, identity, of=owner, by=mail_id
-        ):
-            first[identity] = mail_id
-    return first, frozenset(late)
+        holder = others.get(writer)
+        if holder is not None and _is_to_write(holder, of=named[mail_id]):
+            if holder.due_at is not None:
+                due_at[writer] = holder.due_at
+            continue
+        first_mails.take_over_records(in_database, identity, of=writer, by=mail_id)
+        writers[identity] = mail_id
+    return writers, due_at
+
+
+def _is_to_write(holder: Holder, *, of: WaitingMail) -> bool:
+    """Whether it will write, or has ended, before long. One of somebody else, to whom the author's address
+    belonged before, may wait for ever for a connection to Salesforce."""
+    is_same_person = holder.person == of.job.row.person
+    return holder.is_in_hands or (holder.state is State.WAITING and is_same_person)
 
 
 def share(outcomes: Outcomes, parts: Parts, mails: Mapping[str, WaitingMail]) -> None:
     """Give the parts that were set aside the outcomes of the mails that they belong to."""
-    for owner, some in parts.items():
-        end = outcomes.end_of(mails[owner])
+    for writer, some in parts.items():
+        end = outcomes.end_of(mails[writer])
         for part in some:
             outcomes.take_back(part)
             # what is wrong with the first part alone must not keep the others from being logged
             is_its_own = end is not None and end.log.trouble_code in {"lost_text", "unforeseen"}
             if end is None or end.state is State.WAITING or is_its_own:
-                outcomes.wait(part, datetime.now(UTC) + max(_LEAST_WAIT, pause(part)))
+                outcomes.stand_back(part, datetime.now(UTC) + _LEAST_WAIT)
                 continue
             if end.state is State.LOGGED:
-                part.same_as = mails[owner].same_as or owner
-                known = replace(end.log.trace, result=MatchResult.SAME_MAIL, tries=())
+                part.same_as = mails[writer].same_as or writer
+                known = replace(part.log.trace, result=MatchResult.SAME_MAIL, there=end.log.trace.there)
                 part.log = replace(part.log, targets=end.log.targets, trace=known, needs_match=False)
+            elif part.log.trace.places is None:
+                # its text is erased with this, and then only this tells where its addresses stood
+                places = end.log.trace.places or {}
+                own = {one: places[one] for one in map(address_key, part.recipients) if one in places}
+                part.log = replace(part.log, trace=replace(part.log.trace, places=own))
             met = end.log.trouble_code
             found = None if met is None else trouble(met, end.log.trouble_detail)
-            if end.state is not State.LOGGED:
-                # its text is erased with this, and then only this tells where the addresses stood
-                places = {**(end.log.trace.places or {}), **(part.log.trace.places or {})}
-                part.log = replace(part.log, trace=replace(part.log.trace, places=places or None))
             outcomes.end(part, end.state, found, due_at=end.due_at)
 
 
-def add(session: MailSession, mails: Sequence[WaitingMail]) -> None:
-    """Add to records that are there what later parts bring. What Salesforce does not let be added is left
-    out, and named on the activity page. Raises Unavailable, Refused."""
-    wanted = [(mail, target) for mail in mails for target in mail.log.missing if target.adds_to is not None]
-    if not wanted:
-        return
-    messages = [one for one in wanted if one[1].kind == EMAIL_MESSAGE and one[1].who]
-    _relate(session, messages)
-    for mail, target in wanted:
-        if target.kind == EMAIL_MESSAGE and target.what is not None:
-            change: dict[str, object] = {"Id": target.adds_to, "RelatedToId": target.what}
-            _take_in(mail, target, _changed(session, EMAIL_MESSAGE, change))
-        elif target.kind != EMAIL_MESSAGE:
-            # somebody may have added people in Salesforce: the field holds all of them
-            [task] = session.client.retrieve(target.kind, [str(target.adds_to)], ["WhoId", "TaskWhoIds"])
-            there = [] if task is None else [*(task.get("TaskWhoIds") or ()), *filter(None, [task["WhoId"]])]
-            change = {"Id": target.adds_to, "TaskWhoIds": list(dict.fromkeys((*there, *target.who)))}
-            _take_in(mail, target, _changed(session, target.kind, change))
-
-
-def _relate(session: MailSession, wanted: Sequence[tuple[WaitingMail, Target]]) -> None:
-    """A relation for each person, once: who is related already is asked for first, so that a try that is
-    repeated adds nobody twice."""
-    there: set[tuple[str, str]] = set()
-    try:
-        for some in in_batches([str(target.adds_to) for _, target in wanted], MOST_RECORDS):
-            for one in session.client.query(
-                "SELECT EmailMessageId, RelationId FROM EmailMessageRelation WHERE EmailMessageId IN {}", some
-            ):
-                if one["RelationId"] is not None:
-                    there.add((id_key(str(one["EmailMessageId"])), id_key(str(one["RelationId"]))))
-    except Refused as refused:
-        if refused.trouble.kind in _PASSES:
-            raise
-        # who may not see who is related must not add anybody a second time
-        for mail, target in wanted:
-            _take_in(mail, target, Written(None, refused.trouble))
-        return
-    for mail, target in wanted:
-        new = [one for one in target.who if (id_key(str(target.adds_to)), id_key(one)) not in there]
-        places = mail.log.trace.record_places
-        records = [
-            {
-                "EmailMessageId": target.adds_to,
-                "RelationId": one,
-                "RelationType": _RELATIONS[places.get(one, Where.TO)],
-            }
-            for one in new
-        ]
-        create = partial(session.client.create, "EmailMessageRelation", records)
-        answers = _answered(create, len(records))
-        if passing := next((one.trouble for one in answers if _passes(one)), None):
-            mail.trouble = mail.trouble or passing  # tried again, and then only for those who are missing
-            continue
-        left_out = {one for one, answer in zip(new, answers, strict=True) if not _is_there(answer)}
-        added = tuple(one for one in target.who if one not in left_out)
-        if left_out:
-            _name(mail, left_out)
-        mail.put(target, replace(target, who=added, id=target.adds_to))
-
-
-def _changed(session: MailSession, kind: str, change: Mapping[str, object]) -> Written:
-    return _answered(partial(session.client.update, kind, [change]), 1)[0]
-
-
-def _answered(call: Callable[[], list[Written]], number: int) -> list[Written]:
-    """What became of each record; a call that is refused as a whole is refused for each. Raises Unavailable,
-    Refused where it can pass."""
-    try:
-        return call()
-    except Refused as refused:
-        if refused.trouble.kind in _PASSES:
-            raise
-        return [Written(None, refused.trouble)] * number
-
-
-def _is_there(answer: Written) -> bool:
-    return answer.id is not None or (answer.trouble is not None and answer.trouble.code == "DUPLICATE_VALUE")
-
-
-def _passes(answer: Written) -> bool:
-    """Whether it was refused for a reason that passes, such as a lock on the record."""
-    return answer.trouble is not None and answer.trouble.kind in _PASSES
-
-
-def _take_in(mail: WaitingMail, target: Target, answer: Written) -> None:
-    if _passes(answer):
-        mail.trouble = mail.trouble or answer.trouble
-        return
-    if not _is_there(answer):
-        _name(mail, target.on)
-        target_after = replace(target, who=(), what=None, id=target.adds_to)
-    else:
-        target_after = replace(target, id=target.adds_to)
-    mail.put(target, target_after)
-
-
-def _name(mail: WaitingMail, left_out: Collection[str]) -> None:
-    known = tuple(dict.fromkeys((*mail.log.trace.not_added, *sorted(left_out))))
-    mail.log = replace(mail.log, trace=replace(mail.log.trace, not_added=known))
-
-
 def _belong_to(mail: WaitingMail, outcomes: Outcomes, first: str, log: MailLog) -> None:
-    """A later part of a mail that is logged: its records are those, and whoever was not looked up for it is
+    """A later part of a mail that is written: its records are those, and whoever was not looked up for it is
     now."""
     mail.same_as = first
     looked_up = log.trace.places or {}
-    mail.recipients = tuple(one for one in mail.recipients if address_key(one) not in looked_up)
+    for part in (mail, *mail.parts):
+        part.recipients = tuple(one for one in part.recipients if address_key(one) not in looked_up)
     mail.log = replace(
-        mail.log, targets=log.written, trace=replace(mail.log.trace, result=MatchResult.SAME_MAIL)
+        mail.log,
+        targets=log.written,
+        trace=replace(mail.log.trace, result=MatchResult.SAME_MAIL, there=log.trace.there),
+        needs_match=bool(mail.log.picked or any(part.recipients for part in (mail, *mail.parts))),
     )
-    if mail.recipients:
-        mail.log = replace(mail.log, needs_match=True)
-    else:
+    if not mail.is_to_match:
         outcomes.end(mail, State.LOGGED)
 
 
-def _written_of(in_database: Session, identities: Collection[bytes]) -> dict[bytes, tuple[str, MailLog]]:
-    """What all parts of each mail have written so far, and who was looked up for them; with the first part's
-    id."""
-    if not identities:
-        return {}
-    mails = first_mails.mails_of(in_database, identities)
-    logs = logs_of(in_database, [one for some in mails.values() for one in some])
+def _written_by_others(
+    in_database: Session, writers: Mapping[bytes, str]
+) -> dict[bytes, tuple[str, MailLog]]:
+    """What the parts of each mail have written so far, and who was looked up for them; with the id of the
+    first that has written. Without mails of which no other part than the writer has written anything."""
+    mails = {
+        identity: some
+        for identity, some in first_mails.mails_of(in_database, writers).items()
+        if len(some) > 1
+    }
+    logs: dict[str, MailLog] = {}
+    for ids in batches([one for some in mails.values() for one in some], _AT_ONCE):
+        logs |= {one: log for one, log in logs_of(in_database, ids).items() if log.written}
     found = {}
     for identity, some in mails.items():
+        of_others = [one for one in some if one in logs and one != writers[identity]]
+        known = logs.get(writers[identity], MailLog())
+        have = {target.id for target in known.written}
+        if all(target.id in have for one in of_others for target in logs[one].written):
+            continue
         targets: dict[tuple[str | None, tuple[str, ...]], Target] = {}
         places: dict[str, Where] = {}
-        owner = next((one for one in some if logs.get(one, MailLog()).written), some[0])
+        there: LoggedByAnother | None = None
         for one in some:
             log = logs.get(one, MailLog())
             for target in log.written:
                 targets.setdefault((target.id, target.on), target)
-            if log.written:
-                places |= log.trace.places or {}
-        known = MailLog(targets=tuple(targets.values()))
-        found[identity] = (owner, replace(known, trace=replace(known.trace, places=places)))
+            places |= log.trace.places or {}
+            there = there or log.trace.there
+        trace = Trace(places=places, there=there)
+        found[identity] = (of_others[0], MailLog(targets=tuple(targets.values()), trace=trace))
     return found

@@ -60,8 +60,8 @@ class Learnt:
 @dataclass
 class WaitingMail:
     """A claimed mail as it is worked on. `log` is what the database will know of it; `trouble` the first that
-    it met. `recipients`: who of its mail is to be looked up, those of its other parts included; `same_as`:
-    the mail whose records it shares."""
+    it met. `recipients`: who of its mail is to be looked up; `parts`: others of the same mail, that are
+    logged with it; `same_as`: the mail whose records it shares."""
 
     job: Job
     log: MailLog
@@ -69,9 +69,11 @@ class WaitingMail:
     trouble: Trouble | None = None
     same_as: str | None = None
     recipients: tuple[str, ...] = ()
+    parts: list["WaitingMail"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.recipients = self.job.row.recipients or ()
+        self.same_as = self.job.row.same_as
 
     @property
     def id(self) -> str:

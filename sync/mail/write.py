@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from core.database.engine import Session
 from core.mail import queue as mail_queue
-from core.mail.progress import TASK, Target
+from core.mail.progress import ID_NOT_TOLD, TASK, Target
 from core.mail.row import State
 from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS
@@ -160,7 +160,7 @@ def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
         record.put(replace(target, id=answer.id))
         return
     if answer.verdict is Verdict.ALREADY_THERE:
-        record.put(replace(target, id=answer.id or "there"))
+        record.put(replace(target, id=answer.id or ID_NOT_TOLD))
         return
     if answer.verdict is Verdict.UNCERTAIN:
         record.put(replace(target, is_sought=True))

@@ -20,6 +20,10 @@ from tests.doors.connected import connected, person
 from tests.sandbox.org.records import Features
 from tests.sandbox.org.server import PretendOrg
 
+ONE = b"i" * 32
+"""What the parts of a mail have in common."""
+TO_ALL = "To: a@client.test, b@client.test, c@client.test, d@client.test\r\n"
+
 
 class Bench:
     """Anna, connected, in API mode; her org, and a worker."""
@@ -71,6 +75,10 @@ class Bench:
             write_rows(session, [row])
         return row.id
 
+    def part(self, address, header=TO_ALL, **more):
+        """One transaction of a mail to several people."""
+        return self.mail(address, header=header, identity=ONE, **more)
+
     def once(self):
         return self.worker.once()
 
@@ -95,6 +103,26 @@ class Bench:
 
     def logged(self, name="EmailMessage"):
         return self.records(name)
+
+    def people(self):
+        """How the people of each e-mail message are related to it."""
+        found = {}
+        for one in self.records("EmailMessageRelation"):
+            found.setdefault(one["EmailMessageId"], set()).add((one["RelationId"], one["RelationType"]))
+        return found
+
+    def logged_by_einstein(self, *people, message_id="<1@acme.test>", sender="anna@acme.test", **values):
+        tool = self.org.org.put("User", Username="eac@acme.test", Name="Einstein", IsActive=True)
+        values = {"MessageDate": datetime.now(UTC)} | values
+        record = self.org.org.put(
+            "EmailMessage", MessageIdentifier=message_id, FromAddress=sender, Subject="Our offer", Status="3",
+            CreatedById=tool, LastModifiedById=tool, **values,
+        )  # fmt: skip
+        for one in people:
+            self.org.org.put(
+                "EmailMessageRelation", EmailMessageId=record, RelationId=one, RelationType="ToAddress"
+            )
+        return record
 
     def contact(self, email="bob@client.test", **values):
         return self.org.org.put("Contact", LastName="Buyer", FirstName="Bob", Email=email, **values)

@@ -220,10 +220,9 @@ class TestNothingIsReadFromEndToEnd:
         statements = {}
         with recorded(database, statements), database.writing() as session:
             wanted = {bytes([number]) * 32: f"mail {number}" for number in range(3)}
-            for way in (first_mails.API, first_mails.LATE):
-                first = first_mails.claim(session, way, wanted)
-            first_mails.states_of(session, first.values())
-            first_mails.take_over(session, first_mails.API, b"\x01" * 32, of="mail 1", by="mail 2")
+            writers = first_mails.claim_records(session, wanted)
+            first_mails.holders(session, writers.values())
+            first_mails.take_over_records(session, b"\x01" * 32, of="mail 1", by="mail 2")
             first_mails.mails_of(session, wanted)
             first_mails.forget_old(session, timedelta(days=60))
         assert len(statements) >= 6

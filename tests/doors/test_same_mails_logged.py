@@ -21,27 +21,14 @@ from core.settings.catalogue import Setting
 from sync.worker import Worker
 from tests.doors.mail_bench import (
     KEYED,
+    ONE,
     SHARED,
     TASKS,
+    TO_ALL,
     OnBothDatabases,
     bench,  # noqa: F401
     org,  # noqa: F401
 )
-
-ONE = b"i" * 32
-HEADER = "To: a@client.test, b@client.test, c@client.test, d@client.test\r\n"
-
-
-def part(bench, address, **more):
-    return bench.mail(address, header=HEADER, identity=ONE, **more)
-
-
-def people(bench):
-    """How the people of each e-mail message are related to it."""
-    found = {}
-    for one in bench.records("EmailMessageRelation"):
-        found.setdefault(one["EmailMessageId"], set()).add((one["RelationId"], one["RelationType"]))
-    return found
 
 
 @pytest.fixture
@@ -51,10 +38,10 @@ def contacts(bench):
 
 class TestPartsThatAreDueTogether(OnBothDatabases):
     def test_are_one_record_with_all_people(self, bench, contacts):
-        first, *others = [part(bench, f"{name}@client.test") for name in "abc"]
+        first, *others = [bench.part(f"{name}@client.test") for name in "abc"]
         bench.once()
         [message] = bench.logged()
-        assert people(bench) == {message["Id"]: {(one, "ToAddress") for one in contacts}}
+        assert bench.people() == {message["Id"]: {(one, "ToAddress") for one in contacts}}
         assert {bench.state(one) for one in (first, *others)} == {State.LOGGED}
         assert [bench.row(one).same_as for one in (first, *others)] == [None, first, first]
         for one in others:
@@ -65,7 +52,7 @@ class TestPartsThatAreDueTogether(OnBothDatabases):
     def test_are_one_record_with_two_workers_at_once(self, bench, contacts):
         for _ in range(4):
             for name in "abc":
-                part(bench, f"{name}@client.test")
+                bench.part(f"{name}@client.test")
         workers = [Worker(bench.database, bench.config) for _ in range(2)]
         threads = [threading.Thread(target=one.once) for one in workers]
         for one in threads:
@@ -74,17 +61,17 @@ class TestPartsThatAreDueTogether(OnBothDatabases):
             one.join()
         bench.once()
         [message] = bench.logged()
-        assert people(bench) == {message["Id"]: {(one, "ToAddress") for one in contacts}}
+        assert bench.people() == {message["Id"]: {(one, "ToAddress") for one in contacts}}
 
     def test_that_match_nobody_are_kept_together(self, bench):
-        ids = [part(bench, f"{name}@client.test") for name in "ab"]
+        ids = [bench.part(f"{name}@client.test") for name in "ab"]
         bench.once()
         assert [bench.state(one) for one in ids] == [State.UNMATCHED] * 2
         bench.contact("b@client.test")
         bench.once()
 
     def test_of_different_mails_stay_apart(self, bench, contacts):
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.mail("b@client.test", identity=b"j" * 32)
         bench.mail("c@client.test")
         bench.once()
@@ -93,23 +80,23 @@ class TestPartsThatAreDueTogether(OnBothDatabases):
 
 class TestALatePart(OnBothDatabases):
     def test_adds_whom_it_brings_to_the_record_that_is_there(self, bench, contacts):
-        first = part(bench, "a@client.test")
+        first = bench.part("a@client.test")
         bench.once()
-        second = part(bench, "b@client.test")
+        second = bench.part("b@client.test")
         bench.once()
-        third = part(bench, "b@client.test")
+        third = bench.part("b@client.test")
         bench.once()
         [message] = bench.logged()
-        assert people(bench) == {message["Id"]: {(one, "ToAddress") for one in contacts[:2]}}
+        assert bench.people() == {message["Id"]: {(one, "ToAddress") for one in contacts[:2]}}
         assert [bench.row(one).same_as for one in (first, second, third)] == [None, first, first]
         assert {bench.state(one) for one in (first, second, third)} == {State.LOGGED}
         assert bench.log(third).trace.result is MatchResult.SAME_MAIL
         assert len({target.id for one in (first, second, third) for target in bench.log(one).written}) == 1
 
     def test_adds_nobody_twice_where_a_try_is_repeated(self, bench, contacts, monkeypatch):
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.once()
-        second = part(bench, "b@client.test")
+        second = bench.part("b@client.test")
         create = Client.create
 
         def lose_the_answer(client, kind, records):
@@ -125,9 +112,9 @@ class TestALatePart(OnBothDatabases):
         assert [one["RelationId"] for one in bench.records("EmailMessageRelation")] == contacts[:2]
 
     def test_that_salesforce_does_not_let_be_added_is_named(self, bench, contacts, monkeypatch):
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.once()
-        second = part(bench, "b@client.test")
+        second = bench.part("b@client.test")
         monkeypatch.setattr(
             Client, "create", lambda *_: [Written(None, trouble("INSUFFICIENT_ACCESS_OR_READONLY"))]
         )
@@ -137,9 +124,9 @@ class TestALatePart(OnBothDatabases):
         assert len(bench.logged()) == 1
 
     def test_is_logged_where_nobody_may_see_who_is_related(self, bench, contacts, monkeypatch):
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.once()
-        second = part(bench, "b@client.test")
+        second = bench.part("b@client.test")
         query = Client.query
 
         def refuse(client, soql, *values, **more):
@@ -153,9 +140,9 @@ class TestALatePart(OnBothDatabases):
         assert bench.log(second).trace.not_added == (contacts[1],)
 
     def test_is_tried_again_where_the_record_is_locked_just_then(self, bench, contacts, monkeypatch):
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.once()
-        second = part(bench, "b@client.test")
+        second = bench.part("b@client.test")
         with monkeypatch.context() as patched:
             patched.setattr(Client, "create", lambda *_: [Written(None, trouble("UNABLE_TO_LOCK_ROW"))])
             bench.once()
@@ -168,30 +155,30 @@ class TestALatePart(OnBothDatabases):
     def test_brings_an_opportunity_that_the_record_had_not(self, bench, contacts):
         bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
         deal = bench.deal(contacts[1])
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.once()
-        part(bench, "b@client.test")
+        bench.part("b@client.test")
         bench.once()
         [message] = bench.logged()
         assert message["RelatedToId"] == deal
 
     def test_brings_a_lead_which_has_a_record_of_its_own(self, bench, contacts):
         lead = bench.lead("d@client.test")
-        part(bench, "a@client.test")
+        bench.part("a@client.test")
         bench.once()
-        part(bench, "d@client.test")
-        part(bench, "d@client.test")
+        bench.part("d@client.test")
+        bench.part("d@client.test")
         bench.once()
-        part(bench, "d@client.test")
+        bench.part("d@client.test")
         bench.once()
         assert len(bench.logged()) == 2
         assert [one["RelationId"] for one in bench.records("EmailMessageRelation")] == [contacts[0], lead]
 
     def test_waits_while_the_first_is_under_way_elsewhere(self, bench, contacts):
-        first = part(bench, "a@client.test", at=datetime.now(UTC) + timedelta(hours=1))
-        second = part(bench, "b@client.test")
+        first = bench.part("a@client.test", at=datetime.now(UTC) + timedelta(hours=1))
+        second = bench.part("b@client.test")
         with bench.database.writing() as session:
-            first_mails.claim(session, first_mails.API, {ONE: first})
+            first_mails.claim_records(session, {ONE: first})
         bench.once()
         assert len(bench.logged()) == 1
         assert {bench.state(first), bench.state(second)} == {State.LOGGED}
@@ -204,8 +191,8 @@ class TestALatePart(OnBothDatabases):
             with bench.database.writing() as session:
                 session.execute(update(MailRow).where(MailRow.id == gone).values(due_at=None))
         with bench.database.writing() as session:
-            first_mails.claim(session, first_mails.API, {ONE: gone})
-        second = part(bench, "b@client.test")
+            first_mails.claim_records(session, {ONE: gone})
+        second = bench.part("b@client.test")
         bench.once()
         assert bench.state(second) is State.LOGGED
         assert bench.row(second).same_as is None
@@ -213,7 +200,7 @@ class TestALatePart(OnBothDatabases):
 
 @KEYED
 def test_the_key_is_of_the_mail_and_not_of_its_part(bench, contacts):
-    first = part(bench, "a@client.test")
+    first = bench.part("a@client.test")
     bench.once()
     [message] = bench.logged()
     [target] = bench.log(first).written
@@ -222,26 +209,26 @@ def test_the_key_is_of_the_mail_and_not_of_its_part(bench, contacts):
 
 @TASKS
 def test_as_tasks_each_contact_has_its_own_once(bench, contacts):
-    part(bench, "a@client.test")
-    part(bench, "b@client.test")
+    bench.part("a@client.test")
+    bench.part("b@client.test")
     bench.once()
-    part(bench, "b@client.test")
-    part(bench, "c@client.test")
+    bench.part("b@client.test")
+    bench.part("c@client.test")
     bench.once()
     assert sorted(one["WhoId"] for one in bench.records("Task")) == sorted(contacts)
 
 
 @SHARED
 def test_as_a_shared_task_people_are_added_to_it(bench, contacts):
-    part(bench, "a@client.test")
+    bench.part("a@client.test")
     bench.once()
-    part(bench, "b@client.test")
+    bench.part("b@client.test")
     bench.once()
     [task] = bench.records("Task")
     assert set(task["TaskWhoIds"]) == set(contacts[:2])
     task["TaskWhoIds"] = [*task["TaskWhoIds"], contacts[2]]  # somebody adds one in Salesforce
     lee = bench.contact("d@client.test")
-    part(bench, "d@client.test")
+    bench.part("d@client.test")
     bench.once()
     [task] = bench.records("Task")
     assert set(task["TaskWhoIds"]) == {*contacts, lee}
@@ -250,23 +237,10 @@ def test_as_a_shared_task_people_are_added_to_it(bench, contacts):
 class TestAMailThatAnotherToolHasLogged:
     """Einstein Activity Capture, the Outlook pane, a person who forwards."""
 
-    def logged_there(self, bench, *contacts, message_id="<1@acme.test>", sender="anna@acme.test", **values):
-        tool = bench.org.org.put("User", Username="eac@acme.test", Name="Einstein", IsActive=True)
-        values = {"MessageDate": datetime.now(UTC)} | values
-        record = bench.org.org.put(
-            "EmailMessage", MessageIdentifier=message_id, FromAddress=sender, Subject="Our offer", Status="3",
-            CreatedById=tool, LastModifiedById=tool, **values,
-        )  # fmt: skip
-        for one in contacts:
-            bench.org.org.put(
-                "EmailMessageRelation", EmailMessageId=record, RelationId=one, RelationType="ToAddress"
-            )
-        return record
-
     @pytest.mark.parametrize("message_id", ["<1@acme.test>", "1@acme.test"])
     def test_is_not_written_again_and_says_who_did(self, bench, contacts, message_id):
-        record = self.logged_there(bench, contacts[0], message_id=message_id)
-        one = part(bench, "a@client.test")
+        record = bench.logged_by_einstein(contacts[0], message_id=message_id)
+        one = bench.part("a@client.test")
         bench.once()
         assert [message["Id"] for message in bench.logged()] == [record]
         assert bench.state(one) is State.LOGGED
@@ -280,18 +254,18 @@ class TestAMailThatAnotherToolHasLogged:
     ):
         bench.set(Setting.LOG_ON, "contacts,leads,opportunities")
         deal = bench.deal(contacts[1])
-        record = self.logged_there(bench, contacts[0], IsClientManaged=is_ours_to_change)
-        one = bench.mail("a@client.test", "b@client.test", header=HEADER, identity=ONE)
+        record = bench.logged_by_einstein(contacts[0], IsClientManaged=is_ours_to_change)
+        one = bench.mail("a@client.test", "b@client.test", header=TO_ALL, identity=ONE)
         bench.once()
         [message] = bench.logged()
         assert bench.state(one) is State.LOGGED
         assert message["RelatedToId"] == (deal if is_ours_to_change else None)
         assert bench.log(one).trace.not_added == (() if is_ours_to_change else (deal,))
-        assert people(bench)[record] == {(one, "ToAddress") for one in contacts[:2]}
+        assert bench.people()[record] == {(one, "ToAddress") for one in contacts[:2]}
 
     def test_is_counted_and_can_be_filtered_by(self, bench, contacts):
-        self.logged_there(bench, contacts[0])
-        one = part(bench, "a@client.test")
+        bench.logged_by_einstein(contacts[0])
+        one = bench.part("a@client.test")
         bench.mail("b@client.test", identity=b"j" * 32, number=2)
         bench.once()
         with bench.database.reading() as session:
@@ -302,8 +276,8 @@ class TestAMailThatAnotherToolHasLogged:
         assert found[0].parts["number"] == 1
 
     def test_is_told_in_words(self, bench, contacts):
-        self.logged_there(bench, contacts[0])
-        one = part(bench, "a@client.test")
+        bench.logged_by_einstein(contacts[0])
+        one = bench.part("a@client.test")
         bench.once()
         with create_app(bench.config).test_request_context():
             told = trace_of(bench.row(one), bench.log(one), None)
@@ -320,15 +294,15 @@ class TestAMailThatAnotherToolHasLogged:
         ids=["author", "id", "time"],
     )
     def test_is_another_one_by_author_id_and_time(self, bench, contacts, values):
-        self.logged_there(bench, contacts[0], **values)
-        part(bench, "a@client.test")
+        bench.logged_by_einstein(contacts[0], **values)
+        bench.part("a@client.test")
         bench.once()
         assert len(bench.logged()) == 2
 
     def test_is_another_one_by_its_subject_as_a_device_gives_one_id_to_all(self, bench, contacts):
         for number, name in enumerate("ab"):
             bench.mail(
-                f"{name}@client.test", header=HEADER, subject=f"Scan {number}", identity=bytes([number]) * 32
+                f"{name}@client.test", header=TO_ALL, subject=f"Scan {number}", identity=bytes([number]) * 32
             )
             bench.once()
         assert sorted(one["Subject"] for one in bench.logged()) == ["Scan 0", "Scan 1"]
@@ -343,14 +317,14 @@ class TestAMailThatAnotherToolHasLogged:
             return query(client, soql, *values, **more)
 
         monkeypatch.setattr(Client, "query", refuse)
-        one = part(bench, "a@client.test")
+        one = bench.part("a@client.test")
         bench.once()
         assert bench.state(one) is State.LOGGED
 
     def test_is_known_by_its_date_however_late_it_came_to_us(self, bench, contacts):
-        self.logged_there(bench, contacts[0], MessageDate=datetime(2026, 11, 20, 8, 30, tzinfo=UTC))
+        bench.logged_by_einstein(contacts[0], MessageDate=datetime(2026, 11, 20, 8, 30, tzinfo=UTC))
         one = bench.mail(
-            "a@client.test", header=f"{HEADER}Date: Fri, 20 Nov 2026 09:30:00 +0100\r\n", identity=ONE
+            "a@client.test", header=f"{TO_ALL}Date: Fri, 20 Nov 2026 09:30:00 +0100\r\n", identity=ONE
         )
         bench.once()
         assert len(bench.logged()) == 1
