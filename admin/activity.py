@@ -50,6 +50,7 @@ def activity() -> str:
         entries = mail_store.entries(session, which, _ROWS + 1)
         shows_subjects = policy_settings(settings_store.policy(session)).show_subjects_to_admins
         logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
+        deliveries = mail_store.deliveries(session, [entry.row for entry in entries])
         urls = instance_urls(session, {entry.row.person for entry in entries})
         kinds = mail_requests.kinds_of_trouble(session, person_id)
         kept_back = mail_limits.refusals(session, datetime.now(UTC) - mail_limits.ONE_DAY, person_id)
@@ -70,6 +71,7 @@ def activity() -> str:
         why=words.why,
         dismissible=DISMISSIBLE,
         trace=trace,
+        deliveries=deliveries,
         can_log_again=mail_requests.can_log_again,
         kept_back=kept_back,
         kinds=[(code, number, trouble(code)) for code, number in kinds.items()],

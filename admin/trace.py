@@ -65,6 +65,14 @@ def _steps(row: Row, log: MailLog) -> list[str]:
                 time=trace.there.time[:16].replace("T", " "),
             )
         )
+    steps += [
+        _(
+            "Also logged by %(who)s (%(time)s UTC), so it is in Salesforce more than once.",
+            who=one.by,
+            time=one.time[:16].replace("T", " "),
+        )
+        for one in trace.also
+    ]
     if trace.not_added:
         names = {one.id: one.name for one in trace.chosen}
         steps.append(

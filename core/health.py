@@ -312,14 +312,29 @@ def _daily_limits(session: Session) -> Iterator[Finding]:
 
 def _other_tools(session: Session) -> Iterator[Finding]:
     """Nothing is wrong with it; whoever wonders why records are not ours sees it here."""
-    number = logged_by_others(session, database_now(session) - timedelta(days=30))
-    if number:
+    found = logged_by_others(session, database_now(session) - timedelta(days=30))
+    if not found.mails:
+        return
+    parts: dict[str, str | int] = {
+        "number": f"{found.mails} or more" if found.mails == MOST_COUNTED else found.mails,
+        "copied": found.copied,
+    }
+    if found.copied:
+        yield Finding(
+            Light.YELLOW,
+            "other tools",
+            "of the mails of the last 30 days another tool has logged %(number)s as well; %(copied)s of them "
+            "went as blind copies and are in Salesforce twice",
+            parts,
+            remedy="have these people log by API, which looks first whether a mail is there",
+        )
+    else:
         yield Finding(
             Light.GREEN,
             "other tools",
-            "of the mails of the last 30 days another tool had logged %(number)s before us; they were not "
-            "written again",
-            {"number": f"{number} or more" if number == MOST_COUNTED else number},
+            "of the mails of the last 30 days another tool has logged %(number)s as well; by API none is "
+            "written that is there",
+            parts,
         )
 
 

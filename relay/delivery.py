@@ -248,14 +248,20 @@ class Delivery:
         if not record.plan.decision.copies or record.identity is None or self._leaves_copy_out:
             return
         self._has_claimed_copy = True
-        record.same_as = await self._for_others(
+        first = await self._for_others(
             self._relay.same_mails.claim_copy(
                 record.identity, record.id, record.message.date, is_gateway=self._sending.is_gateway
             )
         )
-        if record.same_as is not None:
+        if first is not None:
             self._has_claimed_copy = False
-            record.plan = Plan(Decision.NONE, Reason.SAME_MAIL)
+            record.same_as = first.mail_id
+            # Under way at another relay, the first may still be refused. Then no receipt comes, and the
+            # person
+            # can have this mail logged by API.
+            may_lack = record.plan.decision.may_log and not first.is_accepted
+            decision = Decision.COPY_AND_API if may_lack else Decision.NONE
+            record.plan = Plan(decision, Reason.SAME_MAIL)
 
     def _delivery_key(self) -> bytes | None:
         """What this delivery is known by when it comes again, now that all of the mail is read."""

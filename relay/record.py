@@ -109,7 +109,7 @@ class MailRecord:
             return State.NOT_LOGGED
         if self.plan.decision is Decision.API:
             return State.WAITING
-        if self.copy is Copy.ACCEPTED:
+        if self.copy is Copy.ACCEPTED or self.plan.reason is Reason.SAME_MAIL:
             return State.COPIED
         return State.WAITING if self.plan.decision is Decision.COPY_AND_API else State.COPY_REFUSED
 

@@ -16,6 +16,7 @@ from core import logs
 from core.background import off_loop
 from core.database.engine import Database, DatabaseUnavailable
 from core.mail import first_mails
+from core.mail.first_mails import CopyClaim
 
 SECONDS_TO_ASK = 0.25
 SECONDS_FOR_THE_FIRST = 20.0
@@ -39,13 +40,14 @@ class SameMails:
         self._deliveries: OrderedDict[bytes, deque[float]] = OrderedDict()
         self._tasks: set[asyncio.Future[None]] = set()
 
-    async def claim_copy(self, identity: bytes, mail_id: str, date: str, *, is_gateway: bool) -> str | None:
-        """The id of the mail that has the copy already; None: this one is to have it, which is then known to
-        all."""
+    async def claim_copy(
+        self, identity: bytes, mail_id: str, date: str, *, is_gateway: bool
+    ) -> CopyClaim | None:
+        """The mail that has the copy already; None: this one is to have it, which is then known to all."""
         while (known := self._copies.get(identity)) is not None:
             fate = self._under_way.get(identity)
             if fate is None:
-                return known
+                return CopyClaim(known, is_accepted=True)
             # Whether that one is accepted is known soon; if it is not, this one is to have the copy.
             await asyncio.ensure_future(_for_a_while(fate))
             if not fate.done():
@@ -57,7 +59,7 @@ class SameMails:
         if not (is_shared or self._may_be_from_before(date)):
             return None
         first = await asyncio.ensure_future(self._ask(identity, mail_id, is_shared=is_shared))
-        if first is None or first == mail_id:
+        if first is None or first.mail_id == mail_id:
             return None
         # not remembered: that one may not have been accepted yet
         self._end(identity, mail_id, has_gone=False)
@@ -117,7 +119,7 @@ class SameMails:
         aware = written if written.tzinfo is not None else written.replace(tzinfo=UTC)
         return aware < self._knows_since
 
-    async def _ask(self, identity: bytes, mail_id: str, *, is_shared: bool) -> str | None:
+    async def _ask(self, identity: bytes, mail_id: str, *, is_shared: bool) -> CopyClaim | None:
         """Which mail has the copy, by the database; None where it does not say so in time."""
         try:
             async with asyncio.timeout(SECONDS_TO_ASK):
@@ -129,12 +131,13 @@ class SameMails:
             logs.failed_unexpectedly("asking whether a mail's copy has gone out")
             return None
 
-    def _look_in_database(self, identity: bytes, _: str) -> str | None:
+    def _look_in_database(self, identity: bytes, _: str) -> CopyClaim | None:
         """Without a claim, which would wait for the lock of SQLite: nobody else is there to be told."""
         with self._database.reading() as session:
-            return first_mails.copy_of(session, identity)
+            earlier = first_mails.copy_of(session, identity)
+        return None if earlier is None else CopyClaim(earlier, is_accepted=True)
 
-    def _claim_in_database(self, identity: bytes, mail_id: str) -> str:
+    def _claim_in_database(self, identity: bytes, mail_id: str) -> CopyClaim:
         with self._database.writing() as session:
             return first_mails.claim_copy(session, identity, mail_id)
 

@@ -22,7 +22,7 @@ from core.people.store import person_by_email
 @click.option(
     "--state", type=click.Choice([state.value for state in State]), help="Only those in this state."
 )
-@click.option("--by-others", is_flag=True, help="Only what another tool had logged before us.")
+@click.option("--by-others", is_flag=True, help="Only what another tool has logged as well.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @as_json
 @click.pass_context

@@ -3,6 +3,8 @@
 The same page lies behind "Admin Settings" and "My Account"; an admin sees the organisation's policy on it
 too."""
 
+from datetime import UTC, datetime, timedelta
+
 from flask import Blueprint, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
@@ -13,6 +15,7 @@ from admin.salesforce.forms import AddAddressForm, BccForm, Button
 from admin.salesforce.redraw import Filled
 from admin.salesforce.settings_form import filled
 from core.mail import requests as mail_requests
+from core.mail import store as mail_store
 from core.people import store as people_store
 from core.salesforce import bcc_address_queue
 from core.salesforce.bcc_address import AddressOutcome, senders_that_salesforce_lacks, senders_to_propose
@@ -47,6 +50,7 @@ def draw(typed_in: Filled) -> str:
         known = prerequisites(session)
         ignored = sorted(mail_requests.ignored(session, account.id))
         for_mail = settings_store.policy_for_mail(session)
+        by_others = mail_store.logged_by_others(session, datetime.now(UTC) - timedelta(days=30), account.id)
     policy_settings = policy_in_force(in_policy)
     bcc_address = settings[Setting.BCC_ADDRESS].value
     senders = (picked_up and picked_up.senders) or ()
@@ -72,6 +76,7 @@ def draw(typed_in: Filled) -> str:
         logging=settings[Setting.LOGGING],
         bcc_state=_bcc_state(settings[Setting.LOGGING], bcc_address, picked_up, known),
         known=known,
+        copied_by_others_too=by_others.copied,
         is_another=picked_up is not None and picked_up.is_another,
         lacking=senders_that_salesforce_lacks(tuple(addresses), senders),
         proposals=senders_to_propose(tuple(addresses), senders),

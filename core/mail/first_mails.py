@@ -24,12 +24,20 @@ _LONGEST_UNDER_WAY = timedelta(hours=1)
 """A mail that has no row by then was in the hands of a relay that was killed, and its journal is lost."""
 
 
-def claim_copy(session: Session, identity: bytes, mail_id: str) -> str:
-    """The id of the mail whose blind copy counts: this one's, unless another mail with this identity was
-    accepted with its copy, or is under way with it."""
+@dataclass(frozen=True)
+class CopyClaim:
+    """The mail whose blind copy counts; `is_accepted`: it has gone out with it for certain."""
+
+    mail_id: str
+    is_accepted: bool
+
+
+def claim_copy(session: Session, identity: bytes, mail_id: str) -> CopyClaim:
+    """This mail has the copy, unless another one with this identity was accepted with it, or is under way
+    with it."""
     earlier = copy_of(session, identity)
     if earlier is not None:
-        return earlier
+        return CopyClaim(earlier, is_accepted=True)
     first = _first(session, identity, COPY, mail_id)
     if first != mail_id and _has_ended_without_copy(session, identity, first):
         session.execute(
@@ -37,8 +45,8 @@ def claim_copy(session: Session, identity: bytes, mail_id: str) -> str:
             .where(FirstMailRow.identity == identity, FirstMailRow.way == COPY, FirstMailRow.mail_id == first)
             .values(mail_id=mail_id, time=database_now(session))
         )
-        return _first(session, identity, COPY, mail_id)
-    return first
+        first = _first(session, identity, COPY, mail_id)
+    return CopyClaim(first, is_accepted=False)
 
 
 def copy_of(session: Session, identity: bytes) -> str | None:

@@ -90,7 +90,7 @@ class FailedTry:
 
 @dataclass(frozen=True)
 class LoggedByAnother:
-    """Who had logged the mail when we came to it, and when (ISO 8601, UTC)."""
+    """Who has logged the mail besides us, and when (ISO 8601, UTC)."""
 
     by: str
     time: str
@@ -115,9 +115,17 @@ class Trace:
     itself."""
     result: MatchResult | None = None
     there: LoggedByAnother | None = None
+    """Who had when we came to it, so that we did not."""
+    also: tuple[LoggedByAnother, ...] = ()
+    """Who has as well; the mail stands in Salesforce more than once."""
     not_added: tuple[str, ...] = ()
     """Records that Salesforce does not let be added to the one that is there: their ids."""
     tries: tuple[FailedTry, ...] = ()
+
+    @property
+    def others(self) -> tuple[LoggedByAnother, ...]:
+        """All who have logged the mail besides us."""
+        return self.also if self.there is None else (self.there, *self.also)
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,7 @@ def trace_to_json(log: MailLog) -> dict[str, Any]:
         "outcome": trace.result,
         "not_added": list(trace.not_added),
         "there": None if trace.there is None else [trace.there.by, trace.there.time],
+        "also": [[one.by, one.time] for one in trace.also],
         "tries": [[one.time, one.code] for one in trace.tries],
         "needs_match": log.needs_match,
         "picked": list(log.picked),
@@ -207,6 +216,7 @@ def log_from_json(plain: Mapping[str, Any] | None) -> MailLog:
             result=results.get(known.get("outcome") or ""),
             not_added=tuple(known.get("not_added") or ()),
             there=LoggedByAnother(*known["there"]) if known.get("there") else None,
+            also=tuple(LoggedByAnother(*one) for one in known.get("also") or ()),
             tries=tuple(FailedTry(*one) for one in known.get("tries") or ()),
         ),
         needs_match=bool(known.get("needs_match")),

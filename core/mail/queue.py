@@ -217,9 +217,7 @@ def settle(session: Session, ends: Sequence[End]) -> None:
             "new_due_at": end.due_at,
             "new_attempts": end.job.attempts if end.attempts is None else end.attempts,
             "new_same_as": end.same_as or end.job.row.same_as,
-            "new_logged_by": None
-            if end.log.trace.there is None
-            else fit(end.log.trace.there.by, _LONGEST_CODE),
+            "new_logged_by": fit(next((one.by for one in end.log.trace.others), None), _LONGEST_CODE),
         }
         for mail_id, end in sorted(ended.items())  # rows are locked in one order, whoever locks them
     ]

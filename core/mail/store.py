@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from core.batches import batches
 from core.database.dialect import fit, insert
 from core.database.heartbeats import alive
 from core.database.models import ADDRESS_LENGTH, MailLogRow, MailRow, MailTextRow, PersonRow, UnknownSenderRow
@@ -43,6 +44,9 @@ class Entry:
     """How often the worker had it in hand."""
 
 
+_IDENTITIES_AT_ONCE = 100
+
+
 @dataclass(frozen=True)
 class Filter:
     """Which rows to show; None: all."""
@@ -51,7 +55,7 @@ class Filter:
     state: State | None = None
     before: str | None = None
     by_others: bool = False
-    """Only mails that another tool had logged before us."""
+    """Only mails that another tool has logged as well."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +188,42 @@ def entries(session: Session, which: Filter, limit: int) -> list[Entry]:
     return [Entry(row_of(mail), email, mail.attempts) for mail, email in session.execute(query)]
 
 
-def logged_by_others(session: Session, since: datetime) -> int:
-    """How many mails since then another tool had logged before us; MOST_COUNTED at most."""
-    some = select(MailRow.id).where(MailRow.logged_by.is_not(None), MailRow.id >= first_id(since))
-    return session.scalar(select(func.count()).select_from(some.limit(MOST_COUNTED).subquery())) or 0
+@dataclass(frozen=True)
+class LoggedByOthers:
+    """How many mails another tool has logged as well; `copied`: how many of them went as a blind copy too,
+    and so are in Salesforce twice. MOST_COUNTED at most."""
+
+    mails: int
+    copied: int
+
+
+def logged_by_others(session: Session, since: datetime, person_id: int | None = None) -> LoggedByOthers:
+    """Of the mails since then; of everybody's for None."""
+    some = select(MailRow.bcc).where(MailRow.logged_by.is_not(None), MailRow.id >= first_id(since))
+    if person_id is not None:
+        some = some.where(MailRow.person_id == person_id)
+    # a mail that is split is one mail
+    found = session.scalars(some.where(MailRow.same_as.is_(None)).limit(MOST_COUNTED)).all()
+    return LoggedByOthers(len(found), found.count(Copy.ACCEPTED.value))
+
+
+def deliveries(session: Session, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The other transactions of these mails, the oldest first, by the id of each; without mails that came in
+    one."""
+    identities = {row.identity for row in rows if row.identity is not None}
+    by_identity: dict[bytes | None, list[Row]] = {}
+    for batch in batches(sorted(identities), _IDENTITIES_AT_ONCE):
+        query = select(MailRow).where(MailRow.identity.in_(batch)).limit(MOST_COUNTED)
+        for mail in sorted(session.scalars(query), key=lambda mail: mail.id):
+            by_identity.setdefault(mail.identity, []).append(row_of(mail))
+    # an address can have been somebody else's; nobody sees another person's mails
+    found = {
+        row.id: [
+            one for one in by_identity.get(row.identity, ()) if one.id != row.id and one.person == row.person
+        ]
+        for row in rows
+    }
+    return {mail_id: others for mail_id, others in found.items() if others}
 
 
 def entry(session: Session, mail_id: str) -> Entry:

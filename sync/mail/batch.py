@@ -19,7 +19,7 @@ from core.salesforce.troubles import Trouble, TroubleKind
 from sync.mail.additions import add
 from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
 from sync.mail.outcomes import Outcomes
-from sync.mail.receipts import confirmed
+from sync.mail.receipts import receipts
 from sync.mail.same import join, share
 from sync.mail.waiting import Learnt, MailSession, Sender, WaitingMail
 from sync.mail.write import look_for_written, write
@@ -150,7 +150,7 @@ def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence
         return
     now = datetime.now(UTC)
     try:
-        found = confirmed(session.client, session.salesforce.user_id, [mail.job.row for mail in mails])
+        found = receipts(session.client, session.salesforce.user_id, [mail.job.row for mail in mails])
     except (Refused, Unavailable) as error:
         for mail in mails:
             mail.note_result(MatchResult.NOT_CONFIRMED)
@@ -164,6 +164,7 @@ def _look_for_receipts(session: MailSession, outcomes: Outcomes, mails: Sequence
     for mail in mails:
         looks = mail.job.attempts + 1
         if mail.id in found:
+            mail.log = replace(mail.log, trace=replace(mail.log.trace, also=found[mail.id]))
             outcomes.end(mail, State.CONFIRMED)
         elif looks < len(_LOOKS_FOR_A_RECEIPT):
             outcomes.end(mail, State.COPIED, due_at=mail.job.row.time + _LOOKS_FOR_A_RECEIPT[looks] * after)

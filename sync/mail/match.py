@@ -108,10 +108,9 @@ def _with_deals_and_records(
     theirs. Both are asked for in one call. Raises Unavailable, Refused."""
     rules = session.sender.rules
     contacts = [one.id for some in found.contacts.values() for one in some]
-    new = [(mail, date) for mail, date in mails if not mail.log.written]
-    is_message = bool(new) and session.features().kind(rules.record) == EMAIL_MESSAGE
+    is_message = bool(mails) and session.features().kind(rules.record) == EMAIL_MESSAGE
     about_deals = list(in_batches(contacts, 400)) if LogOn.OPPORTUNITIES in rules.log_on else []
-    about_mails = list(in_batches(identifiers([mail for mail, _ in new]), 200)) if is_message else []
+    about_mails = list(in_batches(identifiers([mail for mail, _ in mails]), 200)) if is_message else []
     queries = [*((DEALS, [some]) for some in about_deals), *((LOGGED, [some]) for some in about_mails)]
     answers = [
         answer for some in batches(queries, MOST_QUERIES) for answer in session.client.query_together(some)
@@ -119,7 +118,7 @@ def _with_deals_and_records(
     deals = [row for answer in answers[: len(about_deals)] for row in visible(answer)]
     # Who may not look for what others have logged has the mail logged all the same.
     there = [row for answer in answers[len(about_deals) :] if isinstance(answer, list) for row in answer]
-    belong_to_what_is_there(session.client, new, there)
+    belong_to_what_is_there(session.client, mails, there)
     return replace(found, deals=deals_of(deals))
 
 

@@ -36,19 +36,30 @@ def identifiers(mails: Sequence[WaitingMail]) -> list[str]:
     return list(found)
 
 
+def logged_by(one: Record) -> LoggedByAnother:
+    """By whom this record was made, and when."""
+    by = one["CreatedBy"]
+    name = str(by["Name"]) if isinstance(by, Mapping) and by.get("Name") else "?"
+    return LoggedByAnother(name, str(one["CreatedDate"]))
+
+
 def belong_to_what_is_there(
     client: Client, mails: Sequence[tuple[WaitingMail, str]], found: Sequence[Record]
 ) -> None:
-    """Give each mail that is there the record as its own, written already. `mails`: each with its Date
-    header. Raises Unavailable, Refused."""
+    """Give each mail that is there the record as its own, written already; of one that has records of ours
+    it is said who has logged it as well. `mails`: each with its Date header. Raises Unavailable, Refused."""
     there: dict[str, list[Record]] = {}
     for one in sorted(found, key=lambda one: str(one["CreatedDate"])):
         there.setdefault(_bare(str(one["MessageIdentifier"])), []).append(one)
     matched: list[tuple[WaitingMail, Record]] = []
     for mail, date in mails:
-        like_it = there.get(_bare(mail.job.row.message_id), ())
-        if (known := next((one for one in like_it if _is_it(mail, date, one)), None)) is not None:
-            matched.append((mail, known))
+        like_it = [one for one in there.get(_bare(mail.job.row.message_id), ()) if _is_it(mail, date, one)]
+        if mail.log.written:
+            ours = {id_key(target.id or "") for target in mail.log.written}
+            also = tuple(logged_by(one) for one in like_it if id_key(str(one["Id"])) not in ours)
+            mail.log = replace(mail.log, trace=replace(mail.log.trace, also=also))
+        elif like_it:
+            matched.append((mail, like_it[0]))
     if not matched:
         return
     people = _people_on(client, [str(one["Id"]) for _, one in matched])
@@ -65,7 +76,7 @@ def belong_to_what_is_there(
             ),
             *(Target(EMAIL_MESSAGE, (who,), None, id=record) for who in on if who.startswith("00Q")),
         )
-        trace = replace(mail.log.trace, there=LoggedByAnother(_name(one), str(one["CreatedDate"])))
+        trace = replace(mail.log.trace, there=logged_by(one))
         mail.log = replace(mail.log, targets=targets, trace=trace, needs_match=True)
 
 
@@ -103,11 +114,6 @@ def _people_on(client: Client, ids: Sequence[str]) -> Mapping[str, tuple[str, ..
 def _bare(message_id: str | None) -> str:
     text = (message_id or "").strip().removeprefix("<").removesuffix(">")
     return text if "@" in text and len(text.encode("utf-8", "replace")) <= 253 else ""
-
-
-def _name(one: Record) -> str:
-    by = one["CreatedBy"]
-    return str(by["Name"]) if isinstance(by, Mapping) and by.get("Name") else "?"
 
 
 def _time(text: str) -> datetime | None:

@@ -51,6 +51,30 @@ class TestActivity:
             write_rows(session, found)
         return found
 
+    def test_shows_a_mail_with_its_deliveries_and_nobody_elses(self, anna, sqlite):
+        now = datetime.now(UTC)
+        first = row(2, time=now, state=State.COPIED, bcc=Copy.ACCEPTED, identity=b"i" * 32, subject="Split")
+        second = row(
+            2, time=now, state=State.NOT_LOGGED, decision=Decision.NONE, reason=Reason.SAME_MAIL,
+            recipients=("second@client.test",), identity=b"i" * 32, same_as=first.id, bcc=Copy.NONE,
+        )  # fmt: skip
+        of_boss = row(1, time=now, state=State.COPIED, identity=b"i" * 32, recipients=("boss@client.test",))
+        with sqlite.writing() as session:
+            write_rows(session, [first, second, of_boss])
+        page = anna.get("/activity").page
+        assert page.count("The same mail</dt>") == 2
+        assert page.count("second@client.test") == 3, "its own row twice, and among the first one's"
+        assert "(the first)" in page
+        assert "boss@client.test" not in page
+        assert "went out more than once" not in page
+
+    def test_says_that_two_blind_copies_went_out(self, anna, sqlite):
+        now = datetime.now(UTC)
+        both = [row(2, time=now, state=State.COPIED, bcc=Copy.ACCEPTED, identity=b"i" * 32) for _ in range(2)]
+        with sqlite.writing() as session:
+            write_rows(session, both)
+        assert anna.get("/activity").page.count("went out more than once") == 2
+
     def test_answers_why_for_each_mail(self, anna, mails):
         page = anna.get("/activity").page
         assert "Annas &lt;offer&gt;" in page

@@ -10,6 +10,7 @@ from core.mail import queue as mail_queue
 from core.mail import requests as mail_requests
 from core.mail.progress import MatchResult
 from core.mail.row import Decision, State
+from core.mail.store import logged_by_others
 from core.salesforce import late_commits
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
@@ -302,6 +303,22 @@ class TestReceipts:
         )
         assert bench.once()
         assert (bench.state(mail), bench.texts()) == (State.CONFIRMED, 0)
+
+    @pytest.mark.parametrize("comes_first", [True, False])
+    def test_a_copy_that_another_tool_has_logged_too_names_it(self, bench, comes_first):
+        mail = self.copied(bench)
+        own = {"MessageIdentifier": "<1@acme.test>", "CreatedById": bench.org.anna, "Status": "3"}
+        if comes_first:
+            bench.logged_by_einstein()
+        bench.org.org.put("EmailMessage", **own)
+        if not comes_first:
+            bench.logged_by_einstein(message_id="1@acme.test")
+        bench.once()
+        assert bench.state(mail) is State.CONFIRMED
+        assert [one.by for one in bench.log(mail).trace.also] == ["Einstein"]
+        with bench.database.reading() as session:
+            found = logged_by_others(session, datetime.now(UTC) - timedelta(days=30), bench.anna.id)
+        assert found.mails == 1
 
     def test_a_copy_is_looked_for_three_times_and_can_then_be_logged_by_hand(self, bench):
         bench.contact()

@@ -228,6 +228,17 @@ class TestARecordOfAnotherTool:
         assert bench.people()[record] == {(contacts[0], "ToAddress"), (lead, "ToAddress")}
         assert bench.state(one) is State.LOGGED
 
+    def test_that_comes_after_ours_is_named_when_a_later_part_comes(self, bench, contacts):
+        bench.part("a@client.test")
+        bench.once()
+        [ours] = bench.logged()
+        bench.logged_by_einstein(contacts[0])
+        second = bench.part("b@client.test")
+        bench.once()
+        assert len(bench.logged()) == 2, "theirs and ours"
+        assert next(target.id for target in bench.log(second).written) == ours["Id"]
+        assert [one.by for one in bench.log(second).trace.also] == ["Einstein"]
+
     def test_that_takes_too_long_to_look_for_holds_no_mail_up(self, bench, contacts, monkeypatch):
         query = Client.query
 

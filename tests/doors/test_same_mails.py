@@ -1,14 +1,19 @@
 """A mail that comes in several transactions: one blind copy, and an end to what goes in circles."""
 
 import asyncio
+from datetime import UTC, datetime
 from ipaddress import ip_network
 
 import pytest
 
 from core.database.engine import DatabaseUnavailable
+from core.database.models import ConnectionRow, MailTextRow
 from core.endpoints import Listener, ListenerKind
+from core.mail.first_mails import CopyClaim
 from core.mail.reasons import Reason
-from core.mail.row import State
+from core.mail.row import Copy, State
+from core.people.store import person_by_email
+from core.salesforce.connection_store import Standing
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from relay import same_mails
@@ -158,13 +163,56 @@ def test_sent_again_days_later_after_a_restart_it_is_one_mail(database, tmp_path
     run(claim())
 
 
+@pytest.mark.parametrize("logging", ["bcc", "bcc+receipt"])
+def test_where_the_first_may_still_be_refused_at_another_relay_a_receipt_tells(start, monkeypatch, logging):
+    """The other relay has the copy, and no row yet; where Salesforce is connected it can be logged by API."""
+    elsewhere = CopyClaim("01a21a41-4310-71ac-a2e7-000000000000", is_accepted=False)
+    monkeypatch.setattr(same_mails.first_mails, "copy_of", lambda *_: None)
+    monkeypatch.setattr(same_mails.SameMails, "_ask", answering(elsewhere))
+
+    async def claim():
+        async with start() as relay:
+            with relay.database.writing() as session:
+                anna = person_by_email(session, "anna@acme.test")
+                settings_store.set_preference(session, anna, Setting.LOGGING, logging, actor=None)
+                session.add(a_connection(anna.id))
+            await relay.snapshot.look()
+            await deliver(await relay.connect(), part(headers=LONG_AGO), "c1@client.test")
+            [row] = await relay.all_rows()
+            assert copies(relay.sink) == 0
+            assert (row.reason, row.bcc, row.same_as) == (Reason.SAME_MAIL, Copy.NONE, elsewhere.mail_id)
+            is_looked_for = logging == "bcc+receipt"
+            assert row.state is (State.COPIED if is_looked_for else State.NOT_LOGGED)
+            assert (row.due_at is not None) is is_looked_for
+            with relay.database.reading() as session:
+                texts = session.query(MailTextRow).count()
+            assert texts == (1 if is_looked_for else 0)
+
+    run(claim())
+
+
+def a_connection(person_id):
+    values = dict.fromkeys(("login_url", "instance_url", "organisation_id", "user_id", "username"), "x")
+    return ConnectionRow(
+        person_id=person_id, standing=Standing.CONNECTED.value, way="oauth", generation=1,
+        connected_at=datetime.now(UTC), **values,
+    )  # fmt: skip
+
+
+def answering(found):
+    async def ask(*_, **__):
+        return found
+
+    return ask
+
+
 def test_where_the_database_does_not_answer_the_copy_goes(start, monkeypatch):
     def away(*_):
         raise DatabaseUnavailable("away")
 
     async def claim():
         async with start() as relay:
-            monkeypatch.setattr(same_mails.first_mails, "claim_copy", away)
+            monkeypatch.setattr(same_mails.first_mails, "copy_of", away)
             await deliver(await relay.connect(), part(headers=LONG_AGO), "c1@client.test")
             assert copies(relay.sink) == 1
 
