@@ -166,7 +166,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
         bench.set(Setting.LOGGING, "bcc+receipt")
         copy = bench.mail(state=State.COPIED, decision=Decision.COPY_AND_API)
         mail = bench.mail(number=2)
-        monkeypatch.setattr(batch, "confirmed", refused("INVALID_TYPE"))
+        monkeypatch.setattr(batch, "receipts", refused("INVALID_TYPE"))
         bench.once()
         assert (bench.state(copy), bench.row(copy).due_at) == (State.COPIED, None)
         assert bench.state(mail) is State.LOGGED

@@ -78,7 +78,7 @@ class TestOneMailOfMany:
     def test_that_is_a_copy_stays_one_whatever_looking_for_its_receipt_meets(self, bench, monkeypatch):
         bench.set(Setting.LOGGING, "bcc+receipt")
         mail = bench.mail(state=State.COPIED, decision=Decision.COPY_AND_API)
-        monkeypatch.setattr("sync.mail.batch.confirmed", lambda *_: 1 / 0)
+        monkeypatch.setattr("sync.mail.batch.receipts", lambda *_: 1 / 0)
         for _ in range(7):
             with bench.database.writing() as session:
                 session.get(MailRow, mail).due_at = datetime.now(UTC)
