@@ -93,7 +93,7 @@ def _store_password(password: str) -> None:
 def _time_zone_form(chosen: str | None) -> TimeZoneForm:
     form = TimeZoneForm() if chosen is None else TimeZoneForm(formdata=None, time_zone=chosen)
     form.time_zone.choices = [
-        ("", _("the organisation's")),
+        ("", _("as in Salesforce, else the organisation's")),
         *[(name, name) for name in sorted(available_timezones())],
     ]
     return form

@@ -8,6 +8,7 @@ from flask_babel import format_date, format_datetime
 from flask_login import current_user
 
 from admin.access import database, me
+from core.salesforce import connection_store
 from core.settings import store as settings_store
 from core.settings.in_force import time_zone
 
@@ -42,4 +43,8 @@ def zone() -> ZoneInfo | None:
 
 def _zone_in_force() -> ZoneInfo | None:
     with database().reading() as session:
-        return time_zone(settings_store.policy(session), settings_store.preference(session, me().id))
+        return time_zone(
+            settings_store.policy(session),
+            settings_store.preference(session, me().id),
+            connection_store.time_zone_in_salesforce(session, me().id),
+        )

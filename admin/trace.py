@@ -8,6 +8,7 @@ from flask_babel import ngettext
 from core.mail.progress import MailLog, MatchResult, Target, Trace
 from core.mail.row import Row, State
 from core.salesforce.troubles import Mender, Trouble, trouble
+from core.settings.catalogue import Duplicates
 
 _KINDS = {
     "003": "Contact",
@@ -55,7 +56,7 @@ def _steps(row: Row, log: MailLog) -> list[str]:
         return []
     steps = [_("%(sender)s is an acceptable address of this person.", sender=row.sender or _("The From"))]
     steps += _recipients(trace)
-    steps += [_found(address, *numbers) for address, numbers in trace.found.items()]
+    steps += [_found(address, *numbers, trace.duplicates) for address, numbers in trace.found.items()]
     steps += _choice(log)
     if trace.there is not None:
         steps.append(
@@ -73,6 +74,7 @@ def _steps(row: Row, log: MailLog) -> list[str]:
         )
         for one in trace.also
     ]
+    steps += [_(_CUTS[one]) for one in trace.cut if one in _CUTS]
     if trace.not_added:
         names = {one.id: one.name for one in trace.chosen}
         steps.append(
@@ -154,17 +156,29 @@ _RESULTS = {
 }
 
 
-def _found(address: str, contacts: int, leads: int) -> str:
+_RULES = {
+    Duplicates.OLDEST: "the oldest was chosen, as your rule says",
+    Duplicates.MOST_RECENT_ACTIVITY: "the one with the latest activity was chosen, as your rule says",
+    Duplicates.ALL: "all were chosen, as your rule says",
+}
+_CUTS = {
+    "subject": "The subject is longer than Salesforce takes and was cut; “…” stands at its end.",
+    "text": "The text is longer than Salesforce takes and was cut; its end says so.",
+    "recipients": "Not all addresses fit into the record; how many more there are stands behind them.",
+}
+
+
+def _found(address: str, contacts: int, leads: int, duplicates: str | None) -> str:
     if not contacts and not leads:
         return str(_("%(address)s: no contact or lead in Salesforce that you can see.", address=address))
-    return str(
-        _(
-            "%(address)s: %(contacts)s contacts, %(leads)s leads.",
-            address=address,
-            contacts=contacts,
-            leads=leads,
-        )
-    )
+    found = [
+        ngettext("%(num)d contact", "%(num)d contacts", contacts) if contacts else "",
+        ngettext("%(num)d lead", "%(num)d leads", leads) if leads else "",
+    ]
+    text = f"{address}: {', '.join(filter(None, found))}"
+    if max(contacts, leads) > 1 and duplicates in _RULES:
+        return f"{text}; {_(_RULES[Duplicates(duplicates)])}."
+    return f"{text}."
 
 
 def _kind(kind: str) -> str:

@@ -8,6 +8,7 @@ import click
 from admin.commands.printing import as_json, database, json_line
 from core.database.engine import Session
 from core.people.store import person_by_email
+from core.salesforce import connection_store
 from core.settings import store as settings_store
 from core.settings.in_force import time_zone
 from core.tasks import picklists
@@ -169,7 +170,11 @@ def _choices(session: Session, person_id: int) -> Choices:
 
 
 def _now(session: Session, person_id: int) -> datetime:
-    zone = time_zone(settings_store.policy(session), settings_store.preference(session, person_id))
+    zone = time_zone(
+        settings_store.policy(session),
+        settings_store.preference(session, person_id),
+        connection_store.time_zone_in_salesforce(session, person_id),
+    )
     return datetime.now(UTC).astimezone(zone)
 
 

@@ -306,6 +306,7 @@ class ConnectionRow(Base):
     organisation_id: Mapped[str] = mapped_column(String(18))
     user_id: Mapped[str] = mapped_column(String(18))
     username: Mapped[str] = mapped_column(String(300))
+    time_zone: Mapped[str | None] = mapped_column(String(60))
     access_token: Mapped[str | None] = mapped_column(Text)
     refresh_token: Mapped[str | None] = mapped_column(Text)
     generation: Mapped[int]

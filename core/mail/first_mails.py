@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.database.dialect import insert
 from core.database.heartbeats import alive, database_now
-from core.database.models import FirstMailRow, MailRow
+from core.database.models import FirstMailRow, MailLogRow, MailRow
 from core.mail.row import Copy, State
 
 COPY, RECORDS = "copy", "api"
@@ -70,12 +70,14 @@ def give_up_copy(session: Session, identity: bytes, mail_id: str) -> None:
 
 @dataclass(frozen=True)
 class Holder:
-    """The mail that wrote last for all with its identity, or is to. `is_in_hands`: a living worker has it."""
+    """The mail that wrote last for all with its identity, or is to. `is_in_hands`: a living worker has it;
+    `shows_by`: when a write of it that was begun shows in Salesforce, if it was made."""
 
     state: State
     person: int
     is_in_hands: bool
     due_at: datetime | None
+    shows_by: datetime | None
 
 
 def claim_records(session: Session, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
@@ -115,13 +117,23 @@ def holders(session: Session, ids: Collection[str]) -> dict[str, Holder]:
     transaction ends."""
     is_in_hands = case((MailRow.claimed_by.in_(alive(database_now(session))), 1), else_=0)
     query = (
-        select(MailRow.id, MailRow.state, MailRow.person_id, MailRow.due_at, is_in_hands.label("is_in_hands"))
+        select(
+            MailRow.id,
+            MailRow.state,
+            MailRow.person_id,
+            MailRow.due_at,
+            is_in_hands.label("is_in_hands"),
+            select(MailLogRow.not_before)
+            .where(MailLogRow.mail_id == MailRow.id)
+            .scalar_subquery()
+            .label("shows_by"),
+        )
         .where(MailRow.id.in_(ids))
         .order_by(MailRow.id)  # rows are locked in one order, whoever locks them
         .with_for_update()
     )
     return {
-        row.id: Holder(State(row.state), row.person_id, bool(row.is_in_hands), row.due_at)
+        row.id: Holder(State(row.state), row.person_id, bool(row.is_in_hands), row.due_at, row.shows_by)
         for row in session.execute(query)
     }
 

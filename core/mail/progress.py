@@ -111,8 +111,14 @@ class Trace:
     chosen: tuple[ChosenRecord, ...] = ()
     open_deals: int = 0
     record_places: Mapping[str, Where] = field(default_factory=dict)
-    """Where the address of each chosen record stands, by its id; and of each address without a record, by
-    itself."""
+    """Where the address of each chosen record stands, by its id; and each address of the header, and of
+    those that were looked up, by itself."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """The address of each chosen contact and lead, by its id."""
+    duplicates: str | None = None
+    """The rule that chose among several records of one address."""
+    cut: tuple[str, ...] = ()
+    """What is longer than Salesforce takes: `subject`, `text`, `recipients`."""
     result: MatchResult | None = None
     there: LoggedByAnother | None = None
     """Who had when we came to it, so that we did not."""
@@ -185,6 +191,9 @@ def trace_to_json(log: MailLog) -> dict[str, Any]:
         "chosen": [[one.kind, one.id, one.name] for one in trace.chosen],
         "open_deals": trace.open_deals,
         "record_places": dict(trace.record_places),
+        "addresses": dict(trace.addresses),
+        "duplicates": trace.duplicates,
+        "cut": list(trace.cut),
         "outcome": trace.result,
         "not_added": list(trace.not_added),
         "there": None if trace.there is None else [trace.there.by, trace.there.time],
@@ -213,6 +222,9 @@ def log_from_json(plain: Mapping[str, Any] | None) -> MailLog:
             chosen=tuple(ChosenRecord(*one) for one in known.get("chosen") or ()),
             open_deals=int(known.get("open_deals") or 0),
             record_places={one: Where(where) for one, where in (known.get("record_places") or {}).items()},
+            addresses=dict(known.get("addresses") or {}),
+            duplicates=known.get("duplicates"),
+            cut=tuple(known.get("cut") or ()),
             result=results.get(known.get("outcome") or ""),
             not_added=tuple(known.get("not_added") or ()),
             there=LoggedByAnother(*known["there"]) if known.get("there") else None,

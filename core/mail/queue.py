@@ -77,7 +77,11 @@ def make_due(session: Session) -> datetime:
 
 def let_go(session: Session, worker: str) -> None:
     """Release all claims of this worker. To be called only while none of its threads has mails in hand."""
-    session.execute(update(MailRow).where(MailRow.claimed_by == worker).values(claimed_by=None))
+    held = session.scalars(select(MailRow.id).where(MailRow.claimed_by == worker)).all()
+    ids = _locked_in_order(session, held)
+    session.execute(
+        update(MailRow).where(MailRow.id.in_(ids), MailRow.claimed_by == worker).values(claimed_by=None)
+    )
 
 
 def people_with_due_mail(
@@ -136,9 +140,10 @@ def claim(
     if not jobs:
         return {}
     now = database_now(session)
+    ids = _locked_in_order(session, [job.row.id for job in jobs])
     statement = (
         update(_MAIL)
-        .where(_MAIL.c.id.in_([job.row.id for job in jobs]), *_is_due(worker, now, due_by))
+        .where(_MAIL.c.id.in_(ids), *_is_due(worker, now, due_by))
         .values(claimed_by=worker, claim=_MAIL.c.claim + 1)
         .returning(_MAIL.c.id, _MAIL.c.claim)
     )
@@ -181,6 +186,14 @@ def intend(session: Session, intentions: Sequence[tuple[Job, MailLog]]) -> froze
     """Note what is about to be written; the ids of the mails that are still this worker's to write."""
     ours = _still_ours(session, [job for job, _ in intentions])
     keep_logs(session, {job.row.id: log for job, log in intentions if job.row.id in ours})
+    # One that was unmatched has a record that may be there: no other part may take its place.
+    begun = [
+        job.row.id
+        for job, log in intentions
+        if job.row.id in ours and job.row.state is State.UNMATCHED and log.uncertain
+    ]
+    if begun:
+        session.execute(update(MailRow).where(MailRow.id.in_(begun)).values(state=State.WAITING.value))
     return ours
 
 
@@ -315,6 +328,14 @@ def keep_logs(session: Session, logs: Mapping[str, MailLog]) -> None:
             insert(dialect, OwnTaskRow.__table__).on_conflict_do_nothing(),
             [{"salesforce_id": one} for one in sorted(own_tasks)],
         )
+
+
+def _locked_in_order(session: Session, ids: Collection[str]) -> Sequence[str]:
+    """Those of these mails that are there. An UPDATE locks rows as it comes by them; two that come by the
+    same ones in another order would wait for each other."""
+    return session.scalars(
+        select(_MAIL.c.id).where(_MAIL.c.id.in_(ids)).order_by(_MAIL.c.id).with_for_update()
+    ).all()
 
 
 def _still_ours(session: Session, jobs: Sequence[Job]) -> frozenset[str]:

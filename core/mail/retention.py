@@ -53,6 +53,7 @@ class Retention:
                 for table in (MailTextRow, MailLogRow):
                     session.execute(delete(table).where(table.mail_id.in_(ids)))
                 session.execute(delete(MailRow).where(MailRow.id.in_(ids)))
+        with self._database.writing() as session:  # workers lock these before the mails
             forget_old(session, retention)
         return len(ids) == _AT_ONCE
 

@@ -286,6 +286,11 @@ def has_api(one: Connection | None) -> bool:
     )
 
 
+def time_zone_in_salesforce(session: Session, person_id: int) -> str | None:
+    """What this person has chosen there, as it was when the person connected."""
+    return session.scalar(select(ConnectionRow.time_zone).where(ConnectionRow.person_id == person_id))
+
+
 def _row(
     session: Session, account: StoredPerson, who: Identity, *, way: Way, login_url: str
 ) -> ConnectionRow:
@@ -298,6 +303,7 @@ def _row(
         "organisation_id": who.organisation_id,
         "user_id": who.user_id,
         "username": who.username,
+        "time_zone": who.time_zone,
         "generation": 0,
         "connected_at": now,
     }
@@ -305,6 +311,7 @@ def _row(
     row.standing, row.instance_url = Standing.CONNECTED.value, ""
     row.way, row.login_url, row.connected_at = way.value, login_url, now
     row.organisation_id, row.user_id, row.username = who.organisation_id, who.user_id, who.username
+    row.time_zone = who.time_zone
     row.generation += 1
     row.turn_of = row.turn_until = row.trouble_code = row.trouble_detail = None
     return row
@@ -342,7 +349,7 @@ def _connection(session: Session, row: ConnectionRow) -> Connection:
         way=Way(row.way),
         login_url=row.login_url,
         instance_url=row.instance_url,
-        identity=Identity(row.organisation_id, row.user_id, row.username),
+        identity=Identity(row.organisation_id, row.user_id, row.username, row.time_zone),
         generation=row.generation,
         connected_at=row.connected_at,
         last_used_at=row.last_used_at,

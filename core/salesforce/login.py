@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+from zoneinfo import available_timezones
 
 import jwt
 import requests
@@ -72,6 +73,10 @@ class Issued:
     """"" where a renewal did not say it again."""
 
 
+def _known_zone(name: object) -> str | None:
+    return name if isinstance(name, str) and name in available_timezones() else None
+
+
 @dataclass(frozen=True)
 class Identity:
     """Who a person is in Salesforce."""
@@ -79,6 +84,8 @@ class Identity:
     organisation_id: str
     user_id: str
     username: str
+    time_zone: str | None = None
+    """By its name in the IANA database; None where Salesforce has one that is unknown here."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +239,7 @@ class Login:
                 organisation_id=str(found["organization_id"]),
                 user_id=str(found["user_id"]),
                 username=str(found["preferred_username"]),
+                time_zone=_known_zone(found.get("zoneinfo")),
             )
         except KeyError as error:
             raise Unavailable("the answer names nobody") from error

@@ -490,6 +490,21 @@ class Setting(StrEnum):
             N_("Admins see the subjects of other people's mails"),
         ),
     )
+    SHOW_INTERNAL_RECIPIENTS = (
+        "show-internal-recipients",
+        Definition(
+            Flag(),
+            "yes",
+            Level.POLICY,
+            Section.MAIL,
+            N_("Name colleagues in the records"),
+            N_(
+                "Whoever reads the record sees whom the mail went to. Addresses on the never-log list are "
+                "not "
+                "named."
+            ),
+        ),
+    )
     RETENTION_DAYS = (
         "retention-days",
         Definition(

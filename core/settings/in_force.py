@@ -94,6 +94,7 @@ class PolicySettings:
     mails_per_minute: int
     mails_per_day: int
     show_subjects_to_admins: bool
+    show_internal_recipients: bool
     api_reserve: int
     receipt_after: int
     retention_days: int
@@ -155,10 +156,13 @@ def syncs_tasks(policy: Mapping[Setting, PolicyEntry], preference: Mapping[Setti
 
 
 def time_zone(
-    policy: Mapping[Setting, PolicyEntry], preference: Mapping[Setting, str]
+    policy: Mapping[Setting, PolicyEntry], preference: Mapping[Setting, str], in_salesforce: str | None
 ) -> zoneinfo.ZoneInfo | None:
-    """The person's zone; None: the server's."""
-    name = one_in_force(Setting.TIME_ZONE, policy, preference).value
+    """The person's zone: as the policy fixes it, else as the person has chosen here, else in Salesforce, else
+    the organisation's. None: the server's."""
+    entry = policy.get(Setting.TIME_ZONE, PolicyEntry())
+    of_all = _from_policy(Setting.TIME_ZONE, entry).value
+    name = of_all if entry.locked else preference.get(Setting.TIME_ZONE) or in_salesforce or of_all
     return zoneinfo.ZoneInfo(name) if name else None
 
 

@@ -134,7 +134,8 @@ def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> Non
     if fails_mails and trouble.kind in {TroubleKind.NO_API, TroubleKind.LIMIT}:
         outcomes.release()
     for mail in outcomes.open:
-        if fails_mails and trouble.kind is TroubleKind.PERMANENT and not mail.is_copy:
+        is_for_good = trouble.kind is TroubleKind.PERMANENT and not mail.log.uncertain
+        if fails_mails and is_for_good and not mail.is_copy:
             outcomes.end(mail, State.FAILED, trouble)
         else:
             outcomes.try_again_later(mail, trouble)

@@ -33,6 +33,7 @@ class PersonRecord:
     created: datetime
     last_activity: str | None = None
     account: str | None = None
+    account_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def _accounts(
     for contact in contacts:
         if contact.account is not None and contact.account not in covered:
             accounts.setdefault(
-                contact.account, RelatedRecord(contact.account, "", contact.id, is_deal=False)
+                contact.account,
+                RelatedRecord(contact.account, contact.account_name, contact.id, is_deal=False),
             )
     return list(accounts.values())

@@ -9,44 +9,17 @@ from email import policy
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.utils import getaddresses
-from html import unescape
 
 from core.people.addresses import address_key
+from sync.mail.page_text import MOST_OF_A_PAGE, text_of_page
 
 _ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 _ARMOUR = "-----BEGIN PGP MESSAGE-----"
 _DEEPEST = 30
 _LONGEST_HEADER = 64 * 1024
-_MOST_OF_A_PAGE = 131_072
 _MOST_OF_A_TEXT = 40_000
-"""Characters; Salesforce takes 32,000, and of a page 131,072 at most (facts: EmailMessage, sizes)."""
+"""Characters; Salesforce takes 32,000."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_BLOCKS = frozenset(
-    {
-        "p",
-        "div",
-        "br",
-        "tr",
-        "li",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "table",
-        "ul",
-        "ol",
-        "blockquote",
-        "pre",
-        "hr",
-    }
-)
-_SILENT = frozenset({"script", "style", "head", "title"})
-_SPACES = re.compile(r"\s+")
-_TAG = re.compile(r"<!--.*?(?:-->|\Z)|<\s*(/?[A-Za-z][A-Za-z0-9]*)?[^>]*(?:>|\Z)", re.DOTALL)
-"""A comment or a tag; one that does not end goes to the end of the page, so that nothing is looked at
-twice."""
 _ADDRESS = re.compile(r"[^\s<>,;:\"()@\[\]]+@[^\s<>,;:\"()@]+")
 
 
@@ -76,45 +49,16 @@ def read_content(raw: bytes) -> Content:
         plain, html, is_encrypted = _texts(mail)
     except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
         return Content()
-    text = plain if plain is not None or html is None else readable(html[:_MOST_OF_A_PAGE])
+    text = plain if plain is not None or html is None else text_of_page(html)
     return Content(
         to=_keys(mail, "to"),
         cc=_keys(mail, "cc"),
         date=" ".join(str(mail.get("Date") or "").split())[:100],
         name=_name(mail),
         text=None if text is None else text[:_MOST_OF_A_TEXT],
-        html=html if html is None or len(html) <= _MOST_OF_A_PAGE else None,
+        html=html if html is None or len(html) <= MOST_OF_A_PAGE else None,
         is_encrypted=is_encrypted,
     )
-
-
-def readable(html: str) -> str:
-    """The words of a page, a line for each block; in one pass, whatever the page."""
-    parts: list[str] = []
-    position, silent = 0, ""
-    for found in _TAG.finditer(html):
-        if not silent:
-            parts.append(_SPACES.sub(" ", html[position : found.start()]))
-        position = found.end()
-        name = (found.group(1) or "").lower()
-        if silent:
-            silent = "" if name == f"/{silent}" else silent
-        elif name in _SILENT:
-            silent = name
-        elif name.lstrip("/") in _BLOCKS:
-            parts.append("\n")
-    if not silent:
-        parts.append(_SPACES.sub(" ", html[position:]))
-    lines = [line.strip() for line in unescape("".join(parts)).split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-
-
-def fitting(text: str, most: int) -> str:
-    """The text cut to so many bytes of UTF-8, which is never more characters: Salesforce may count either."""
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= most:
-        return text
-    return encoded[: max(0, most)].decode("utf-8", "ignore")
 
 
 def _unstuffed(raw: bytes) -> bytes:

@@ -6,26 +6,30 @@ these rules.
 
 Pure: values in, values out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from core.batches import batches
-from core.mail.progress import EMAIL_MESSAGE, ID_NOT_TOLD, TASK, Target, Where
+from core.cuts import ELLIPSIS, cut, length
+from core.mail.progress import EMAIL_MESSAGE, ID_NOT_TOLD, TASK, Target, Trace, Where
 from core.mail.row import Row
 from core.mail.subject import task_subject
 from core.salesforce.schema import KEY_FIELD
 from core.settings.catalogue import Keep, RecordType
 from core.settings.in_force import Rules
 from sync.mail.choose import Choice
-from sync.mail.content import Content, clean, fitting
+from sync.mail.content import Content, clean
 
 MOST_CONTACTS = 50
 """On one record (object reference, TaskRelation)."""
 _SENT = "3"
+_CUT_HERE = "…\n\n[Cut here: Salesforce takes no more]"
+_MOST_OF_ADDRESSES = 4_000
+_MOST_IN_COMMENTS = 20
 _MARGIN = 0.98
-_NOT_KEPT = "(not kept)"
+NOT_KEPT, NO_SUBJECT = "(not kept)", "(no subject)"
 
 
 @dataclass(frozen=True)
@@ -122,27 +126,85 @@ def added_where_possible(
     return tuple(result)
 
 
-def fields(
-    row: Row,
-    content: Content,
-    target: Target,
-    rules: Rules,
-    features: Features,
-    author: Author,
-    places: Mapping[str, Where],
-) -> dict[str, Any]:
-    """The fields of one record; `places`: where the address of each id, and of each address without one,
-    stands."""
+@dataclass(frozen=True)
+class Made:
+    """The fields of one record; `cut`: what did not fit: `subject`, `text`, `recipients`."""
+
+    values: Mapping[str, Any]
+    cut: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All that a record is made of. `trace`: where the addresses stand."""
+
+    row: Row
+    content: Content
+    target: Target
+    rules: Rules
+    features: Features
+    author: Author
+    trace: Trace
+
+
+def fields(draft: Draft) -> Made:
+    """The fields of one record."""
+    target, features = draft.target, draft.features
     make = _email_message if target.kind == EMAIL_MESSAGE else _task
-    made = make(row, content, target, rules, features, author, places)
     known = features.email_fields if target.kind == EMAIL_MESSAGE else features.task_fields
+    fitting = _Fitting(known, target.cuts)
+    made = make(draft, fitting)
     if features.has_key(target.kind):
+        row = draft.row
         made[KEY_FIELD] = target.key(row.id if row.identity is None else row.identity.hex())
-    return {
-        name: _cut(value, known[name], target.cuts)
-        for name, value in made.items()
-        if name in known and value is not None
-    }
+    values = {name: value for name, value in made.items() if name in known and value is not None}
+    return Made(values, frozenset(fitting.cut))
+
+
+class _Fitting:
+    """Texts in the room that their fields have. Salesforce counts units of UTF-16; where it has refused a
+    record as too long, bytes, and less of them with each try."""
+
+    def __init__(self, lengths: Mapping[str, int], cuts: int) -> None:
+        self._lengths = lengths
+        self._in_bytes = cuts > 0
+        self._halved = max(0, cuts - 1)
+        self.cut: set[str] = set()
+
+    def room(self, field: str) -> int:
+        length = self._lengths.get(field, 0)
+        return int(length * _MARGIN) >> self._halved if self._in_bytes and length > 255 else length
+
+    def has_room(self, field: str, text: str) -> bool:
+        return length(text, in_bytes=self._in_bytes) <= self.room(field)
+
+    def text(self, field: str, text: str | None, *, below: str = "") -> str | None:
+        """A text, and below it what must be whole."""
+        if text is None and not below:
+            return None
+        tail = f"\n\n{below}" if below and text else below
+        room = self.room(field) - length(tail, in_bytes=self._in_bytes)
+        return self._cut("text", text or "", room, end=_CUT_HERE) + tail
+
+    def line(self, field: str, text: str, what: str = "subject") -> str:
+        return self._cut(what, text, self.room(field), end=ELLIPSIS)
+
+    def addresses(self, field: str, addresses: Sequence[str]) -> str | None:
+        """As many whole ones as there is room for."""
+        room = min(self.room(field), _MOST_OF_ADDRESSES)
+        text, rest = "; ".join(addresses), 0
+        while length(text, in_bytes=self._in_bytes) > room and addresses:
+            addresses, rest = addresses[:-1], rest + 1
+            text = f"{'; '.join(addresses)} and {rest} more"
+        if rest:
+            self.cut.add("recipients")
+        return text or None
+
+    def _cut(self, what: str, text: str, most: int, *, end: str) -> str:
+        fitted = cut(text, most, end=end, in_bytes=self._in_bytes)
+        if fitted != text:
+            self.cut.add(what)
+        return fitted
 
 
 def identifier(row: Row) -> str:
@@ -159,78 +221,75 @@ def last_line(row: Row) -> str:
     return f"Message-ID: {identifier(row)}"
 
 
-def _task(
-    row: Row,
-    content: Content,
-    target: Target,
-    rules: Rules,
-    features: Features,
-    author: Author,
-    places: Mapping[str, Where],
-) -> dict[str, Any]:
+def _task(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
+    row, target, rules, features = draft.row, draft.target, draft.rules, draft.features
     subject = "" if rules.keep is Keep.ENVELOPE else clean(row.subject or "")
-    line = last_line(row)
-    room = int(features.task_fields.get("Description", 0) * _MARGIN) >> target.cuts
-    text = fitting(_text(content, rules) or "", room - len(line.encode()) - 2)
     is_for_nobody = not target.on
+    subject = task_subject(rules.subject_template, subject) or task_subject("{{activity_type}}", "")
     return {
-        "Subject": task_subject(rules.subject_template, subject) or task_subject("{{activity_type}}", ""),
-        "Description": f"{text}\n\n{line}" if text else line,
+        "Subject": fitting.line("Subject", subject),
+        "Description": fitting.text("Description", _comments(draft), below=last_line(row)),
         "Status": None if is_for_nobody else features.closed_status,
-        "ActivityDate": author.day,
+        "ActivityDate": draft.author.day,
         "TaskSubtype": "Email" if "Email" in features.task_subtypes else None,
         "Type": "Email" if "Email" in features.task_types else None,
-        "OwnerId": author.user_id,
+        "OwnerId": draft.author.user_id,
         "WhoId": target.who[0] if target.who else None,
         "TaskWhoIds": list(target.who) if len(target.who) > 1 else None,
         "WhatId": target.what,
     }
 
 
-def _email_message(
-    row: Row,
-    content: Content,
-    target: Target,
-    rules: Rules,
-    features: Features,
-    author: Author,
-    places: Mapping[str, Where],
-) -> dict[str, Any]:
-    def ids(where: Where) -> list[str] | None:
-        return [one for one in target.who if places.get(one, Where.TO) is where] or None
+def _comments(draft: Draft) -> str:
+    """To whom the mail went, and its text."""
+    head = [
+        f"{name}: {'; '.join(addresses[:_MOST_IN_COMMENTS])}"
+        + (f" and {left} more" if (left := len(addresses) - _MOST_IN_COMMENTS) > 0 else "")
+        for name, where in (("To", Where.TO), ("Cc", Where.CC), ("Bcc", Where.BCC))
+        if (addresses := _addresses(draft.trace, where))
+    ]
+    return "\n\n".join(filter(None, ("\n".join(head), _text(draft))))
 
-    def others(where: Where) -> str | None:
-        """As many whole addresses as fit; the three fields have room for the same."""
-        text = ""
-        for one, place in places.items():
-            longer = f"{text}; {one}" if text else one
-            is_other = "@" in one and place is where
-            if is_other and len(longer.encode()) <= features.email_fields.get("ToAddress", 0) * _MARGIN:
-                text = longer
-        return text or None
+
+def _addresses(trace: Trace, where: Where, *, without: Collection[str] = ()) -> list[str]:
+    return [
+        one
+        for one, place in trace.record_places.items()
+        if "@" in one and place is where and one not in without
+    ]
+
+
+def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
+    row, content, target, rules, trace = draft.row, draft.content, draft.target, draft.rules, draft.trace
+    # An address beside the id of its person would relate that one twice.
+    related = {trace.addresses[one] for one in target.who if one in trace.addresses}
+
+    def ids(where: Where) -> list[str] | None:
+        return [one for one in target.who if trace.record_places.get(one, Where.TO) is where] or None
+
+    def others(field: str, where: Where) -> str | None:
+        return fitting.addresses(field, _addresses(trace, where, without=related))
 
     html = content.html if rules.keep is Keep.TEXT else None
-    is_whole = (
-        html is not None
-        and len(html.encode("utf-8", "replace")) <= features.email_fields.get("HtmlBody", 0) * _MARGIN
-    )
+    is_whole = html is not None and not target.cuts and fitting.has_room("HtmlBody", html)
+    subject = NOT_KEPT if rules.keep is Keep.ENVELOPE else clean(row.subject or "") or NO_SUBJECT
     return {
         "Status": _SENT,
         "Incoming": False,
         "IsClientManaged": True,
         "MessageDate": iso(row.time),
-        "Subject": _NOT_KEPT if rules.keep is Keep.ENVELOPE else clean(row.subject or "") or "(no subject)",
-        "TextBody": _text(content, rules),
-        "HtmlBody": html if is_whole and not target.cuts else None,
+        "Subject": fitting.line("Subject", subject),
+        "TextBody": fitting.text("TextBody", _text(draft)),
+        "HtmlBody": html if is_whole else None,
         "FromAddress": row.sender,
-        "FromName": content.name or None,
-        "FromId": author.user_id,
+        "FromName": fitting.line("FromName", content.name, "sender") or None,
+        "FromId": draft.author.user_id,
         "ToIds": ids(Where.TO),
         "CcIds": ids(Where.CC),
         "BccIds": ids(Where.BCC),
-        "ToAddress": others(Where.TO),
-        "CcAddress": others(Where.CC),
-        "BccAddress": others(Where.BCC),
+        "ToAddress": others("ToAddress", Where.TO),
+        "CcAddress": others("CcAddress", Where.CC),
+        "BccAddress": others("BccAddress", Where.BCC),
         "MessageIdentifier": identifier(row),
         "RelatedToId": target.what,
     }
@@ -241,12 +300,5 @@ def iso(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
-def _text(content: Content, rules: Rules) -> str | None:
-    return content.text if rules.keep is Keep.TEXT else None
-
-
-def _cut(value: Any, length: int, cuts: int) -> Any:
-    """A text in the room that its field has; what must be whole is short."""
-    if not isinstance(value, str) or not length:
-        return value
-    return fitting(value, length if length <= 255 else int(length * _MARGIN) >> cuts)
+def _text(draft: Draft) -> str | None:
+    return draft.content.text if draft.rules.keep is Keep.TEXT else None

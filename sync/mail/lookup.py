@@ -58,7 +58,9 @@ class Directory:
     ) -> dict[str, tuple[PersonRecord, ...]]:
         if rules.log_on == {LogOn.LEADS}:
             return {}
-        return _people_of(client, self._contacts, addresses, "Contact", "AccountId", _contact)
+        # whoever logs on no accounts may be somebody who sees none
+        account = "AccountId, Account.Name" if LogOn.ACCOUNTS in rules.log_on else "AccountId"
+        return _people_of(client, self._contacts, addresses, "Contact", account, _contact)
 
     def _leads_of(
         self, client: Client, addresses: Sequence[str], rules: Rules
@@ -117,6 +119,7 @@ def _contact(row: Record, address: str) -> PersonRecord:
         _time(row["CreatedDate"]),
         row["LastActivityDate"],
         row["AccountId"],
+        (row.get("Account") or {}).get("Name") or "",
     )
 
 

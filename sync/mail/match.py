@@ -1,16 +1,18 @@
 """Which records each mail is logged on: recipients are looked up in Salesforce, and the sender's rules choose
 among them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from core.batches import batches
 from core.mail.progress import EMAIL_MESSAGE, TASK, ChosenRecord, MatchResult, Target, Trace, Where
 from core.mail.row import State
+from core.people.addresses import matches
 from core.salesforce.client import MOST_QUERIES
 from core.salesforce.troubles import trouble
 from core.settings.catalogue import LogOn, NoMatch
+from core.settings.in_force import PolicySettings
 from sync.mail.choose import (
     Choice,
     LookUp,
@@ -39,6 +41,7 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     sender = session.sender
     asked: list[tuple[WaitingMail, Recipients]] = []
     dates: dict[str, str] = {}
+    shown: dict[str, dict[str, Where]] = {}
     # A tool that writes each part for its own recipient names that one only in the header.
     headers = {
         part.id: _header(part, content)
@@ -71,9 +74,11 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         mail.log = replace(mail.log, trace=known)
         if recipients.looked_up:
             asked.append((mail, recipients))
+            shown[mail.id] = _shown(all_headers, sender.policy)
             dates[mail.id] = content.date
         elif mail.log.written:
-            mail.log = replace(mail.log, needs_match=False)  # a later part of it brings nobody who counts
+            # it brings nobody who counts, or nobody who counts any more
+            mail.log = replace(mail.log, targets=mail.log.written, needs_match=False)
         else:
             mail.note_result(MatchResult.NOBODY_COUNTS)
             outcomes.end(mail, State.DISMISSED)
@@ -83,7 +88,8 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     found = _with_deals_and_records(session, found, [(mail, dates[mail.id]) for mail, _ in asked])
     for mail, recipients in asked:
         choice = choose(recipients, found, sender.rules)
-        mail.log = replace(mail.log, trace=_trace_of(mail.log.trace, choice, recipients, found))
+        trace = _trace_of(mail.log.trace, choice, recipients, found, shown[mail.id])
+        mail.log = replace(mail.log, trace=replace(trace, duplicates=sender.rules.duplicates.value))
         _set_targets(session, outcomes, mail, choice)
 
 
@@ -99,6 +105,18 @@ def _header(mail: WaitingMail, content: Content) -> tuple[Sequence[str], Sequenc
         [address for address, where in places.items() if where is Where.TO],
         [address for address, where in places.items() if where is Where.CC],
     )
+
+
+def _shown(
+    headers: Sequence[tuple[Sequence[str], Sequence[str]]], policy: PolicySettings
+) -> dict[str, Where]:
+    """Everybody in To and Cc whom the record may name: whoever reads it sees whom the mail went to."""
+    hidden = (
+        policy.never_log if policy.show_internal_recipients else policy.never_log + policy.internal_domains
+    )
+    found = {address: Where.CC for _, cc in headers for address in cc}
+    found |= {address: Where.TO for to, _ in headers for address in to}
+    return {address: where for address, where in found.items() if not matches(address, hidden)}
 
 
 def _with_deals_and_records(
@@ -182,10 +200,11 @@ def _choice_of(ids: Sequence[str]) -> Choice:
     )
 
 
-def _trace_of(trace: Trace, choice: Choice, recipients: Recipients, found: LookUp) -> Trace:
+def _trace_of(
+    trace: Trace, choice: Choice, recipients: Recipients, found: LookUp, shown: Mapping[str, Where]
+) -> Trace:
     """What the activity page tells of the choice, and where each record's address stands."""
     persons = (*choice.contacts, *choice.leads)
-    matched = {one.address for one in persons}
     return replace(
         trace,
         found={
@@ -202,5 +221,6 @@ def _trace_of(trace: Trace, choice: Choice, recipients: Recipients, found: LookU
         ),
         open_deals=choice.open_deals,
         record_places={one.id: recipients.looked_up[one.address] for one in persons}
-        | {address: where for address, where in recipients.looked_up.items() if address not in matched},
+        | {**shown, **recipients.looked_up},
+        addresses={one.id: one.address for one in persons},
     )

@@ -14,6 +14,7 @@ from core.salesforce.ids import id_key
 from core.salesforce.login import Refused
 from core.salesforce.troubles import TroubleKind
 from sync.mail.content import clean
+from sync.mail.fields import NO_SUBJECT, NOT_KEPT
 from sync.mail.lookup import in_batches
 from sync.mail.waiting import WaitingMail
 
@@ -84,7 +85,10 @@ def _is_it(mail: WaitingMail, date: str, one: Record) -> bool:
     """By the author, the subject and the time: a device gives one Message-ID to everything that it sends, and
     anybody can write anybody's."""
     row = mail.job.row
-    if row.identity is None or clean(str(one["Subject"] or "")).strip() != clean(row.subject or "").strip():
+    subject = clean(str(one["Subject"] or "")).strip()
+    # the last two as we write
+    is_like_it = subject in {clean(row.subject or "").strip(), NOT_KEPT, NO_SUBJECT}
+    if row.identity is None or not is_like_it:
         return False
     is_authors = address_key(str(one["FromAddress"] or "")) == address_key(row.sender or "")
     sent = _time(str(one["MessageDate"]))

@@ -76,10 +76,8 @@ class Outcomes:
         self._open.pop(mail.id, None)
 
     def wait(self, mail: WaitingMail, due_at: datetime, trouble: Trouble | None = None) -> None:
-        """Keep the state; due again at `due_at`. One that was unmatched and has records to be written by now
-        is waiting: nothing may end its wait any more."""
-        is_matched = mail.job.row.state is State.UNMATCHED and bool(mail.log.missing)
-        self.end(mail, State.WAITING if is_matched else mail.job.row.state, trouble, due_at=due_at)
+        """Keep the state; due again at `due_at`."""
+        self.end(mail, _kept_state(mail), trouble, due_at=due_at)
 
     def stand_back(self, mail: WaitingMail, due_at: datetime) -> None:
         """Somebody else comes first: it is as it was, due again at `due_at`, and this was no try."""
@@ -99,7 +97,7 @@ class Outcomes:
         """Release what has no outcome, with what is known of it; it is due as before."""
         for mail in self.open:
             row = mail.job.row
-            self._ends.append(End(mail.job, row.state, mail.log, row.due_at, mail.job.attempts))
+            self._ends.append(End(mail.job, _kept_state(mail), mail.log, row.due_at, mail.job.attempts))
         self._open.clear()
 
     def keep(self) -> None:
@@ -115,6 +113,13 @@ class Outcomes:
         for end in self._ends:
             self._count(end.state)
         self._ends.clear()
+
+
+def _kept_state(mail: WaitingMail) -> State:
+    """One that was unmatched and has records to be written by now is waiting: nothing may end its wait any
+    more."""
+    is_matched = mail.job.row.state is State.UNMATCHED and bool(mail.log.missing)
+    return State.WAITING if is_matched else mail.job.row.state
 
 
 def pause(mail: WaitingMail) -> timedelta:

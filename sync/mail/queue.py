@@ -14,8 +14,7 @@ from core.mail.requests import ignored
 from core.mail.row import State
 from core.salesforce import connection_store
 from core.settings import store as settings_store
-from core.settings.catalogue import Setting
-from core.settings.in_force import one_in_force, rules
+from core.settings.in_force import rules, time_zone
 from sync.mail.batch import BatchRefused, MailLogger
 from sync.mail.waiting import Sender
 from sync.threads import at_once
@@ -118,6 +117,6 @@ def _sender(session: Session, person_id: int) -> Sender | None:
         rules(policy, preference),
         settings_store.policy_for_mail(session),
         ignored(session, person_id),
-        one_in_force(Setting.TIME_ZONE, policy, preference).value,
+        time_zone(policy, preference, connection.identity.time_zone),
         restored_at(session),
     )

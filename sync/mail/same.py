@@ -57,8 +57,11 @@ def join(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail])
         writer = writers[identity]
         if writer == mail.id:
             continue
-        is_decided = writer in named and not named[writer].is_to_match and identity not in written
-        if writer in named and not is_decided and not mail.log.picked:
+        in_batch = named.get(writer)
+        # what a person picks for one part says nothing of the others
+        is_alone = mail.log.picked or (in_batch is not None and in_batch.log.picked)
+        is_undecided = in_batch is not None and (in_batch.is_to_match or identity in written)
+        if is_undecided and not is_alone:
             parts.setdefault(writer, []).append(mail)
             named[writer].parts.append(mail)
             outcomes.set_aside(mail)
@@ -95,7 +98,8 @@ def _is_to_write(holder: Holder, *, of: WaitingMail) -> bool:
     """Whether it will write, or has ended, before long. One of somebody else, to whom the author's address
     belonged before, may wait for ever for a connection to Salesforce."""
     is_same_person = holder.person == of.job.row.person
-    return holder.is_in_hands or (holder.state is State.WAITING and is_same_person)
+    may_show = holder.shows_by is not None and holder.shows_by > datetime.now(UTC)
+    return holder.is_in_hands or (holder.state is State.WAITING and (is_same_person or may_show))
 
 
 def share(outcomes: Outcomes, parts: Parts, mails: Mapping[str, WaitingMail]) -> None:
@@ -111,7 +115,12 @@ def share(outcomes: Outcomes, parts: Parts, mails: Mapping[str, WaitingMail]) ->
                 continue
             if end.state is State.LOGGED:
                 part.same_as = mails[writer].same_as or writer
-                known = replace(part.log.trace, result=MatchResult.SAME_MAIL, there=end.log.trace.there)
+                known = replace(
+                    part.log.trace,
+                    result=MatchResult.SAME_MAIL,
+                    there=end.log.trace.there,
+                    not_added=end.log.trace.not_added,
+                )
                 part.log = replace(part.log, targets=end.log.targets, trace=known, needs_match=False)
             elif part.log.trace.places is None:
                 # its text is erased with this, and then only this tells where its addresses stood
@@ -167,7 +176,9 @@ def _written_by_others(
             log = logs.get(one, MailLog())
             for target in log.written:
                 targets.setdefault((target.id, target.on), target)
-            places |= log.trace.places or {}
+            # who was looked up for it may not be on any record
+            if not log.missing and not log.picked:
+                places |= log.trace.places or {}
             there = there or log.trace.there
         trace = Trace(places=places, there=there)
         found[identity] = (of_others[0], MailLog(targets=tuple(targets.values()), trace=trace))

@@ -77,7 +77,8 @@ def _email_messages(client: Client, sought: Sequence[Sought]) -> dict[tuple[str,
             is_it = (
                 one["MessageIdentifier"] == identifier(row)
                 and str(one["MessageDate"])[:19] == iso(row.time)[:19]
-                and on == {id_key(record) for record in target.on}
+                # a later part may have been added to it since; no two records of a mail have one in common
+                and (on >= {id_key(record) for record in target.on} if target.on else not on)
             )
             if is_it:
                 found[row.id, target.on] = str(one["Id"])

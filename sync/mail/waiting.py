@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from core.mail import queue as mail_queue
 from core.mail.progress import FailedTry, MailLog, MatchResult, Target
@@ -34,7 +35,7 @@ class Sender:
     rules: Rules
     policy: PolicySettings
     ignored: frozenset[str]
-    time_zone: str
+    time_zone: ZoneInfo | None
     restored_at: datetime | None = None
 
 

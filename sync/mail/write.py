@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from core.database.engine import Session
 from core.mail import queue as mail_queue
@@ -12,7 +11,7 @@ from core.mail.row import State
 from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS
 from core.salesforce.troubles import trouble
-from sync.mail.fields import Author, fields
+from sync.mail.fields import Author, Draft, fields
 from sync.mail.outcomes import Outcomes, pause
 from sync.mail.uncertain import Sought, look_for
 from sync.mail.waiting import MailSession, WaitingMail
@@ -91,33 +90,40 @@ def look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[W
 def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]) -> None:
     """What is missing, as many records of one kind in a call as may be. Raises Unavailable, Refused,
     DatabaseUnavailable."""
-    zone = ZoneInfo(session.sender.time_zone) if session.sender.time_zone else None
     calls: dict[str, list[_NewRecord]] = {}
     for mail, content in session.contents(mails):
         if content.is_unreadable:
             outcomes.end(mail, State.FAILED, trouble("lost_text"))
             continue
-        author = Author(session.salesforce.user_id, mail.job.row.time.astimezone(zone).date().isoformat())
+        author = Author(
+            session.salesforce.user_id,
+            mail.job.row.time.astimezone(session.sender.time_zone).date().isoformat(),
+        )
         for target in mail.log.missing:
             if target.adds_to is not None:
                 continue
             features = session.features(needs_task=target.kind == TASK)
             made = fields(
-                mail.job.row,
-                content,
-                target,
-                session.sender.rules,
-                features,
-                author,
-                mail.log.trace.record_places,
+                Draft(
+                    mail.job.row,
+                    content,
+                    target,
+                    session.sender.rules,
+                    features,
+                    author,
+                    mail.log.trace,
+                )
             )
+            if made.cut:
+                cut = tuple(sorted({*mail.log.trace.cut, *made.cut}))
+                mail.log = replace(mail.log, trace=replace(mail.log.trace, cut=cut))
             # A collection holds records of one kind only, and 200 of them (REST guide, "Create Multiple
             # Records").
             waiting = calls.setdefault(target.kind, [])
             if len(waiting) == MOST_RECORDS or sum(one.size for one in waiting) > MOST_CHARACTERS:
                 _write_call(session, outcomes, waiting)
                 waiting.clear()
-            waiting.append(_NewRecord(mail, target, made, before=target))
+            waiting.append(_NewRecord(mail, target, made.values, before=target))
     for waiting in calls.values():
         if waiting:
             _write_call(session, outcomes, waiting)

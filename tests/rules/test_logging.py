@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.mail.progress import EMAIL_MESSAGE, TASK, Target, Where, from_json, to_json
+from core.mail.progress import EMAIL_MESSAGE, TASK, Target, Trace, Where, from_json, to_json
 from core.mail.reasons import Reason
 from core.mail.row import Decision, Row, State
 from core.mail.subject import TemplateError, checked_template, task_subject
@@ -16,8 +16,8 @@ from core.settings.catalogue import BY_NAME
 from core.settings.in_force import rules
 from core.settings.kinds import SettingError
 from sync.mail.choose import Choice, PersonRecord, RelatedRecord, people_to_look_for
-from sync.mail.content import fitting, read_content, readable
-from sync.mail.fields import Author, Features, fields, targets
+from sync.mail.content import read_content
+from sync.mail.fields import Author, Draft, Features, fields, targets
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 RULES = rules({}, {})
@@ -105,8 +105,10 @@ def test_nothing_makes_reading_a_mail_raise(raw):
         (b"Content-Transfer-Encoding: base64\r\n\r\nR3LDvMOfZ", "Grüß"),
         (b"Content-Type: text/html\r\n\r\n<style>x</style><p>a&amp;b</p><p>c</p><script>d</script>", "a&b\n\nc"),
         (b"\r\n..dot\r\n.. .", ".dot\n. ."),
-        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Disposition: attachment\r\n\r\nno\r\n--b\r\n\r\nyes\r\n--b--", "yes"),
-        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\ninner\r\n--b--", None),
+        ((b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Disposition: "
+         b"attachment\r\n\r\nno\r\n--b\r\n\r\nyes\r\n--b--"), "yes"),
+        ((b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: "
+         b"message/rfc822\r\n\r\nSubject: x\r\n\r\ninner\r\n--b--"), None),
         (b"\r\n-----BEGIN PGP MESSAGE-----\r\nxxx", None),
         (b"Content-Type: image/png\r\n\r\nxxx", None),
         (b"", ""),
@@ -114,18 +116,6 @@ def test_nothing_makes_reading_a_mail_raise(raw):
 )  # fmt: skip
 def test_the_text_of_a_mail(raw, text):
     assert read_content(raw).text == text
-
-
-def test_a_page_without_end_is_read_as_far_as_it_goes():
-    assert readable("<p>a<p>b" + "<div>" * 10_000).startswith("a")
-    assert readable("<!DOCTYPE [ <![CDATA[ x") is not None
-
-
-@given(st.text(max_size=200), st.integers(0, 300))
-def test_what_is_cut_fits_and_is_a_beginning(text, most):
-    cut = fitting(text, most)
-    assert len(cut.encode("utf-8", "replace")) <= max(most, 0)
-    assert text.startswith(cut)
 
 
 def row(**more):
@@ -143,15 +133,11 @@ FEATURES = Features(
 
 def test_a_task_has_what_the_user_may_write_and_no_more():
     raw = b"To: b@c.test\r\n\r\n" + "ü".encode() * 5000
-    made = fields(
-        row(),
-        read_content(raw),
-        Target(TASK, ("003x",), "006x"),
-        RULES,
-        FEATURES,
-        Author("005x", "2026-11-22"),
-        {},
-    )
+    draft = Draft(
+        row(), read_content(raw), Target(TASK, ("003x",), "006x"), RULES, FEATURES, Author("005x", "2026-11-22"), Trace()
+    )  # fmt: skip
+    done = fields(draft)
+    made = done.values
     assert set(made) == {
         "Subject",
         "Description",
@@ -161,8 +147,9 @@ def test_a_task_has_what_the_user_may_write_and_no_more():
         "ActivityDate",
         "Blindcopy_Key__c",
     }
-    assert made["Description"].endswith("ü\n\nMessage-ID: <1@x>")
-    assert len(made["Description"].encode()) <= 1000
+    assert made["Description"].endswith("ü…\n\n[Cut here: Salesforce takes no more]\n\nMessage-ID: <1@x>")
+    assert len(made["Description"]) == 1000
+    assert done.cut == {"text"}
     assert made["Status"] == "Done"
 
 
