@@ -85,6 +85,8 @@ class Session(ClientConnection):
         """When the client last said something about the mail that it has begun; never once its data comes."""
         self._received_before_reply = 0
         self._errors = 0
+        self._lacked = 0
+        """How often the upstream could not do what the client asked for."""
         self._commands = 0
         self._is_counted = False
         self._is_trusted = False
@@ -193,11 +195,13 @@ class Session(ClientConnection):
 
     async def _say_and_count(self, reply: Reply) -> None:
         await self._say(reply)
-        if reply is replies.UPSTREAM_LACKS and self._offered != _for_clients(self._relay.pool.extensions):
-            # A mail server that keeps its connections would ask for the same again and again: it says EHLO,
-            # and hears what is offered now, on a new connection only.
-            await self._say(replies.OFFERS_HAVE_CHANGED)
-            return
+        if reply is replies.UPSTREAM_LACKS:
+            self._lacked += 1
+            if self._lacked > 1 and self._offered != _for_clients(self._relay.pool.extensions):
+                # A mail server that keeps its connections asks for the same again and again: it says EHLO,
+                # and hears what is offered now, on a new connection only.
+                await self._say(replies.OFFERS_HAVE_CHANGED)
+                return
         if reply in replies.CLIENT_ERRORS:
             self._errors += 1
             if self._errors >= _MOST_ERRORS:

@@ -12,8 +12,9 @@ from admin.refusals import flash_refusal
 from admin.salesforce.forms import Button
 from admin.salesforce.redraw import Filled, redraw
 from admin.salesforce.settings_form import are_right, settings_form, typed
+from core.cuts import cut
 from core.mail import requests as mail_requests
-from core.mail.subject import task_subject
+from core.mail.subject import LONGEST_TASK_SUBJECT, task_subject
 from core.settings import store as settings_store
 from core.settings.catalogue import Logging, Section, Setting, of_persons
 from core.settings.in_force import LockedSetting, in_force
@@ -30,7 +31,7 @@ def preview(form: Any) -> str:
         template = Setting.SUBJECT_TEMPLATE.check(form.subject_template.data or "")
     except SettingError:
         return ""
-    return task_subject(template, str(_("Our offer")))
+    return cut(task_subject(template, str(_("Our offer"))), LONGEST_TASK_SUBJECT)
 
 
 @pages.get("")

@@ -71,7 +71,7 @@ def checked_template(text: str) -> str:
 
 
 def task_subject(template: str, subject: str, activity_type: str = "Email") -> str:
-    """The subject of a task; what is empty inserts nothing. One line of 255 characters at most."""
+    """The subject of a task, in one line of any length; what is empty inserts nothing."""
     values = {"activity_type": activity_type, "activity_subject": subject}
     text = _TOKEN.sub(lambda found: values.get(found.group(1).lower(), ""), template)
-    return " ".join(text.split())[:LONGEST_TASK_SUBJECT].strip()
+    return " ".join(text.split())

@@ -90,10 +90,10 @@ class TestWhatAnAttackFound(OnBothDatabases):
         assert bench.state(odd) in {State.LOGGED, State.DISMISSED}
         real = write.fields
 
-        def broken(row, *more):
-            if row.subject == "broken":
+        def broken(draft):
+            if draft.row.subject == "broken":
                 raise ZeroDivisionError
-            return real(row, *more)
+            return real(draft)
 
         monkeypatch.setattr(write, "fields", broken)
         fine, bad = bench.mail(number=3), bench.mail(number=4, subject="broken")
@@ -109,10 +109,10 @@ class TestWhatAnAttackFound(OnBothDatabases):
         monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
         real = write.fields
 
-        def broken(row, *more):
-            if row.subject == "broken":
+        def broken(draft):
+            if draft.row.subject == "broken":
                 raise ZeroDivisionError
-            return real(row, *more)
+            return real(draft)
 
         monkeypatch.setattr(write, "fields", broken)
         bench.once()
@@ -124,12 +124,6 @@ class TestWhatAnAttackFound(OnBothDatabases):
             "<1@acme.test>",
             "<2@acme.test>",
         ]
-
-    def test_a_page_that_is_all_tags_costs_no_more_than_its_length(self):
-        from sync.mail.content import readable
-
-        for piece in ("<!--", "<a ", "<a b='", "<", "</script", "<script>"):
-            assert len(readable(piece * 20_000)) < 200_000
 
     @pytest.mark.parametrize("code", ["INACTIVE_ORGANIZATION", "INVALID_LOGIN"])
     def test_an_answer_that_concerns_the_connection_is_no_endless_loop(self, bench, code, monkeypatch):

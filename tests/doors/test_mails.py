@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from core.cuts import length
 from core.mail import requests as mail_requests
 from core.mail.progress import MatchResult
 from core.mail.row import State
@@ -44,8 +45,8 @@ class TestAMail:
         [task] = bench.logged("Task")
         wanted = {
             "Subject": "Email: Our offer", "WhoId": bob, "WhatId": deal, "Status": "Completed", "TaskSubtype": "Email",
-            "Type": "Email", "OwnerId": bench.org.anna, "Description": "Hello Bob\n\nMessage-ID: "
-                                                                       "<1@acme.test>",
+            "Type": "Email", "OwnerId": bench.org.anna,
+            "Description": "To: bob@client.test\n\nHello Bob\n\nMessage-ID: <1@acme.test>",
         }  # fmt: skip
         assert {name: task[name] for name in wanted} == wanted
         assert bench.state(mail) is State.LOGGED
@@ -70,7 +71,7 @@ class TestAMail:
         assert bench.once()
         [message] = bench.logged()
         assert len(message["ToIds"]) == 1
-        assert message["ToAddress"] is None
+        assert message["ToAddress"] == "carl@acme.test", "who is not a relation stands there as text"
 
     def test_that_was_blind_copied_to_somebody_is_not_logged_there_unless_that_is_wanted(self, bench):
         bob, cleo = bench.contact(), bench.contact("cleo@client.test")
@@ -145,7 +146,8 @@ class TestAMail:
         [message] = bench.logged()
         assert message["HtmlBody"] is None
         assert message["TextBody"].startswith("Ünïcödé 📨 words")
-        assert 30_000 < len(message["TextBody"].encode()) <= 32_000
+        assert 31_900 < length(message["TextBody"]) <= 32_000
+        assert message["TextBody"].endswith("…\n\n[Cut here: Salesforce takes no more]")
 
     @pytest.mark.parametrize(
         "kind", ["multipart/encrypted; boundary=x", "application/pkcs7-mime; name=smime.p7m", "image/png"]

@@ -139,7 +139,7 @@ pytestmark = pytest.mark.usefixtures("statistics")
 MUST_USE = {
     r"^SELECT anon_\d.person_id .*AS oldest": "mail_due_of_person",
     r"^SELECT mail.id, .* FROM mail WHERE mail.person_id = .* ORDER BY mail.due_at": "mail_due_of_person",
-    r"^UPDATE mail SET claimed_by=.* WHERE mail.claimed_by = ": "mail_claimed",
+    r"^SELECT mail.id FROM mail WHERE mail.claimed_by = ": "mail_claimed",
     r"^SELECT mail.id FROM mail WHERE mail.state = .* AND mail.due_at IS NOT NULL AND mail.id "
     r"< ": "mail_due_of_state",
     r"^SELECT mail.identity, mail.id .*FROM mail .*WHERE mail.identity IN": "mail_identity",

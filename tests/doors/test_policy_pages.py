@@ -23,6 +23,7 @@ class TestThePolicy:
             own_domains="acme.test",
             never_log="lawyer@law.test",
             time_zone="Europe/Berlin",
+            show_internal_recipients="y",
             **{"lock-logging": "on"},
         )
         assert "Saved." in boss.page
@@ -55,7 +56,11 @@ class TestThePolicy:
         }
         if section is Section.API:
             other["subject_template"] = "{{activity_subject}}"
-        boss.post(f"/settings/policy/{section}", **other)
+        # a box without its tick
+        off = {one.attribute for one in of_policy(section) if one.definition.default == "yes"}
+        boss.post(
+            f"/settings/policy/{section}", **{name: text for name, text in other.items() if name not in off}
+        )
         assert "Saved." in boss.page
         with sqlite.reading() as session:
             known = settings_store.policy(session)

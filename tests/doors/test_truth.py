@@ -1,0 +1,198 @@
+"""What is logged is true: whom the mail went to, what it said, on which day."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from admin import create_app
+from admin.trace import trace_of
+from core.cuts import length
+from core.database.models import ConnectionRow
+from core.mail.row import State
+from core.settings import store as settings_store
+from core.settings.catalogue import Setting
+from core.settings.in_force import time_zone
+from tests.doors.connected import connected
+from tests.doors.mail_bench import (
+    TASKS,
+    bench,  # noqa: F401
+    check_length,
+    org,  # noqa: F401
+)
+
+
+def told(bench, mail_id):
+    with create_app(bench.config).test_request_context():
+        return " ".join(trace_of(bench.row(mail_id), bench.log(mail_id), None).steps)
+
+
+class TestWhomTheMailWentTo:
+    @pytest.fixture
+    def people(self, bench):
+        return [bench.contact("a@client.test"), bench.contact("b@client.test"), bench.lead("l@prospect.test")]
+
+    def to_all(self, bench):
+        header = (
+            "To: a@client.test, L <l@prospect.test>\r\nCc: b@client.test, Carl <carl@acme.test>, "
+            "list@other.test\r\n"
+        )
+        return bench.mail(
+            "a@client.test", "b@client.test", "l@prospect.test", "carl@acme.test", header=header
+        )
+
+    def test_is_said_with_everybody(self, bench, people):
+        self.to_all(bench)
+        bench.once()
+        of_contacts, of_lead = sorted(bench.logged(), key=lambda one: one["ToIds"][0].startswith("00Q"))
+        assert (of_contacts["ToIds"], of_contacts["CcIds"]) == ([people[0]], [people[1]])
+        assert of_contacts["ToAddress"] == "l@prospect.test"
+        assert of_contacts["CcAddress"] == "carl@acme.test; list@other.test"
+        assert of_lead["ToIds"] == [people[2]]
+        assert of_lead["ToAddress"] == "a@client.test"
+        assert of_lead["CcAddress"] == "b@client.test; carl@acme.test; list@other.test"
+
+    def test_names_colleagues_only_where_the_policy_lets_it(self, bench, people):
+        bench.policy(Setting.SHOW_INTERNAL_RECIPIENTS, "no")
+        bench.policy(Setting.NEVER_LOG, "list@other.test")
+        self.to_all(bench)
+        bench.once()
+        assert {one["CcAddress"] for one in bench.logged()} == {None, "b@client.test"}
+
+    @TASKS
+    def test_stands_above_the_text_of_a_task(self, bench, people):
+        self.to_all(bench)
+        bench.once()
+        for task in bench.records("Task"):
+            assert task["Description"].startswith(
+                "To: a@client.test; l@prospect.test\nCc: b@client.test; carl@acme.test; "
+                "list@other.test\n\nHello Bob"
+            )
+
+    def test_that_are_too_many_are_counted(self, bench):
+        bench.contact("a@client.test")
+        others = [f"a.rather.long.name.number.{number}@other.test" for number in range(200)]
+        mail = bench.mail("a@client.test", header=f"To: a@client.test, {', '.join(others)}\r\n")
+        bench.once()
+        [message] = bench.logged()
+        shown = message["ToAddress"]
+        assert len(shown) <= 4000
+        named, _, rest = shown.rpartition(" and ")
+        assert named.count("@") + int(rest.removesuffix(" more")) == 200
+        assert "how many more there are" in told(bench, mail)
+
+    def test_says_which_rule_chose(self, bench):
+        bench.contact("a@client.test")
+        bench.contact("a@client.test")
+        bench.set(Setting.DUPLICATES, "oldest")
+        mail = bench.mail("a@client.test")
+        bench.once()
+        assert "a@client.test: 2 contacts; the oldest was chosen" in told(bench, mail)
+
+    def test_names_accounts(self, bench):
+        account = bench.org.org.put("Account", Name="Client Ltd")
+        bench.contact("a@client.test", AccountId=account)
+        bench.set(Setting.LOG_ON, "accounts")
+        mail = bench.mail("a@client.test")
+        bench.once()
+        assert "Client Ltd (account)" in told(bench, mail)
+
+
+class TestLongTexts:
+    def of(self, bench, body, **more):
+        header = "To: bob@client.test\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        return bench.mail(header=header, body=body, **more)
+
+    @pytest.mark.parametrize("letter", ["你", "Ж", "Ω", "あ"])
+    def test_have_all_the_room_that_salesforce_gives(self, bench, letter):
+        bench.contact()
+        self.of(bench, letter * 31_990)
+        bench.once()
+        [message] = bench.logged()
+        assert message["TextBody"].strip() == letter * 31_990
+
+    def test_are_cut_and_that_is_said(self, bench):
+        bench.contact()
+        mail = self.of(bench, "你" * 33_000)
+        bench.once()
+        [message] = bench.logged()
+        assert length(message["TextBody"]) == 32_000
+        assert message["TextBody"].endswith("你…\n\n[Cut here: Salesforce takes no more]")
+        assert bench.log(mail).trace.cut == ("text",)
+        assert "The text is longer than Salesforce takes and was cut" in told(bench, mail)
+
+    @TASKS
+    def test_of_a_subject_are_cut_on_a_letter(self, bench):
+        bench.contact()
+        mail = self.of(bench, "Hello", subject="👨‍👩‍👧" * 60)
+        bench.once()
+        [task] = bench.records("Task")
+        assert length(task["Subject"]) <= 255
+        assert task["Subject"].endswith("👨‍👩‍👧…")
+        assert bench.log(mail).trace.cut == ("subject",)
+
+    def test_are_cut_by_bytes_where_salesforce_says_that_they_are_too_long(self, bench):
+        bench.contact()
+        bench.org.org.check = check_length(bench.org.org, 12_000)
+        mail = self.of(bench, "你" * 31_000)
+        for _ in range(3):
+            bench.once()
+        [message] = bench.logged()
+        assert bench.state(mail) is State.LOGGED
+        assert 10_000 < len(message["TextBody"].encode()) <= 32_000
+
+
+class TestTheDayOfATask:
+    @pytest.fixture
+    def late(self):
+        return datetime(2026, 11, 20, 23, 30, tzinfo=UTC)
+
+    def in_salesforce(self, bench, zone):
+        with bench.database.writing() as session:
+            session.query(ConnectionRow).update({"time_zone": zone})
+
+    @TASKS
+    @pytest.mark.parametrize(
+        ("of_all", "in_salesforce", "chosen", "day"),
+        [
+            ("UTC", None, None, 20),
+            ("Europe/Berlin", None, None, 21),
+            ("UTC", "Europe/Berlin", None, 21),
+            ("UTC", "Europe/Berlin", "America/New_York", 20),
+            ("UTC", "Europe/Berlin", "", 21),
+        ],
+    )
+    def test_is_of_the_persons_zone(self, bench, late, of_all, in_salesforce, chosen, day):
+        bench.contact()
+        bench.policy(Setting.TIME_ZONE, of_all)
+        self.in_salesforce(bench, in_salesforce)
+        if chosen is not None:
+            bench.set(Setting.TIME_ZONE, chosen)
+        bench.mail(at=late)
+        bench.once()
+        [task] = bench.records("Task")
+        assert task["ActivityDate"].day == day
+
+    def test_is_of_the_policys_zone_where_that_is_fixed(self, bench):
+        self.in_salesforce(bench, "Europe/Berlin")
+        with bench.database.writing() as session:
+            settings_store.set_policy(session, Setting.TIME_ZONE, "Asia/Shanghai", actor=None)
+            settings_store.lock_policy(session, Setting.TIME_ZONE, locked=True, actor=None)
+        with bench.database.reading() as session:
+            zone = time_zone(settings_store.policy(session), {}, "Europe/Berlin")
+        assert str(zone) == "Asia/Shanghai"
+
+    @pytest.mark.parametrize(("there", "here"), [("Europe/Berlin", "Europe/Berlin"), ("Moon/Crater", None)])
+    def test_is_learnt_on_connecting(self, bench, org_app, there, here):
+        bench.org.org.rows["user"][bench.org.anna]["TimeZoneSidKey"] = there
+        connected(bench.connections, bench.org, org_app, bench.anna)
+        with bench.database.reading() as session:
+            assert session.query(ConnectionRow).one().time_zone == here
+
+
+def test_a_price_in_a_table_stays_what_it_is(bench):
+    bench.contact()
+    page = "<table><tr><td>Licences 10</td><td>25.00</td></tr></table>"
+    bench.mail(header="To: bob@client.test\r\nContent-Type: text/html\r\n", body=page)
+    bench.once()
+    [message] = bench.logged()
+    assert message["TextBody"] == "Licences 10  25.00"
