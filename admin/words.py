@@ -49,7 +49,12 @@ _REASONS = {
     Reason.LOGGING_OFF: _l("Logging is switched off."),
     Reason.BY_SALESFORCE: _l("Salesforce itself sent the mail and knows of it."),
     Reason.NULL_SENDER: _l("It is a notification without a sender, such as a bounce."),
-    Reason.AUTOMATIC: _l("It is an automatic reply, a bulk mail or a mail of a mailing list."),
+    Reason.AUTOMATIC: _l("It is an automatic reply, or the answer to an invitation."),
+    Reason.BULK: _l(
+        "It says that it goes to many (%(detail)s). Mail merges and newsletters are logged if “Log mail "
+        "merges "
+        "and newsletters” is on."
+    ),
     Reason.READ_RECEIPT: _l("It is a read receipt."),
     Reason.OPTED_OUT: _l("The mail asked not to be logged (X-Blindcopy: no)."),
     Reason.INTERNAL_ONLY: _l(
@@ -144,7 +149,7 @@ WHY_LOST = {
 def why(row: Row) -> str:
     """Why this mail was logged so, or not at all: one answer in sentences."""
     reply = row.bcc_reply if row.state is State.COPY_REFUSED else row.upstream
-    return str(_sentence(row)) % {"reply": reply or ""}
+    return str(_sentence(row)) % {"reply": reply or "", "detail": row.detail or "-"}
 
 
 def _sentence(row: Row) -> object:

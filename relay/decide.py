@@ -35,13 +35,15 @@ class Plan:
     decision: Decision
     reason: Reason
     bcc: str | None = None
+    detail: str | None = None
+    """What the reason is about: the name of a header field."""
 
 
 def decide(message: Message, envelope: Envelope, person: Person, policy: PolicySettings) -> Plan:
     """The plan for a mail that this signed-in person sends."""
     reason = _reason_to_leave_alone(message, envelope, person, policy)
     if reason is not None:
-        return Plan(Decision.NONE, reason)
+        return Plan(Decision.NONE, reason, detail=message.bulk_field if reason is Reason.BULK else None)
     bcc = person.settings.bcc_address
     if person.settings.logging is Logging.API and not _falls_back(envelope, person):
         return Plan(Decision.API, Reason.API)
@@ -66,6 +68,8 @@ def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
         return Reason.NULL_SENDER
     if message.is_automatic:
         return Reason.AUTOMATIC
+    if message.bulk_field is not None and not person.settings.log_bulk:
+        return Reason.BULK
     if message.is_read_receipt:
         return Reason.READ_RECEIPT
     if message.is_opted_out:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from core.people.addresses import address_key
 
-_AUTOMATIC_PRECEDENCE = frozenset({b"bulk", b"list", b"junk", b"auto_reply"})
+_BULK_PRECEDENCE = frozenset({b"bulk", b"list", b"junk"})
+_BULK_FIELDS = {b"list-id": "List-Id", b"list-unsubscribe": "List-Unsubscribe"}
+_ANSWER = re.compile(rb"^text/calendar\b.*\bmethod\s*=\s*\"?reply\b", re.IGNORECASE)
 _READ_RECEIPT = re.compile(rb"report-type\s*=\s*\"?disposition-notification", re.IGNORECASE)
 _LONGEST_FROM = 8 * 1024
 _LINE_GOES_ON = re.compile(rb"\r\n(?=[ \t])")
 _FIELD = re.compile(
-    rb"^(from|subject|date|message-id|auto-submitted|precedence|list-id|content-type|x-blindcopy|received|x-sfdc-[!-9;-~]*)"
+    rb"^(from|subject|date|message-id|auto-submitted|precedence|list-id|list-unsubscribe|content-type"
+    rb"|x-autoreply|x-autorespond|x-blindcopy|received|x-sfdc-[!-9;-~]*)"
     rb"[ \t]*:([^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -31,6 +34,8 @@ class Message:
     subject: bytes = b""
     date: str = ""
     is_automatic: bool = False
+    bulk_field: str | None = None
+    """The field that says that it goes to many: a mail merge, a newsletter, a mailing list."""
     is_read_receipt: bool = False
     is_opted_out: bool = False
     is_by_salesforce: bool = False
@@ -51,6 +56,7 @@ def read_message(header: bytes) -> Message:
         date=fields.get(b"date", [b""])[0].decode("utf-8", "replace"),
         subject=fields.get(b"subject", [b""])[0],
         is_automatic=_is_automatic(fields),
+        bulk_field=_bulk_field(fields),
         is_read_receipt=_is_read_receipt(fields.get(b"content-type", [b""])[0]),
         is_opted_out=any(value.strip().lower() == b"no" for value in fields.get(b"x-blindcopy", [])),
         is_by_salesforce=by_salesforce,
@@ -70,16 +76,26 @@ def _message_id(value: bytes) -> str | None:
 
 
 def _is_automatic(fields: dict[bytes, list[bytes]]) -> bool:
-    """Auto-Submitted (RFC 3834 section 5), bulk, or from a mailing list (RFC 2919)."""
+    """Auto-Submitted (RFC 3834 section 5) and what programs write instead, or an answer to an invitation
+    (RFC 6047 section 2.4). X-Auto-Response-Suppress is none of them: ordinary mails carry it."""
     submitted = [
         value.split(b";")[0].split(b"(")[0].strip().lower() for value in fields.get(b"auto-submitted", [])
     ]
     precedence = {value.strip().lower() for value in fields.get(b"precedence", [])}
     return (
         any(value != b"no" for value in submitted)
-        or bool(precedence & _AUTOMATIC_PRECEDENCE)
-        or b"list-id" in fields
+        or b"auto_reply" in precedence
+        or b"x-autoreply" in fields
+        or b"x-autorespond" in fields
+        or any(_ANSWER.match(value) for value in fields.get(b"content-type", []))
     )
+
+
+def _bulk_field(fields: dict[bytes, list[bytes]]) -> str | None:
+    """Precedence, List-Id (RFC 2919) or List-Unsubscribe (RFC 2369 section 3.2)."""
+    if any(value.strip().lower() in _BULK_PRECEDENCE for value in fields.get(b"precedence", [])):
+        return "Precedence"
+    return next((shown for name, shown in _BULK_FIELDS.items() if name in fields), None)
 
 
 def _is_read_receipt(content_type: bytes) -> bool:

@@ -99,6 +99,7 @@ class MailRecord:
             copy_refusal=copy_refusal,
             identity=self.identity if is_kept else None,
             same_as=self.same_as if is_kept else None,
+            detail=plan.detail,
             due_at=self._due_at(state),
             text=bytes(self.text) if with_text and plan.decision.may_log and is_kept else None,
         )

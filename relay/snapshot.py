@@ -264,6 +264,7 @@ def _plain(snapshot: People) -> dict[str, Any]:
                 "logging": person.settings.logging,
                 "bcc_address": person.settings.bcc_address,
                 "keeps_text": person.settings.keeps_text,
+                "log_bulk": person.settings.log_bulk,
                 "is_connected": person.is_connected,
                 "calls_are_scarce": person.calls_are_scarce,
                 "app_passwords": [
@@ -302,7 +303,12 @@ def _person(plain: dict[str, Any]) -> Person:
             AppPassword(key, base64.b64decode(digest), datetime.fromisoformat(expires) if expires else None)
             for key, digest, expires in plain["app_passwords"]
         ),
-        settings=PersonSettings(Logging(plain["logging"]), plain["bcc_address"], plain["keeps_text"]),
+        settings=PersonSettings(
+            Logging(plain["logging"]),
+            plain["bcc_address"],
+            plain["keeps_text"],
+            log_bulk=plain.get("log_bulk", False),  # the release before knew no such thing
+        ),
         is_connected=plain["is_connected"],
         calls_are_scarce=plain["calls_are_scarce"],
     )

@@ -119,6 +119,7 @@ def _fields(entry: Entry, log: MailLog) -> dict[str, object]:
         "mode": row.mode,
         "decision": row.decision,
         "reason": row.reason,
+        "detail": row.detail,
         "upstream": row.upstream,
         "bcc": row.bcc,
         "bcc_reply": row.bcc_reply,

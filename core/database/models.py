@@ -143,6 +143,7 @@ class MailRow(Base):
     copy_refusal: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     identity: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     same_as: Mapped[str | None] = mapped_column(String(36))
+    detail: Mapped[str | None] = mapped_column(String(80))
     due_at: Mapped[datetime | None]
     logged_by: Mapped[str | None] = mapped_column(String(80))
     claimed_by: Mapped[str | None] = mapped_column(String(36))

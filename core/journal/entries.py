@@ -122,7 +122,7 @@ def is_begun(data: bytes) -> bool:
 def row_to_plain(row: Row) -> dict[str, Any]:
     """All but the text."""
     # What most rows do not have stands in none of those: a journal is small, and keeps more mails so.
-    some = {"identity": _from_digest(row.identity), "same_as": row.same_as}
+    some = {"identity": _from_digest(row.identity), "same_as": row.same_as, "detail": row.detail}
     return {name: value for name, value in some.items() if value is not None} | {
         "id": row.id,
         "time": row.time.isoformat(),
@@ -170,6 +170,7 @@ def row_from_plain(plain: Mapping[str, Any], text: bytes | None = None) -> Row:
         copy_refusal=to_digest(plain.get("copy_refusal")),
         identity=to_digest(plain.get("identity")),
         same_as=plain.get("same_as"),
+        detail=plain.get("detail"),
         due_at=None if not due_at else datetime.fromisoformat(due_at),
         text=text,
     )

@@ -141,5 +141,6 @@ def _values(row: Row, into: _Statements) -> tuple[Any, ...]:
         row.copy_refusal,
         row.identity,
         row.same_as,
+        row.detail,
         None if row.due_at is None else into.time(row.due_at),
     )

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     BY_SALESFORCE = "by-salesforce"
     NULL_SENDER = "null-sender"
     AUTOMATIC = "automatic"
+    BULK = "bulk"
     READ_RECEIPT = "read-receipt"
     OPTED_OUT = "opted-out"
     INTERNAL_ONLY = "internal-only"

@@ -74,6 +74,7 @@ class Row:
     `id` is a UUIDv7 made by the relay; `process` names the relay process that had the mail in hand;
     `fingerprint` is set only where the 250 may not have reached the client, `copy_refusal` only where a mail
     with a copy was refused at the dot: both are SHA-256 digests that recognise the client's next try.
+    `detail`: what the reason is about, such as a header field.
     `identity`: what all transactions of one mail have in common (relay/identity.py), None where that cannot
     be told; `same_as`: the id of the mail's first row, on its later ones."""
 
@@ -97,6 +98,7 @@ class Row:
     copy_refusal: bytes | None = field(default=None, repr=False)
     identity: bytes | None = field(default=None, repr=False)
     same_as: str | None = None
+    detail: str | None = None
     due_at: datetime | None = None
     """When the worker is to see to it."""
     text: bytes | None = field(default=None, repr=False)

@@ -296,6 +296,7 @@ def row_of(mail: MailRow) -> Row:
         fingerprint=mail.fingerprint,
         identity=mail.identity,
         same_as=mail.same_as,
+        detail=mail.detail,
         copy_refusal=mail.copy_refusal,
         due_at=mail.due_at,
     )

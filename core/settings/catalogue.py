@@ -347,6 +347,17 @@ class Setting(StrEnum):
             ),
         ),
     )
+    LOG_BULK = (
+        "log-bulk",
+        Definition(
+            Flag(),
+            "no",
+            Level.PERSON,
+            Section.API,
+            N_("Log mail merges and newsletters"),
+            N_("Mails with Precedence: bulk, List-Id or List-Unsubscribe; this counts for blind copies too."),
+        ),
+    )
     TIME_ZONE = (
         "time-zone",
         Definition(

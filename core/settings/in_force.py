@@ -63,6 +63,7 @@ class PersonSettings:
     logging: Logging
     bcc_address: str | None
     keeps_text: bool = True
+    log_bulk: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def person_settings(
         logging=Logging(one_in_force(Setting.LOGGING, policy, preference).value),
         bcc_address=one_in_force(Setting.BCC_ADDRESS, policy, preference).value or None,
         keeps_text=one_in_force(Setting.KEEP, policy, preference).value == Keep.TEXT,
+        log_bulk=one_in_force(Setting.LOG_BULK, policy, preference).value == "yes",
     )
 
 

@@ -31,6 +31,7 @@ OFF = replace(ANNA, settings=PersonSettings(Logging.OFF, BCC))
 NO_ADDRESS = replace(ANNA, settings=PersonSettings(Logging.BCC, None))
 
 
+LOGS_BULK = replace(ANNA, settings=PersonSettings(Logging.BCC, BCC, log_bulk=True))
 API = replace(ANNA, settings=PersonSettings(Logging.API, BCC), is_connected=True)
 API_ONLY = replace(API, settings=PersonSettings(Logging.API, None))
 SCARCE = replace(API, calls_are_scarce=True)
@@ -55,6 +56,9 @@ ROWS = [
     ("Salesforce's bounce address", MAIL, to("b@c.test", sender="a=b__x@k7.bnc.salesforce.com"), ANNA, Reason.BY_SALESFORCE),
     ("null sender", replace(MAIL, is_automatic=True), replace(ENVELOPE, sender=""), ANNA, Reason.NULL_SENDER),
     ("automatic", replace(MAIL, is_automatic=True, is_read_receipt=True), ENVELOPE, ANNA, Reason.AUTOMATIC),
+    ("bulk", replace(MAIL, bulk_field="List-Id", is_read_receipt=True), ENVELOPE, ANNA, Reason.BULK),
+    ("bulk that is wanted", replace(MAIL, bulk_field="Precedence"), ENVELOPE, LOGS_BULK, Reason.COPY),
+    ("automatic, though bulk is wanted", replace(MAIL, is_automatic=True, bulk_field="Precedence"), ENVELOPE, LOGS_BULK, Reason.AUTOMATIC),
     ("read receipt", replace(MAIL, is_read_receipt=True, is_opted_out=True), ENVELOPE, ANNA, Reason.READ_RECEIPT),
     ("opted out", replace(MAIL, is_opted_out=True), to("carl@acme.test"), ANNA, Reason.OPTED_OUT),
     ("own domain", MAIL, to("carl@acme.test"), NO_ADDRESS, Reason.INTERNAL_ONLY),
@@ -78,7 +82,12 @@ ROWS = [
     ("message", "envelope", "person", "reason"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
 )
 def test_the_first_reason_that_applies_wins(message, envelope, person, reason):
-    expected = Plan(Decision.COPY, Reason.COPY, BCC) if reason is Reason.COPY else Plan(Decision.NONE, reason)
+    detail = message.bulk_field if reason is Reason.BULK else None
+    expected = (
+        Plan(Decision.COPY, Reason.COPY, BCC)
+        if reason is Reason.COPY
+        else Plan(Decision.NONE, reason, detail=detail)
+    )
     assert decide(message, envelope, person, POLICY) == expected
 
 
