@@ -144,6 +144,7 @@ def _choice(log: MailLog) -> list[str]:
 
 _RESULTS = {
     MatchResult.NOBODY_COUNTS: "None of the recipients is to be looked up, so there is nothing to log.",
+    MatchResult.ANSWER: "It only answers an invitation, so there is nothing to log.",
     MatchResult.NO_MATCH_UNMATCHED: "No record was found. The mail is kept without its text, and logged "
     "when a person with such an address appears.",
     MatchResult.NO_MATCH_NOTHING: "No record was found, and your rule says to do nothing then.",

@@ -28,6 +28,8 @@ class MatchResult(StrEnum):
 
     NOBODY_COUNTS = "nobody-counts"
     MATCHED = "matched"
+    ANSWER = "answer"
+    """It only answers an invitation."""
     NO_MATCH_UNMATCHED = "no-match-unmatched"
     NO_MATCH_NOTHING = "no-match-nothing"
     NO_MATCH_TASK = "no-match-task"

@@ -11,9 +11,11 @@ from email.parser import BytesParser
 from email.utils import getaddresses
 
 from core.people.addresses import address_key
+from sync.mail.invitation import Invitation, read_invitation
 from sync.mail.page_text import MOST_OF_A_PAGE, text_of_page
 
 _ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
+NOT_READABLE = "[encrypted, not readable here]"
 _ARMOUR = "-----BEGIN PGP MESSAGE-----"
 _DEEPEST = 30
 _LONGEST_HEADER = 64 * 1024
@@ -35,7 +37,8 @@ class Content:
     """As it stands in the header."""
     text: str | None = None
     html: str | None = None
-    is_encrypted: bool = False
+    is_answer: bool = False
+    """Somebody answers an invitation."""
     is_there: bool = True
     """False: the bytes are gone."""
     is_unreadable: bool = False
@@ -46,10 +49,11 @@ def read_content(raw: bytes) -> Content:
     """The view of a mail, or of its beginning: dots stuffed (RFC 5321 section 4.5.2), CRLF line ends."""
     try:
         mail = BytesParser(policy=policy.compat32).parsebytes(_unstuffed(raw))
-        plain, html, is_encrypted = _texts(mail)
+        texts = _texts(mail)
     except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
         return Content()
-    text = plain if plain is not None or html is None else text_of_page(html)
+    # of a page beside it nobody would see what was told of an invitation
+    text, html = _text_of(texts), texts.html if texts.invitation is None else None
     return Content(
         to=_keys(mail, "to"),
         cc=_keys(mail, "cc"),
@@ -57,7 +61,7 @@ def read_content(raw: bytes) -> Content:
         name=_name(mail),
         text=None if text is None else text[:_MOST_OF_A_TEXT],
         html=html if html is None or len(html) <= MOST_OF_A_PAGE else None,
-        is_encrypted=is_encrypted,
+        is_answer=texts.invitation is not None and texts.invitation.is_answer,
     )
 
 
@@ -66,23 +70,45 @@ def _unstuffed(raw: bytes) -> bytes:
     return text[1:] if text.startswith(b"..") else text
 
 
-def _texts(mail: Message) -> tuple[str | None, str | None, bool]:
-    """The first plain text and the first page that are no attachments; and whether the mail is encrypted."""
+@dataclass(frozen=True)
+class _Texts:
+    """The first plain text, the first page and the first invitation of a mail."""
+
     plain: str | None = None
     html: str | None = None
+    invitation: Invitation | None = None
+    is_encrypted: bool = False
+
+
+def _texts(mail: Message) -> _Texts:
+    plain: str | None = None
+    html: str | None = None
+    invitation: Invitation | None = None
     for part in _parts(mail, 0):
         kind = part.get_content_type()
         if kind in _ENCRYPTED:
-            return None, None, True
+            return _Texts(is_encrypted=True)
+        if kind == "text/calendar" and invitation is None:
+            invitation = read_invitation(_decoded(part))
         if part.is_multipart() or _is_attachment(part):
             continue
         if kind == "text/plain" and plain is None:
             plain = _decoded(part)
             if _ARMOUR in plain:
-                return None, None, True
+                return _Texts(is_encrypted=True)
         elif kind == "text/html" and html is None:
             html = _decoded(part)
-    return plain, html, False
+    return _Texts(plain, html, invitation)
+
+
+def _text_of(texts: _Texts) -> str | None:
+    if texts.is_encrypted:
+        return NOT_READABLE
+    text = texts.plain if texts.plain is not None or texts.html is None else text_of_page(texts.html)
+    told = texts.invitation.text if texts.invitation is not None else ""
+    if told and text:
+        return f"{told}\n\n{text}"
+    return told or text
 
 
 def _parts(mail: Message, depth: int) -> list[Message]:

@@ -51,6 +51,10 @@ def match(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         if mail.log.picked:
             _set_targets(session, outcomes, mail, _choice_of(mail.log.picked))
             continue
+        if content.is_answer:
+            mail.note_result(MatchResult.ANSWER)
+            outcomes.end(mail, State.DISMISSED)
+            continue
         header = _header(mail, content)
         if header is None:
             outcomes.end(mail, State.FAILED, trouble("lost_text"))

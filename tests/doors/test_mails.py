@@ -150,14 +150,19 @@ class TestAMail:
         assert message["TextBody"].endswith("…\n\n[Cut here: Salesforce takes no more]")
 
     @pytest.mark.parametrize(
-        "kind", ["multipart/encrypted; boundary=x", "application/pkcs7-mime; name=smime.p7m", "image/png"]
+        ("kind", "text"),
+        [
+            ("multipart/encrypted; boundary=x", "[encrypted, not readable here]"),
+            ("application/pkcs7-mime; name=smime.p7m", "[encrypted, not readable here]"),
+            ("image/png", None),
+        ],
     )
-    def test_that_is_encrypted_or_only_an_attachment_is_logged_without_text(self, bench, kind):
+    def test_that_is_encrypted_or_only_an_attachment_is_logged_without_text(self, bench, kind, text):
         bench.contact()
         bench.mail(header=f"To: bob@client.test\r\nContent-Type: {kind}\r\n", body="aGVsbG8=")
         assert bench.once()
         [message] = bench.logged()
-        assert (message["TextBody"], message["HtmlBody"], message["Subject"]) == (None, None, "Our offer")
+        assert (message["TextBody"], message["HtmlBody"], message["Subject"]) == (text, None, "Our offer")
 
     def test_without_a_message_id_is_known_by_ours(self, bench):
         bench.contact()

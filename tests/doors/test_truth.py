@@ -189,6 +189,15 @@ class TestTheDayOfATask:
             assert session.query(ConnectionRow).one().time_zone == here
 
 
+def test_an_answer_to_an_invitation_is_not_logged(bench):
+    bench.contact()
+    answer = "BEGIN:VCALENDAR\r\nMETHOD:REPLY\r\nBEGIN:VEVENT\r\nUID:1\r\nEND:VEVENT\r\nEND:VCALENDAR"
+    mail = bench.mail(header="To: bob@client.test\r\nContent-Type: text/calendar\r\n", body=answer)
+    bench.once()
+    assert (bench.state(mail), bench.logged()) == (State.DISMISSED, [])
+    assert "only answers an invitation" in told(bench, mail)
+
+
 def test_a_price_in_a_table_stays_what_it_is(bench):
     bench.contact()
     page = "<table><tr><td>Licences 10</td><td>25.00</td></tr></table>"

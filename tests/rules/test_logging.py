@@ -16,7 +16,7 @@ from core.settings.catalogue import BY_NAME
 from core.settings.in_force import rules
 from core.settings.kinds import SettingError
 from sync.mail.choose import Choice, PersonRecord, RelatedRecord, people_to_look_for
-from sync.mail.content import read_content
+from sync.mail.content import NOT_READABLE, read_content
 from sync.mail.fields import Author, Draft, Features, fields, targets
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -109,7 +109,11 @@ def test_nothing_makes_reading_a_mail_raise(raw):
          b"attachment\r\n\r\nno\r\n--b\r\n\r\nyes\r\n--b--"), "yes"),
         ((b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: "
          b"message/rfc822\r\n\r\nSubject: x\r\n\r\ninner\r\n--b--"), None),
-        (b"\r\n-----BEGIN PGP MESSAGE-----\r\nxxx", None),
+        (b"\r\n-----BEGIN PGP MESSAGE-----\r\nxxx", NOT_READABLE),
+        (b"Content-Type: application/pkcs7-mime; smime-type=signed-data\r\n\r\nMIAG", NOT_READABLE),
+        ((b'Content-Type: multipart/signed; protocol="application/pkcs7-signature"; '
+         b"boundary=b\r\n\r\n--b\r\n\r\nyes\r\n--b\r\nContent-Type: application/pkcs7-signature; "
+         b"name=smime.p7s\r\n\r\nMIAG\r\n--b--"), "yes"),
         (b"Content-Type: image/png\r\n\r\nxxx", None),
         (b"", ""),
     ],
