@@ -164,7 +164,8 @@ _RULES = {
 }
 _CUTS = {
     "subject": "The subject is longer than Salesforce takes and was cut; “…” stands at its end.",
-    "text": "The text is longer than Salesforce takes and was cut; its end says so.",
+    "text": "The text is longer than Salesforce takes, or than what was kept of the mail, and was cut; "
+    "its end says so.",
     "recipients": "Not all addresses fit into the record; how many more there are stands behind them.",
 }
 

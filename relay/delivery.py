@@ -13,7 +13,7 @@ from typing import TypeVar
 from core import logs
 from core.journal.entries import Ended, UnknownSender, Void
 from core.mail.reasons import Reason
-from core.mail.row import Copy, Decision, State
+from core.mail.row import MOST_OF_A_BODY, Copy, Decision, State
 from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
@@ -29,7 +29,7 @@ from relay.masking import kept_in_record, without_copy_address
 from relay.message import Message, read_message, recipient_key
 from relay.meters import MailSeen
 from relay.process import Relay
-from relay.record import MOST_OF_A_BODY, MailRecord
+from relay.record import MailRecord
 from relay.replies import Reply
 from relay.snapshot import EarlierAnswer
 from relay.upstream import DataBegun, DotNotSent, Transaction

@@ -11,10 +11,6 @@ from core.people.person import Person
 from relay.decide import Plan
 from relay.message import Message
 
-MOST_OF_A_BODY = 256 * 1024
-"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference,
-EmailMessage)."""
-
 
 def new_mail_id() -> str:
     """A UUIDv7 (RFC 9562 sections 5.7 and 6.2, method 3): in the order of time, unique without asking

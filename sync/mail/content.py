@@ -10,17 +10,19 @@ from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.utils import getaddresses
 
+from core.mail.row import MOST_OF_A_BODY
 from core.people.addresses import address_key
 from sync.mail.invitation import Invitation, read_invitation
-from sync.mail.page_text import MOST_OF_A_PAGE, text_of_page
+from sync.mail.page_text import text_of_page
 
 _ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 NOT_READABLE = "[encrypted, not readable here]"
 _ARMOUR = "-----BEGIN PGP MESSAGE-----"
 _DEEPEST = 30
 _LONGEST_HEADER = 64 * 1024
+_MOST_OF_A_PAGE = 131_072
 _MOST_OF_A_TEXT = 40_000
-"""Characters; Salesforce takes 32,000."""
+"""Characters; Salesforce takes 32,000, and of a page 131,072 at most (facts: EmailMessage, sizes)."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _ADDRESS = re.compile(r"[^\s<>,;:\"()@\[\]]+@[^\s<>,;:\"()@]+")
 
@@ -39,6 +41,8 @@ class Content:
     html: str | None = None
     is_answer: bool = False
     """Somebody answers an invitation."""
+    is_cut: bool = False
+    """The text goes on, or begins, behind what was kept of the mail."""
     is_there: bool = True
     """False: the bytes are gone."""
     is_unreadable: bool = False
@@ -49,7 +53,7 @@ def read_content(raw: bytes) -> Content:
     """The view of a mail, or of its beginning: dots stuffed (RFC 5321 section 4.5.2), CRLF line ends."""
     try:
         mail = BytesParser(policy=policy.compat32).parsebytes(_unstuffed(raw))
-        texts = _texts(mail)
+        texts = _texts(mail, is_beginning=len(raw.partition(b"\r\n\r\n")[2]) >= MOST_OF_A_BODY)
     except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
         return Content()
     # of a page beside it nobody would see what was told of an invitation
@@ -60,7 +64,8 @@ def read_content(raw: bytes) -> Content:
         date=" ".join(str(mail.get("Date") or "").split())[:100],
         name=_name(mail),
         text=None if text is None else text[:_MOST_OF_A_TEXT],
-        html=html if html is None or len(html) <= MOST_OF_A_PAGE else None,
+        html=html if html is None or len(html) <= _MOST_OF_A_PAGE else None,
+        is_cut=texts.is_cut,
         is_answer=texts.invitation is not None and texts.invitation.is_answer,
     )
 
@@ -78,13 +83,18 @@ class _Texts:
     html: str | None = None
     invitation: Invitation | None = None
     is_encrypted: bool = False
+    is_cut: bool = False
 
 
-def _texts(mail: Message) -> _Texts:
+def _texts(mail: Message, *, is_beginning: bool) -> _Texts:
+    """`is_beginning`: the last part goes on, and others may follow."""
     plain: str | None = None
     html: str | None = None
     invitation: Invitation | None = None
-    for part in _parts(mail, 0):
+    parts = _parts(mail, 0)
+    last = parts[-1] if is_beginning else None
+    is_cut = is_beginning
+    for part in parts:
         kind = part.get_content_type()
         if kind in _ENCRYPTED:
             return _Texts(is_encrypted=True)
@@ -93,12 +103,13 @@ def _texts(mail: Message) -> _Texts:
         if part.is_multipart() or _is_attachment(part):
             continue
         if kind == "text/plain" and plain is None:
-            plain = _decoded(part)
+            plain, is_cut = _decoded(part), part is last
             if _ARMOUR in plain:
                 return _Texts(is_encrypted=True)
-        elif kind == "text/html" and html is None:
+        elif kind == "text/html" and html is None and not (part is last and plain is not None):
             html = _decoded(part)
-    return _Texts(plain, html, invitation)
+            is_cut = is_cut if plain is not None else part is last
+    return _Texts(plain, html, invitation, is_cut=is_cut)
 
 
 def _text_of(texts: _Texts) -> str | None:

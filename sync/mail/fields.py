@@ -25,6 +25,7 @@ from sync.mail.content import Content, clean
 MOST_CONTACTS = 50
 """On one record (object reference, TaskRelation)."""
 _SENT = "3"
+_NOT_KEPT_FURTHER = "…\n\n[The mail goes on; no more of it was kept]"
 _CUT_HERE = "…\n\n[Cut here: Salesforce takes no more]"
 _MOST_OF_ADDRESSES = 4_000
 _MOST_IN_COMMENTS = 20
@@ -178,8 +179,11 @@ class _Fitting:
     def has_room(self, field: str, text: str) -> bool:
         return length(text, in_bytes=self._in_bytes) <= self.room(field)
 
-    def text(self, field: str, text: str | None, *, below: str = "") -> str | None:
-        """A text, and below it what must be whole."""
+    def text(self, field: str, text: str | None, *, below: str = "", goes_on: bool = False) -> str | None:
+        """A text, and below it what must be whole. `goes_on`: no more of it was kept."""
+        if goes_on:
+            self.cut.add("text")
+            text = f"{text or ''}{_NOT_KEPT_FURTHER}".strip()
         if text is None and not below:
             return None
         tail = f"\n\n{below}" if below and text else below
@@ -228,7 +232,9 @@ def _task(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
     subject = task_subject(rules.subject_template, subject) or task_subject("{{activity_type}}", "")
     return {
         "Subject": fitting.line("Subject", subject),
-        "Description": fitting.text("Description", _comments(draft), below=last_line(row)),
+        "Description": fitting.text(
+            "Description", _comments(draft), below=last_line(row), goes_on=_goes_on(draft)
+        ),
         "Status": None if is_for_nobody else features.closed_status,
         "ActivityDate": draft.author.day,
         "TaskSubtype": "Email" if "Email" in features.task_subtypes else None,
@@ -279,7 +285,7 @@ def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
         "IsClientManaged": True,
         "MessageDate": iso(row.time),
         "Subject": fitting.line("Subject", subject),
-        "TextBody": fitting.text("TextBody", _text(draft)),
+        "TextBody": fitting.text("TextBody", _text(draft), goes_on=_goes_on(draft)),
         "HtmlBody": html if is_whole else None,
         "FromAddress": row.sender,
         "FromName": fitting.line("FromName", content.name, "sender") or None,
@@ -298,6 +304,10 @@ def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
 def iso(time: datetime) -> str:
     """A time as the REST API takes it, in whole seconds of UTC."""
     return f"{time:%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+def _goes_on(draft: Draft) -> bool:
+    return draft.content.is_cut and draft.rules.keep is Keep.TEXT
 
 
 def _text(draft: Draft) -> str | None:

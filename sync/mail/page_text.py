@@ -16,8 +16,8 @@ from inscriptis.model.config import ParserConfig
 from lxml.etree import LxmlError
 from lxml.html import HtmlElement, HTMLParser
 
-MOST_OF_A_PAGE = 131_072
-"""Characters that are looked at; Salesforce keeps no more (facts: EmailMessage, sizes)."""
+MOST_OF_A_PAGE = 262_144
+"""Characters that are looked at; no more of a mail is kept."""
 _DEEPEST = 100
 """Elements within elements. Beyond that no person wrote it, and laying it out would need our stack."""
 _LAYOUT = ParserConfig(css=CSS_PROFILES["relaxed"], display_links=True)

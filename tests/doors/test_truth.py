@@ -8,7 +8,7 @@ from admin import create_app
 from admin.trace import trace_of
 from core.cuts import length
 from core.database.models import ConnectionRow
-from core.mail.row import State
+from core.mail.row import MOST_OF_A_BODY, State
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.settings.in_force import time_zone
@@ -118,7 +118,7 @@ class TestLongTexts:
         assert length(message["TextBody"]) == 32_000
         assert message["TextBody"].endswith("你…\n\n[Cut here: Salesforce takes no more]")
         assert bench.log(mail).trace.cut == ("text",)
-        assert "The text is longer than Salesforce takes and was cut" in told(bench, mail)
+        assert "The text is longer than Salesforce takes" in told(bench, mail)
 
     @TASKS
     def test_of_a_subject_are_cut_on_a_letter(self, bench):
@@ -196,6 +196,35 @@ def test_an_answer_to_an_invitation_is_not_logged(bench):
     bench.once()
     assert (bench.state(mail), bench.logged()) == (State.DISMISSED, [])
     assert "only answers an invitation" in told(bench, mail)
+
+
+def mixed(*parts):
+    header = "To: bob@client.test\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+    return {"header": header, "body": "\r\n".join(f"--b\r\n{part}" for part in parts)}
+
+
+TEXT = "Content-Type: text/plain\r\n\r\nHello"
+FILE = "Content-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ((TEXT, FILE + "x" * MOST_OF_A_BODY), "Hello"),
+        ((FILE + "x" * MOST_OF_A_BODY,), "…\n\n[The mail goes on; no more of it was kept]"),
+        ((f"{TEXT}\r\n", "Content-Type: text/html\r\n\r\n<p>Hello</p>" + " " * MOST_OF_A_BODY), "Hello"),
+    ],
+    ids=["file behind", "file before", "page goes on"],
+)  # fmt: skip
+def test_of_a_large_mail_it_is_said_when_its_text_was_not_kept(bench, parts, text):
+    """The relay keeps the beginning of the body."""
+    bench.contact()
+    mail = bench.mail(**mixed(*parts))
+    bench.once()
+    [message] = bench.logged()
+    assert message["TextBody"].strip() == text
+    assert message["HtmlBody"] is None
+    assert bool(bench.log(mail).trace.cut) is ("goes on" in text)
 
 
 def test_a_price_in_a_table_stays_what_it_is(bench):
