@@ -55,6 +55,13 @@ def _steps(row: Row, log: MailLog) -> list[str]:
     if trace == Trace() and not log.picked:
         return []
     steps = [_("%(sender)s is an acceptable address of this person.", sender=row.sender or _("The From"))]
+    if row.reason.may_heal:
+        steps.append(
+            _(
+                "When it was sent it could not be logged, so its text was not kept, nor where each recipient "
+                "stood: all count as To."
+            )
+        )
     steps += _recipients(trace)
     steps += [_found(address, *numbers, trace.duplicates) for address, numbers in trace.found.items()]
     steps += _choice(log)

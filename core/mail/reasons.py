@@ -15,6 +15,11 @@ class Reason(StrEnum):
     """Whether recipients, subject, Message-ID, the upstream's words and, for the API, the text may be
     kept."""
 
+    @property
+    def may_heal(self) -> bool:
+        """Whether the mail could be logged once its cause is gone; enough of it is kept for that."""
+        return self in {Reason.NO_BCC_ADDRESS, Reason.NOT_CONNECTED}
+
     def __new__(cls, code: str, keeps_content: bool = False) -> Self:  # noqa: FBT001, FBT002  enum rows are positional
         member = str.__new__(cls, code)
         member._value_ = code

@@ -4,6 +4,7 @@ about an address; and which mails have failed."""
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -13,12 +14,14 @@ from core.database.engine import Database
 from core.database.heartbeats import database_now
 from core.database.models import IgnoredRow, MailLogRow, MailRow
 from core.mail import queue
-from core.mail.row import Row, State
+from core.mail.row import Decision, Row, State
 from core.mail.store import entry
 from core.refusal import Refusal
+from core.salesforce.connection_store import is_connected
 from core.salesforce.ids import id_key
 
 _A_FEW = 100
+_HEALS_FOR = timedelta(days=15)
 _MOST_COUNTED = 10_000
 
 
@@ -33,11 +36,18 @@ def can_log_again(row: Row) -> bool:
     return row.decision.may_log and (is_open or is_unconfirmed)
 
 
+def can_log_now(row: Row, *, is_connected: bool) -> bool:
+    """Whether a mail that could not be logged when it was sent can be by now, through the API."""
+    is_recent = datetime.now(UTC) - row.time <= _HEALS_FOR
+    return row.state is State.NOT_LOGGED and row.reason.may_heal and is_connected and is_recent
+
+
 def log_again(session: Session, mail_id: str) -> None:
-    """Have the worker try once more. Raises NotThere, NothingToLogBy."""
+    """Have the worker try once more, or for the first time. Raises NotThere, NothingToLogBy."""
     _lock(session, mail_id)
     row = entry(session, mail_id).row
-    if not can_log_again(row):
+    is_healed = can_log_now(row, is_connected=is_connected(session, row.person))
+    if not can_log_again(row) and not is_healed:
         raise NothingToLogBy(
             "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged "
             "again; send it once more",
@@ -52,6 +62,7 @@ def log_again(session: Session, mail_id: str) -> None:
         .where(MailRow.id == mail_id)
         .values(
             state=State.WAITING.value,
+            decision=Decision.API.value if is_healed else MailRow.decision,
             due_at=database_now(session),
             attempts=0,
             claimed_by=None,

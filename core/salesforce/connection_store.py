@@ -286,6 +286,12 @@ def has_api(one: Connection | None) -> bool:
     )
 
 
+def is_connected(session: Session, person_id: int) -> bool:
+    """Whether this person's mail can be logged through the API."""
+    standing = session.scalar(select(ConnectionRow.standing).where(ConnectionRow.person_id == person_id))
+    return standing == Standing.CONNECTED.value
+
+
 def time_zone_in_salesforce(session: Session, person_id: int) -> str | None:
     """What this person has chosen there, as it was when the person connected."""
     return session.scalar(select(ConnectionRow.time_zone).where(ConnectionRow.person_id == person_id))

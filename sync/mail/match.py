@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from core.batches import batches
 from core.mail.progress import EMAIL_MESSAGE, TASK, ChosenRecord, MatchResult, Target, Trace, Where
 from core.mail.row import State
-from core.people.addresses import matches
+from core.people.addresses import address_key, matches
 from core.salesforce.client import MOST_QUERIES
 from core.salesforce.troubles import trouble
 from core.settings.catalogue import LogOn, NoMatch
@@ -102,6 +102,8 @@ def _header(mail: WaitingMail, content: Content) -> tuple[Sequence[str], Sequenc
     places = mail.log.trace.places
     if content.is_there and not content.is_unreadable:
         return content.to, content.cc
+    if places is None and mail.job.row.reason.may_heal:
+        return [address_key(one) for one in mail.recipients], []  # its header was not kept
     if content.is_unreadable or places is None:
         return None
     # the text is erased, but it is known where each address stood

@@ -1,14 +1,17 @@
 """What is logged is true: whom the mail went to, what it said, on which day."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from admin import create_app
 from admin.trace import trace_of
 from core.cuts import length
-from core.database.models import ConnectionRow
-from core.mail.row import MOST_OF_A_BODY, State
+from core.database.models import ConnectionRow, MailRow, MailTextRow
+from core.mail import requests as mail_requests
+from core.mail.reasons import Reason
+from core.mail.row import MOST_OF_A_BODY, Decision, State
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.settings.in_force import time_zone
@@ -187,6 +190,49 @@ class TestTheDayOfATask:
         connected(bench.connections, bench.org, org_app, bench.anna)
         with bench.database.reading() as session:
             assert session.query(ConnectionRow).one().time_zone == here
+
+
+class TestAMendedCause:
+    """The person had no address, or no connection, when the mail was sent."""
+
+    def sent(self, bench, reason, days=0):
+        mail = bench.mail(
+            state=State.NOT_LOGGED, decision=Decision.NONE, at=datetime.now(UTC) - timedelta(days=days)
+        )
+        with bench.database.writing() as session:
+            session.execute(
+                update(MailRow).where(MailRow.id == mail).values(reason=reason.value, due_at=None)
+            )
+            session.query(MailTextRow).delete()
+        return mail
+
+    @pytest.mark.parametrize("reason", [Reason.NOT_CONNECTED, Reason.NO_BCC_ADDRESS])
+    def test_lets_the_mail_be_logged_with_what_was_kept(self, bench, reason):
+        bob = bench.contact()
+        mail = self.sent(bench, reason)
+        with bench.database.writing() as session:
+            mail_requests.log_again(session, mail)
+        bench.once()
+        [message] = bench.logged()
+        assert (message["ToIds"], message["Subject"], message["TextBody"]) == ([bob], "Our offer", None)
+        assert bench.state(mail) is State.LOGGED
+        assert "its text was not kept" in told(bench, mail)
+
+    @pytest.mark.parametrize(
+        ("reason", "days", "standing"),
+        [
+            (Reason.NOT_CONNECTED, 16, "connected"),
+            (Reason.NOT_CONNECTED, 0, "broken"),
+            (Reason.OPTED_OUT, 0, "connected"),
+            (Reason.AUTOMATIC, 0, "connected"),
+        ],
+    )
+    def test_that_is_old_or_none_lets_nothing_be_logged(self, bench, reason, days, standing):
+        mail = self.sent(bench, reason, days)
+        with bench.database.writing() as session:
+            session.query(ConnectionRow).update({"standing": standing})
+        with bench.database.writing() as session, pytest.raises(mail_requests.NothingToLogBy):
+            mail_requests.log_again(session, mail)
 
 
 def test_an_answer_to_an_invitation_is_not_logged(bench):
