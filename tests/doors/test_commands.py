@@ -115,7 +115,7 @@ class TestSettings:
         assert ok(admin("preference", "anna@acme.test", "show")).splitlines() == [
             "logging off", "bcc-address", "task-sync off", "log-on contacts,leads,accounts,opportunities", "first contact", "duplicates oldest",
             "opportunity only-open", "no-match unmatched", "keep text", "blind-copied no", "record auto",
-            "subject-template {{activity_type}}: {{activity_subject}}", "time-zone",
+            "subject-template {{activity_type}}: {{activity_subject}}", "log-bulk no", "time-zone",
         ]  # fmt: skip
         ok(admin("preference", "anna@acme.test", "set", "bcc-address", BCC))
         ok(admin("preference", "anna@acme.test", "set", "logging", "bcc"))
@@ -185,7 +185,7 @@ class TestActivity:
         assert first == {
             "id": written.id, "time": "2026-11-21T09:30:00.123Z", "sender": "anna@acme.test", "person": "anna@acme.test",
             "recipients": ["bob@client.test"], "subject": "Grüße 📨", "message_id": "<1@x>", "mode": "bcc", "decision": "copy",
-            "reason": "copy", "upstream": "250 2.0.0 Ok", "bcc": "accepted", "bcc_reply": "250 2.1.5 Ok", "state": "copied",
+            "reason": "copy", "detail": None, "upstream": "250 2.0.0 Ok", "bcc": "accepted", "bcc_reply": "250 2.1.5 Ok", "state": "copied",
             "records": [], "attempts": 0, "same_as": None,
         }  # fmt: skip
         assert (second["recipients"], second["subject"], second["message_id"], second["reason"]) == (
