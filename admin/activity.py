@@ -24,8 +24,7 @@ from core.mail.store import Entry, Filter
 from core.people.addresses import AddressError, checked_pattern
 from core.people.store import NotThere, all_persons, person_by_email
 from core.refusal import Refusal
-from core.salesforce import connection_store
-from core.salesforce.connection_store import instance_urls
+from core.salesforce.connection_store import connected_of, instance_urls
 from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
 from core.settings.in_force import policy_settings
@@ -53,7 +52,7 @@ def activity() -> str:
         logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
         deliveries = mail_store.deliveries(session, [entry.row for entry in entries])
         urls = instance_urls(session, {entry.row.person for entry in entries})
-        connected = {one for one in urls if connection_store.is_connected(session, one)}
+        connected = connected_of(session, {entry.row.person for entry in entries})
         kinds = mail_requests.kinds_of_trouble(session, person_id)
         kept_back = mail_limits.refusals(session, datetime.now(UTC) - mail_limits.ONE_DAY, person_id)
 

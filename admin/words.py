@@ -51,9 +51,8 @@ _REASONS = {
     Reason.NULL_SENDER: _l("It is a notification without a sender, such as a bounce."),
     Reason.AUTOMATIC: _l("It is an automatic reply, or the answer to an invitation."),
     Reason.BULK: _l(
-        "It says that it goes to many (%(detail)s). Mail merges and newsletters are logged if “Log mail "
-        "merges "
-        "and newsletters” is on."
+        "It says that it goes to many (%(detail)s). Such mail is logged where “Log mail merges and "
+        "newsletters” is on."
     ),
     Reason.READ_RECEIPT: _l("It is a read receipt."),
     Reason.OPTED_OUT: _l("The mail asked not to be logged (X-Blindcopy: no)."),

@@ -81,7 +81,7 @@ _USAGE = "Salesforce: Setup → Company Information → API Requests, Last 24 Ho
 
 @dataclass(frozen=True)
 class Examined:
-    """The person whose Salesforce is checked, with the connection and the acceptable addresses."""
+    """The person to check, with the connection to Salesforce and the acceptable addresses."""
 
     email: str
     connection: Connection | None

@@ -257,8 +257,7 @@ class Delivery:
             self._has_claimed_copy = False
             record.same_as = first.mail_id
             # Under way at another relay, the first may still be refused. Then no receipt comes, and the
-            # person
-            # can have this mail logged by API.
+            # person can have this mail logged by API.
             may_lack = record.plan.decision.may_log and not first.is_accepted
             decision = Decision.COPY_AND_API if may_lack else Decision.NONE
             record.plan = Plan(decision, Reason.SAME_MAIL)

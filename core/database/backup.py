@@ -34,7 +34,7 @@ def back_up(database: Database, url: str, path: Path) -> int:
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         _copy(database, part)
-        os.link(part, path)  # fails where somebody has made a file of this name meanwhile
+        os.link(part, path)  # fails if a file of this name has appeared in the meantime
     except FileExistsError as error:
         raise NoBackup(
             "%(path)s exists already, and nothing is overwritten; name a new file", path=str(path)

@@ -44,7 +44,7 @@ def _index_of_some(name: str, *columns: str, where: str) -> Index:
 
 
 class PersonRow(Base):
-    """Somebody who may sign in; `password_hash` is argon2id, `session_key` changes when sign-ins must end."""
+    """A person who may sign in. `password_hash` is argon2id; a new `session_key` ends all sessions."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -227,7 +227,7 @@ class OrganisationRow(Base):
 
 
 class UnknownSenderRow(Base):
-    """An address that mail came from and that is nobody's acceptable address."""
+    """A sender address that belongs to none of the people here."""
 
     __tablename__ = "unknown_sender"
     key: Mapped[str] = mapped_column(String(ADDRESS_LENGTH), primary_key=True)

@@ -33,7 +33,7 @@ class EntryKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A mail whose final dot is sent next. Its row holds the text that is kept for the worker."""
+    """Written before a mail's final dot goes upstream. The row carries the text for the worker."""
 
     row: Row
 
@@ -69,7 +69,7 @@ class ReplyHeard:
 
 @dataclass(frozen=True, slots=True)
 class UnknownSender:
-    """One mail from an address that is nobody's acceptable address."""
+    """One mail from an address that belongs to none of the people here."""
 
     key: str
     address: str

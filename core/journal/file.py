@@ -162,7 +162,7 @@ class Journal:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         journal = cls(path, descriptor, box)
         try:
-            # Locked before it has its name: nobody may find a journal that nobody seems to own.
+            # Locked before it gets its name, so that no process takes it for a journal without an owner.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _allocate(descriptor, size)
             journal.id = path.stem
@@ -182,7 +182,7 @@ class Journal:
 
     @classmethod
     def opened(cls, path: Path, box: Box) -> "Journal":
-        """A journal whose owner is gone, with everything that it holds. Raises InUse, NotAJournal,
+        """Open a journal whose owner is gone, with all its entries. Raises InUse, NotAJournal,
         OSError."""
         descriptor = os.open(path, os.O_RDWR)
         journal = cls(path, descriptor, box)

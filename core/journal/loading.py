@@ -265,7 +265,7 @@ class Loader:
 
 
 class Orphans:
-    """The journals of a state directory whose relays are gone; those of the first release too."""
+    """Journals that relays have left behind in a state directory, those of the first release included."""
 
     def __init__(self, database: Database, directory: Path, box: Box, on_lost: OnLost) -> None:
         self._database = database

@@ -1,5 +1,5 @@
-"""Which of the mails with one identity counts for all of them: the one whose blind copy goes out, and the one
-that the worker writes records for.
+"""Mails with one identity share one blind copy and one set of records. Here is kept which of them sends the
+copy, and which of them writes the records.
 
 One row for each identity and way is inserted by whoever comes first, whatever relay or worker that is: the
 primary key lets nobody be first twice."""

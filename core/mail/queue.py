@@ -78,7 +78,7 @@ def make_due(session: Session) -> datetime:
 def let_go(session: Session, worker: str) -> None:
     """Release all claims of this worker. To be called only while none of its threads has mails in hand."""
     held = session.scalars(select(MailRow.id).where(MailRow.claimed_by == worker)).all()
-    ids = _locked_in_order(session, held)
+    ids = locked_in_order(session, held)
     session.execute(
         update(MailRow).where(MailRow.id.in_(ids), MailRow.claimed_by == worker).values(claimed_by=None)
     )
@@ -140,7 +140,7 @@ def claim(
     if not jobs:
         return {}
     now = database_now(session)
-    ids = _locked_in_order(session, [job.row.id for job in jobs])
+    ids = locked_in_order(session, [job.row.id for job in jobs])
     statement = (
         update(_MAIL)
         .where(_MAIL.c.id.in_(ids), *_is_due(worker, now, due_by))
@@ -330,7 +330,7 @@ def keep_logs(session: Session, logs: Mapping[str, MailLog]) -> None:
         )
 
 
-def _locked_in_order(session: Session, ids: Collection[str]) -> Sequence[str]:
+def locked_in_order(session: Session, ids: Collection[str]) -> Sequence[str]:
     """Those of these mails that are there. An UPDATE locks rows as it comes by them; two that come by the
     same ones in another order would wait for each other."""
     return session.scalars(

@@ -17,7 +17,7 @@ from core.mail import queue
 from core.mail.row import Decision, Row, State
 from core.mail.store import entry
 from core.refusal import Refusal
-from core.salesforce.connection_store import is_connected
+from core.salesforce.connection_store import connected_of
 from core.salesforce.ids import id_key
 
 _A_FEW = 100
@@ -46,7 +46,7 @@ def log_again(session: Session, mail_id: str) -> None:
     """Have the worker try once more, or for the first time. Raises NotThere, NothingToLogBy."""
     _lock(session, mail_id)
     row = entry(session, mail_id).row
-    is_healed = can_log_now(row, is_connected=is_connected(session, row.person))
+    is_healed = can_log_now(row, is_connected=bool(connected_of(session, [row.person])))
     if not can_log_again(row) and not is_healed:
         raise NothingToLogBy(
             "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged "
@@ -141,11 +141,13 @@ def ignore(session: Session, person_id: int, pattern: str) -> None:
     """From now on; mails that wait for a match are looked at again."""
     if session.get(IgnoredRow, (person_id, pattern)) is None:
         session.add(IgnoredRow(person_id=person_id, pattern=pattern))
-    session.execute(
-        update(MailRow)
-        .where(MailRow.person_id == person_id, MailRow.state == State.UNMATCHED.value)
-        .values(due_at=database_now(session))
-    )
+    is_unmatched = (MailRow.person_id == person_id, MailRow.state == State.UNMATCHED.value)
+    unmatched = session.scalars(select(MailRow.id).where(*is_unmatched)).all()
+    for ids in batches(sorted(unmatched), _A_FEW):
+        queue.locked_in_order(session, ids)
+        session.execute(
+            update(MailRow).where(MailRow.id.in_(ids), *is_unmatched).values(due_at=database_now(session))
+        )
 
 
 def stop_ignoring(session: Session, person_id: int, pattern: str) -> None:

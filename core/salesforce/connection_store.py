@@ -286,10 +286,12 @@ def has_api(one: Connection | None) -> bool:
     )
 
 
-def is_connected(session: Session, person_id: int) -> bool:
-    """Whether this person's mail can be logged through the API."""
-    standing = session.scalar(select(ConnectionRow.standing).where(ConnectionRow.person_id == person_id))
-    return standing == Standing.CONNECTED.value
+def connected_of(session: Session, persons: Collection[int]) -> frozenset[int]:
+    """Those of these people whose mail can be logged through the API."""
+    connected = select(ConnectionRow.person_id).where(
+        ConnectionRow.person_id.in_(persons), ConnectionRow.standing == Standing.CONNECTED.value
+    )
+    return frozenset(session.scalars(connected))
 
 
 def time_zone_in_salesforce(session: Session, person_id: int) -> str | None:

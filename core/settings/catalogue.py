@@ -511,8 +511,7 @@ class Setting(StrEnum):
             N_("Name colleagues in the records"),
             N_(
                 "Whoever reads the record sees whom the mail went to. Addresses on the never-log list are "
-                "not "
-                "named."
+                "not named."
             ),
         ),
     )

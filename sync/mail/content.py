@@ -4,7 +4,7 @@ Pure: bytes as they came over SMTP in, a value out; never raises, whatever the b
 
 import base64
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email import policy
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
@@ -100,6 +100,9 @@ def _texts(mail: Message, *, is_beginning: bool) -> _Texts:
             return _Texts(is_encrypted=True)
         if kind == "text/calendar" and invitation is None:
             invitation = read_invitation(_decoded(part))
+            if invitation is not None and _is_attachment(part):
+                # who sends somebody's answer on as a file answers nothing
+                invitation = replace(invitation, is_answer=False)
         if part.is_multipart() or _is_attachment(part):
             continue
         if kind == "text/plain" and plain is None:

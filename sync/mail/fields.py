@@ -28,7 +28,8 @@ _SENT = "3"
 _NOT_KEPT_FURTHER = "…\n\n[The mail goes on; no more of it was kept]"
 _CUT_HERE = "…\n\n[Cut here: Salesforce takes no more]"
 _MOST_OF_ADDRESSES = 4_000
-_MOST_IN_COMMENTS = 20
+"""In each of ToAddress, CcAddress and BccAddress (facts: EmailMessage, sizes)."""
+_MOST_IN_COMMENTS = 1_000
 _MARGIN = 0.98
 NOT_KEPT, NO_SUBJECT = "(not kept)", "(no subject)"
 
@@ -193,16 +194,21 @@ class _Fitting:
     def line(self, field: str, text: str, what: str = "subject") -> str:
         return self._cut(what, text, self.room(field), end=ELLIPSIS)
 
-    def addresses(self, field: str, addresses: Sequence[str]) -> str | None:
-        """As many whole ones as there is room for."""
-        room = min(self.room(field), _MOST_OF_ADDRESSES)
-        text, rest = "; ".join(addresses), 0
-        while length(text, in_bytes=self._in_bytes) > room and addresses:
-            addresses, rest = addresses[:-1], rest + 1
-            text = f"{'; '.join(addresses)} and {rest} more"
-        if rest:
-            self.cut.add("recipients")
-        return text or None
+    def addresses(self, addresses: Sequence[str], room: int) -> str:
+        """As many whole ones as there is room for, and how many more there are."""
+        text = "; ".join(addresses)
+        if length(text, in_bytes=self._in_bytes) <= room:
+            return text
+        self.cut.add("recipients")
+        left, shown = room - len(" and 123456 more"), 0
+        for address in addresses:
+            left -= length(address, in_bytes=self._in_bytes) + len("; ")
+            if left < 0:
+                break
+            shown += 1
+        if shown == 0:
+            return ""
+        return f"{'; '.join(addresses[:shown])} and {len(addresses) - shown} more"
 
     def _cut(self, what: str, text: str, most: int, *, end: str) -> str:
         fitted = cut(text, most, end=end, in_bytes=self._in_bytes)
@@ -233,7 +239,7 @@ def _task(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
     return {
         "Subject": fitting.line("Subject", subject),
         "Description": fitting.text(
-            "Description", _comments(draft), below=last_line(row), goes_on=_goes_on(draft)
+            "Description", _comments(draft, fitting), below=last_line(row), goes_on=_goes_on(draft)
         ),
         "Status": None if is_for_nobody else features.closed_status,
         "ActivityDate": draft.author.day,
@@ -246,11 +252,10 @@ def _task(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
     }
 
 
-def _comments(draft: Draft) -> str:
+def _comments(draft: Draft, fitting: _Fitting) -> str:
     """To whom the mail went, and its text."""
     head = [
-        f"{name}: {'; '.join(addresses[:_MOST_IN_COMMENTS])}"
-        + (f" and {left} more" if (left := len(addresses) - _MOST_IN_COMMENTS) > 0 else "")
+        f"{name}: {fitting.addresses(addresses, _MOST_IN_COMMENTS)}"
         for name, where in (("To", Where.TO), ("Cc", Where.CC), ("Bcc", Where.BCC))
         if (addresses := _addresses(draft.trace, where))
     ]
@@ -274,7 +279,8 @@ def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
         return [one for one in target.who if trace.record_places.get(one, Where.TO) is where] or None
 
     def others(field: str, where: Where) -> str | None:
-        return fitting.addresses(field, _addresses(trace, where, without=related))
+        room = min(fitting.room(field), _MOST_OF_ADDRESSES)
+        return fitting.addresses(_addresses(trace, where, without=related), room) or None
 
     html = content.html if rules.keep is Keep.TEXT else None
     is_whole = html is not None and not target.cuts and fitting.has_room("HtmlBody", html)

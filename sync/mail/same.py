@@ -122,11 +122,14 @@ def share(outcomes: Outcomes, parts: Parts, mails: Mapping[str, WaitingMail]) ->
                     not_added=end.log.trace.not_added,
                 )
                 part.log = replace(part.log, targets=end.log.targets, trace=known, needs_match=False)
-            elif part.log.trace.places is None:
-                # its text is erased with this, and then only this tells where its addresses stood
-                places = end.log.trace.places or {}
-                own = {one: places[one] for one in map(address_key, part.recipients) if one in places}
-                part.log = replace(part.log, trace=replace(part.log.trace, places=own))
+            else:
+                known = replace(part.log.trace, result=end.log.trace.result)
+                if known.places is None:
+                    # its text is erased with this, and then only this tells where its addresses stood
+                    places = end.log.trace.places or {}
+                    own = {one: places[one] for one in map(address_key, part.recipients) if one in places}
+                    known = replace(known, places=own)
+                part.log = replace(part.log, trace=known)
             met = end.log.trouble_code
             found = None if met is None else trouble(met, end.log.trouble_detail)
             outcomes.end(part, end.state, found, due_at=end.due_at)

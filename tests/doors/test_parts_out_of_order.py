@@ -192,6 +192,11 @@ class TestAPart(OnBothDatabases):
             assert not trace.found
             assert not trace.places
 
+    def test_says_why_it_was_not_logged_like_the_first_one(self, bench):
+        parts = [bench.part("a@client.test"), bench.part("b@client.test")]
+        bench.once()
+        assert {bench.log(one).trace.result for one in parts} == {MatchResult.NO_MATCH_UNMATCHED}
+
     def test_has_a_record_of_its_own_where_the_first_ones_is_not_known(self, bench, contacts):
         first = bench.part("a@client.test")
         bench.once()

@@ -83,6 +83,19 @@ class TestWhomTheMailWentTo:
         assert named.count("@") + int(rest.removesuffix(" more")) == 200
         assert "how many more there are" in told(bench, mail)
 
+    @TASKS
+    def test_that_are_too_many_leave_room_for_the_text_of_a_task(self, bench):
+        bench.contact("a@client.test")
+        others = [f"number.{number}@other.test" for number in range(200)]
+        mail = bench.mail("a@client.test", header=f"To: a@client.test, {', '.join(others)}\r\n")
+        bench.once()
+        [task] = bench.records("Task")
+        people, _, text = task["Description"].partition("\n\n")
+        assert len(people) <= 1_010
+        assert people.endswith(" more")
+        assert text.startswith("Hello Bob")
+        assert bench.log(mail).trace.cut == ("recipients",)
+
     def test_says_which_rule_chose(self, bench):
         bench.contact("a@client.test")
         bench.contact("a@client.test")
@@ -242,6 +255,16 @@ def test_an_answer_to_an_invitation_is_not_logged(bench):
     bench.once()
     assert (bench.state(mail), bench.logged()) == (State.DISMISSED, [])
     assert "only answers an invitation" in told(bench, mail)
+
+
+def test_an_answer_that_is_sent_on_as_a_file_is_an_ordinary_mail(bench):
+    bench.contact()
+    answer = "BEGIN:VCALENDAR\r\nMETHOD:REPLY\r\nBEGIN:VEVENT\r\nUID:1\r\nEND:VEVENT\r\nEND:VCALENDAR"
+    head = "Content-Type: text/calendar\r\nContent-Disposition: attachment; filename=reply.ics\r\n\r\n"
+    bench.mail(**mixed(TEXT, head + answer))
+    bench.once()
+    [message] = bench.logged()
+    assert message["TextBody"] == "Hello"
 
 
 def mixed(*parts):
