@@ -49,7 +49,8 @@ def activity() -> str:
         which = Filter(person_id, state, before, by_others=by_others)
         entries = mail_store.entries(session, which, _ROWS + 1)
         shows_subjects = policy_settings(settings_store.policy(session)).show_subjects_to_admins
-        logs = mail_queue.logs_of(session, [entry.row.id for entry in entries])
+        firsts = {entry.row.same_as for entry in entries if entry.row.same_as is not None}
+        logs = mail_queue.logs_of(session, firsts | {entry.row.id for entry in entries})
         deliveries = mail_store.deliveries(session, [entry.row for entry in entries])
         urls = instance_urls(session, {entry.row.person for entry in entries})
         connected = connected_of(session, {entry.row.person for entry in entries})
@@ -57,7 +58,9 @@ def activity() -> str:
         kept_back = mail_limits.refusals(session, datetime.now(UTC) - mail_limits.ONE_DAY, person_id)
 
     def trace(entry: Entry) -> Told:
-        return trace_of(entry.row, logs.get(entry.row.id, MailLog()), urls.get(entry.row.person))
+        row = entry.row
+        first = logs.get(row.same_as or "")
+        return trace_of(row, logs.get(row.id, MailLog()), urls.get(row.person), first)
 
     return render_template(
         "activity.html",

@@ -1,5 +1,6 @@
 """How it came to what happened with a mail in Salesforce, in sentences."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flask_babel import gettext as _
@@ -38,18 +39,19 @@ class Told:
     mender: str
 
 
-def trace_of(row: Row, log: MailLog, instance_url: str | None) -> Told:
-    """The sentences, and links to what was written."""
+def trace_of(row: Row, log: MailLog, instance_url: str | None, first: MailLog | None = None) -> Told:
+    """The sentences, and links to what was written. `first`: of the first part of a mail that came in
+    several; it knows what the records are called."""
     found = None if log.trouble_code is None else trouble(log.trouble_code, log.trouble_detail)
     return Told(
-        steps=tuple(_steps(row, log)),
-        written=_links(log, instance_url),
+        steps=tuple(_steps(row, log, first)),
+        written=_links(log, _names(log, first), instance_url),
         trouble=found if row.state in {State.FAILED, State.WAITING, State.UNMATCHED} else None,
         mender="" if found is None else _mender(found.mender),
     )
 
 
-def _steps(row: Row, log: MailLog) -> list[str]:
+def _steps(row: Row, log: MailLog, first: MailLog | None) -> list[str]:
     """In the order in which it was done."""
     trace = log.trace
     if trace == Trace() and not log.picked:
@@ -83,7 +85,7 @@ def _steps(row: Row, log: MailLog) -> list[str]:
     ]
     steps += [_(_CUTS[one]) for one in trace.cut if one in _CUTS]
     if trace.not_added:
-        names = {one.id: one.name for one in trace.chosen}
+        names = _names(log, first)
         steps.append(
             _(
                 "Salesforce does not let these be added to the record that is there: %(records)s.",
@@ -200,7 +202,13 @@ def _kind(kind: str) -> str:
     return str(names.get(kind, kind))
 
 
-def _links(log: MailLog, instance_url: str | None) -> tuple[Link, ...]:
+def _names(log: MailLog, first: MailLog | None) -> dict[str, str]:
+    """What each record is called, by its id."""
+    chosen = (*log.trace.chosen, *(() if first is None else first.trace.chosen))
+    return {one.id: one.name for one in chosen}
+
+
+def _links(log: MailLog, names: Mapping[str, str], instance_url: str | None) -> tuple[Link, ...]:
     """One for each record, with all that it stands on."""
     on: dict[str | None, Target] = {}
     for target in log.written:
@@ -208,11 +216,10 @@ def _links(log: MailLog, instance_url: str | None) -> tuple[Link, ...]:
         if known is not None:
             target = replace(known, who=(*known.who, *target.who), what=known.what or target.what)  # noqa: PLW2901
         on[target.id] = target
-    return tuple(_link(target, log.trace, instance_url) for target in on.values())
+    return tuple(_link(target, names, instance_url) for target in on.values())
 
 
-def _link(target: Target, trace: Trace, instance_url: str | None) -> Link:
-    names = {one.id: one.name for one in trace.chosen}
+def _link(target: Target, names: Mapping[str, str], instance_url: str | None) -> Link:
     on = ", ".join(names.get(one) or f"{_KINDS.get(one[:3], '')} {one}".strip() for one in target.on)
     kind = _("E-mail") if target.kind == "EmailMessage" else _("Task")
     text = f"{kind} {_('on')} {on}" if on else str(kind)

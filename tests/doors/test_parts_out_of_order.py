@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select, update
 
+from admin import create_app
+from admin.trace import trace_of
 from core.database.models import MailRow
 from core.mail import first_mails
 from core.mail import requests as mail_requests
@@ -191,6 +193,13 @@ class TestAPart(OnBothDatabases):
             assert not trace.chosen
             assert not trace.found
             assert not trace.places
+
+    def test_is_told_with_the_names_of_its_records(self, bench, contacts):
+        first, second = bench.part("a@client.test"), bench.part("b@client.test")
+        bench.once()
+        with create_app(bench.config).test_request_context():
+            told = trace_of(bench.row(second), bench.log(second), None, bench.log(first))
+        assert [one.text for one in told.written] == ["E-mail on Bob Buyer, Bob Buyer"]
 
     def test_says_why_it_was_not_logged_like_the_first_one(self, bench):
         parts = [bench.part("a@client.test"), bench.part("b@client.test")]
