@@ -1,12 +1,12 @@
 """How it came to what happened with a mail in Salesforce, in sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flask_babel import gettext as _
 from flask_babel import ngettext
 
-from core.mail.progress import MailLog, MatchResult, Target, Trace
+from core.mail.progress import FileState, MailFile, MailLog, MatchResult, Target, Trace
 from core.mail.row import Row, State
 from core.salesforce.troubles import Mender, Trouble, trouble
 from core.settings.catalogue import Duplicates
@@ -84,6 +84,7 @@ def _steps(row: Row, log: MailLog, first: MailLog | None) -> list[str]:
         for one in trace.also
     ]
     steps += [_(_CUTS[one]) for one in trace.cut if one in _CUTS]
+    steps += _files(log.files or ())
     if trace.not_added:
         names = _names(log, first)
         steps.append(
@@ -175,8 +176,54 @@ _CUTS = {
     "subject": "The subject is longer than Salesforce takes and was cut; “…” stands at its end.",
     "text": "The text is longer than Salesforce takes, or than what was kept of the mail, and was cut; "
     "its end says so.",
+    "earlier": "The mails that it answers stand in the text that was sent, and were left out, as your "
+    "rule says.",
+    "signature": "The signature, or a disclaimer, was left out of the text, as your rule says.",
     "recipients": "Not all addresses fit into the record; how many more there are stands behind them.",
 }
+
+
+_WHY_ONLY_NAMED = {
+    FileState.TOO_LARGE: "%(names)s: only named, as the policy's room for the files of a mail is smaller.",
+    FileState.NO_ROOM: "%(names)s: only named, as there was no room to keep more files until they are "
+    "logged.",
+    FileState.PACKED: "%(names)s: only named, as Outlook had packed the files into winmail.dat.",
+    FileState.LOST: "%(names)s: only named, as the file was not kept as a whole.",
+}
+_WHY_REFUSED = {
+    "FILE_EXTENSION_NOT_ALLOWED": "%(names)s: only named, as the organisation takes no files of this type.",
+    "HTML_FILE_UPLOAD_NOT_ALLOWED": "%(names)s: only named, as the organisation takes no HTML files.",
+    "STORAGE_LIMIT_EXCEEDED": "%(names)s: only named, as the organisation's file storage is full.",
+    "EXCEEDED_QUOTA": "%(names)s: only named, as the organisation's file storage is full.",
+}
+
+
+def _files(files: Sequence[MailFile]) -> list[str]:
+    """What became of what was attached, the files of one fate together."""
+    named = [one for one in files if one.state is FileState.NOT_WANTED]
+    steps = []
+    if named:
+        steps.append(
+            ngettext(
+                "%(num)d file was attached; its name stands below the text.",
+                "%(num)d files were attached; their names stand below the text.",
+                len(named),
+            )
+        )
+    groups: dict[str, list[str]] = {}
+    for one in files:
+        if one.document is not None and one.state is FileState.FILE:
+            sentence = "%(names)s: in Salesforce, as files of the record."
+        elif one.state is FileState.REFUSED:
+            known = _WHY_REFUSED.get(one.code)
+            sentence = known or "%(names)s: only named, as Salesforce does not take it: %(code)s."
+        else:
+            sentence = _WHY_ONLY_NAMED.get(one.state, "")
+        groups.setdefault(str(_(sentence, names="{}", code=one.code)) if sentence else "", []).append(
+            one.name
+        )
+    told = [text.replace("{}", ", ".join(names)) for text, names in groups.items() if text]
+    return [*steps, *told]
 
 
 def _found(address: str, contacts: int, leads: int, duplicates: str | None) -> str:

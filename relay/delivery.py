@@ -13,7 +13,7 @@ from typing import TypeVar
 from core import logs
 from core.journal.entries import Ended, UnknownSender, Void
 from core.mail.reasons import Reason
-from core.mail.row import MOST_OF_A_BODY, Copy, Decision, State
+from core.mail.row import Copy, Decision, State
 from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
@@ -23,6 +23,7 @@ from relay.dataflow import DataScanner, HeaderPeek
 from relay.decide import Envelope, Plan, decide
 from relay.fingerprint import copy_refusal_key, mail_fingerprint
 from relay.identity import delivery_key, identity_with_body, named_identity
+from relay.keeping import Keeping
 from relay.link import UpstreamLost
 from relay.logbook import Written
 from relay.masking import kept_in_record, without_copy_address
@@ -112,6 +113,7 @@ class Delivery:
         self._beginning = b""
         self._header_length = 0
         self._fingerprint = b""
+        self._keeping: Keeping | None = None
         self._begun_row: Written | None = None
         self._is_begun = False
         self._is_recorded = False
@@ -185,10 +187,7 @@ class Delivery:
         chunk = await self._for_others(self._read())
         if not chunk:
             raise ClientGone
-        piece = self._scanner.feed(chunk)
-        if self._record.room_for_text:
-            self._record.keep_text(piece)
-        return piece
+        return self._scanner.feed(chunk)
 
     async def _read_to_the_end(self) -> None:
         """A client that sends on and on, though its mail is refused already, is not read for ever."""
@@ -224,9 +223,8 @@ class Delivery:
         )
         record.plan = decide(record.message, envelope, record.person, self._sending.people.policy)
         if record.plan.decision.may_log:
-            most = MOST_OF_A_BODY if record.person.settings.keeps_text else 0
-            record.room_for_text = self._header_length + most
-            record.keep_text(self._beginning)
+            self._keeping = Keeping(self._relay, record, self._beginning[: self._header_length])
+            self._keeping.take(self._beginning[self._header_length :])
         self._leaves_copy_out = (
             record.plan.decision.copies
             and self._relay.snapshot.knows_refused_copies
@@ -338,6 +336,8 @@ class Delivery:
                 piece = b""
                 piece = await self._next()
                 self._body_digest.update(piece)
+                if self._keeping is not None:
+                    await self._keeping.take_in_time(piece)
                 if self._reason_to_refuse() is not None:
                     return await self._refuse_data()
         except UpstreamLost:
@@ -442,6 +442,8 @@ class Delivery:
             self._transaction.accepted,
             self._header_digest + self._body_digest.digest(),
         )
+        if self._keeping is not None:
+            self._keeping.end()
         is_repeated = self._relay.snapshot.earlier_answer(self._fingerprint) is not None
         if self._record.person is not None and not is_repeated:
             pending = self._record.row(self._record.person, State.PENDING, with_text=True)

@@ -23,6 +23,7 @@ from core.database.engine import Database, DatabaseUnavailable
 from core.journal.entries import Begun, Ended, Entry, Void, to_bytes
 from core.journal.file import Append, InUse, Journal, JournalFull, NotAJournal, journals, remove_unfinished
 from core.journal.loading import Loader, Orphans, finish
+from core.mail.kept import FileChunk
 from core.mail.row import Row
 from core.secrets import Box
 from relay.conversation import Answer
@@ -64,6 +65,8 @@ class _Waiting:
 
     @property
     def text_bytes(self) -> int:
+        if isinstance(self.entry, FileChunk):
+            return len(self.entry.data)
         return len(self.entry.row.text or b"") if isinstance(self.entry, Begun | Ended) else 0
 
 
@@ -140,6 +143,13 @@ class Logbook:
             self._open = max(0, self._open - 1)
         if self._queue.qsize() < 2 * MOST_WAITING:  # small, and some of them end what was begun
             self._queue.put(_Waiting(entry, is_durable=False, answer=None))
+
+    def keep_file(self, chunk: FileChunk) -> Written | None:
+        """Begin to write down a piece of a file; `wait` for it before too much of the file is in memory.
+        None: the disk is too slow."""
+        if self._text_bytes > _MOST_WAITING_BYTES // 4:
+            return None
+        return self._submit(chunk, is_durable=False)
 
     @property
     def is_behind(self) -> bool:
@@ -300,6 +310,9 @@ class Logbook:
         return None
 
     def _note_refusal(self, waiting: _Waiting, result: Exception) -> None:
+        if isinstance(waiting.entry, FileChunk):  # the mail is logged with the name of the file
+            self._answer([waiting], result)
+            return
         self._is_full = is_full = isinstance(result, JournalFull)
         self.note_trouble(
             "the journal is full: the database has not taken what is in it; look at the database, or set "
@@ -454,7 +467,7 @@ def _to_append(entry: Entry) -> Append:
         return Append(data, hold=entry.row.id, reserve=len(data) - len(entry.row.text or b"") + _AN_END)
     if isinstance(entry, Ended):
         return Append(data, ends=entry.row.id)
-    return Append(data)
+    return Append(data, is_optional=isinstance(entry, FileChunk))
 
 
 def _settle(answers: Sequence[Written], error: Exception | None) -> None:

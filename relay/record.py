@@ -24,7 +24,7 @@ def new_mail_id() -> str:
 
 @dataclass
 class MailRecord:
-    """`person` None: a mail that is passed on and has no row. `text` is filled up to `room_for_text` bytes.
+    """`person` None: a mail that is passed on and has no row. `text`: what is kept of it for the worker.
 
     `identity`: of the mail that this transaction carries; `same_as`: the mail that had it first.
     `copy_reply`: what the upstream said to the copy's RCPT, as it may be kept."""
@@ -42,8 +42,7 @@ class MailRecord:
     same_as: str | None = None
     copy: Copy = Copy.NONE
     copy_reply: str | None = None
-    text: bytearray = field(default_factory=bytearray)
-    room_for_text: int = 0
+    text: bytes = b""
     receipt_after: timedelta = timedelta(0)
     settles_for: timedelta = timedelta(0)
     """How long the worker waits for other parts of the mail."""
@@ -57,12 +56,6 @@ class MailRecord:
     def reason(self) -> str:
         """As logs and figures tell it."""
         return self.plan.reason if self.person is not None else "unknown-sender"
-
-    def keep_text(self, piece: bytes) -> None:
-        """As much of it as there is room for."""
-        kept = piece[: self.room_for_text]
-        self.text += kept
-        self.room_for_text -= len(kept)
 
     def row(
         self,
@@ -97,7 +90,7 @@ class MailRecord:
             same_as=self.same_as if is_kept else None,
             detail=plan.detail,
             due_at=self._due_at(state),
-            text=bytes(self.text) if with_text and plan.decision.may_log and is_kept else None,
+            text=self.text if with_text and plan.decision.may_log and is_kept else None,
         )
 
     def state_when_accepted(self) -> State:

@@ -19,6 +19,7 @@ from core.background import off_loop
 from core.database.audit import settings_revision
 from core.database.engine import Database, DatabaseUnavailable
 from core.database.heartbeats import has_other_relays
+from core.mail import texts as mail_texts
 from core.mail.store import Unheard, copy_refusals, lost_replies, mails_of_others
 from core.people.person import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
@@ -50,6 +51,7 @@ class _Elsewhere:
     mails: Mapping[int, int] = field(default_factory=dict)
     lost_replies: Mapping[bytes, Unheard] = field(default_factory=dict)
     has_relays: bool = False
+    file_bytes: int = 0
 
 
 class Snapshot:
@@ -172,6 +174,12 @@ class Snapshot:
         """Whether other relays run on this database, here or on other machines."""
         return self._elsewhere.has_relays
 
+    def has_room_for_files(self) -> bool:
+        """Whether the files of mails that wait to be logged take less room than the policy gives them, as of
+        the last look."""
+        most = self.people.policy.attachments_waiting_mb if self.people is not None else 0
+        return self._elsewhere.file_bytes < most << 20
+
     def mails_elsewhere(self, person: int) -> int:
         """How many mails of this person other relays have passed on in the last minute."""
         return self._elsewhere.mails.get(person, 0)
@@ -223,6 +231,7 @@ class Snapshot:
                 mails_of_others(session, self._process_id, now - timedelta(minutes=1)),
                 lost_replies(session, now - _LONGEST_MAIL - LOST_REPLIES_COUNT_FOR),
                 has_other_relays(session, self._process_id),
+                mail_texts.file_bytes(session),
             )
             is_known = known is not None and settings_revision(session) == known
             return None if is_known else people(session), elsewhere
@@ -246,7 +255,7 @@ class Snapshot:
             return None
 
 
-_LATER = frozenset({"derived_domains", "mails_per_day"})
+_LATER = frozenset({"derived_domains", "mails_per_day", "attachments_mb", "attachments_waiting_mb"})
 """What applies to everybody's mail and the first release did not know."""
 
 
@@ -265,6 +274,7 @@ def _plain(snapshot: People) -> dict[str, Any]:
                 "bcc_address": person.settings.bcc_address,
                 "keeps_text": person.settings.keeps_text,
                 "log_bulk": person.settings.log_bulk,
+                "keeps_files": person.settings.keeps_files,
                 "is_connected": person.is_connected,
                 "calls_are_scarce": person.calls_are_scarce,
                 "app_passwords": [
@@ -307,7 +317,9 @@ def _person(plain: dict[str, Any]) -> Person:
             Logging(plain["logging"]),
             plain["bcc_address"],
             plain["keeps_text"],
-            log_bulk=plain.get("log_bulk", False),  # the release before knew no such thing
+            # the release before knew no such things
+            log_bulk=plain.get("log_bulk", False),
+            keeps_files=plain.get("keeps_files", False),
         ),
         is_connected=plain["is_connected"],
         calls_are_scarce=plain["calls_are_scarce"],

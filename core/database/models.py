@@ -188,6 +188,20 @@ class MailTextRow(Base):
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class MailFileRow(Base):
+    """A piece of a file that was attached to a mail, encrypted, until the mail is settled. It comes before
+    the mail's row does."""
+
+    __tablename__ = "mail_file"
+    mail_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    file: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+    __table_args__ = (Index("mail_file_size", "size"),)
+
+
 class MailLogRow(Base):
     """How far the worker has come with a mail: the records to write, those that are written, and the trouble
     that it met.

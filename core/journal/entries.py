@@ -1,8 +1,8 @@
 """What a relay writes down in its journal, as values and as bytes.
 
-An entry is JSON; the text of a mail follows it as it came, so that a quarter of a megabyte is not written in
-base64. Fields that a later release adds are left out where they are not known, and have their defaults where
-they are missing.
+An entry is JSON; the text of a mail, or a piece of a file, follows it as it came, so that a quarter of a
+megabyte is not written in base64. Fields that a later release adds are left out where they are not known, and
+have their defaults where they are missing.
 
 Pure: values in, bytes out, and back."""
 
@@ -14,6 +14,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
+from core.mail.kept import FileChunk
 from core.mail.reasons import Reason
 from core.mail.row import Copy, Decision, Row, State
 
@@ -29,6 +30,7 @@ class EntryKind(IntEnum):
     UNKNOWN_SENDER = 6
     PASSWORD_USED = 7
     LIMIT_REFUSED = 8
+    FILE_CHUNK = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class LimitRefused:
     time: datetime
 
 
-Entry = Begun | Ended | Void | LostReply | ReplyHeard | UnknownSender | PasswordUsed | LimitRefused
+Entry = (
+    Begun | Ended | Void | LostReply | ReplyHeard | UnknownSender | PasswordUsed | LimitRefused | FileChunk
+)
 
 
 def to_bytes(entry: Entry) -> bytes:
@@ -203,6 +207,10 @@ _WRITERS: Mapping[type[Entry], tuple[EntryKind, _Writer]] = {
     Ended: (EntryKind.ENDED, _write_row),
     Void: (EntryKind.VOID, lambda one: ({"mail_id": one.mail_id}, b"")),
     LostReply: (EntryKind.LOST_REPLY, lambda one: ({"mail_id": one.mail_id}, one.fingerprint)),
+    FileChunk: (
+        EntryKind.FILE_CHUNK,
+        lambda one: ({"mail_id": one.mail_id, "file": one.file, "number": one.number}, one.data),
+    ),
     ReplyHeard: (EntryKind.REPLY_HEARD, lambda one: ({"mail_id": one.mail_id}, b"")),
     UnknownSender: (
         EntryKind.UNKNOWN_SENDER,
@@ -222,6 +230,9 @@ _READERS: Mapping[EntryKind, Callable[[dict[str, Any], bytes], Entry]] = {
     EntryKind.ENDED: lambda plain, text: Ended(_read_row(plain, text)),
     EntryKind.VOID: lambda plain, _: Void(plain["mail_id"]),
     EntryKind.LOST_REPLY: lambda plain, fingerprint: LostReply(plain["mail_id"], fingerprint),
+    EntryKind.FILE_CHUNK: lambda plain, data: FileChunk(
+        plain["mail_id"], plain["file"], plain["number"], data
+    ),
     EntryKind.REPLY_HEARD: lambda plain, _: ReplyHeard(plain["mail_id"]),
     EntryKind.UNKNOWN_SENDER: lambda plain, _: UnknownSender(
         plain["key"], plain["address"], datetime.fromisoformat(plain["time"])

@@ -44,6 +44,8 @@ _MARK = 8
 _SALT = 16
 _MOST_SLACK = 64 * 1024
 _ENCRYPTED_LONGER = Seal.NONCE + 16
+_LEFT_BY_OPTIONAL_ONES = 8
+"""One part of so many."""
 
 
 class JournalFull(Exception):
@@ -79,12 +81,13 @@ class JournalRecord:
 class Append:
     """An entry to be written. `hold`: the name that it is held under until it is `done` with; `reserve`: how
     many bytes must stay free for what follows it, so that whatever was begun can be ended; `ends`: the name
-    whose reserve it may use."""
+    whose reserve it may use; `is_optional`: it leaves a part of the journal to entries that are not."""
 
     data: bytes
     hold: str | None = None
     reserve: int = 0
     ends: str | None = None
+    is_optional: bool = False
 
 
 @dataclass(slots=True)
@@ -254,11 +257,12 @@ class Journal:
     def _append_one(self, entry: Append) -> None:
         length = _HEAD + len(entry.data) + _ENCRYPTED_LONGER
         reserve = entry.reserve + _HEAD + _ENCRYPTED_LONGER if entry.hold else 0
+        left_free = self.size // _LEFT_BY_OPTIONAL_ONES if entry.is_optional else 0
         self._carry_over(self.halves[self._active])
         ended = self._holds.get(entry.ends) if entry.ends is not None else None
         if (
             ended is None or not ended.reserve
-        ) and self._free_bytes() < length + reserve + self._reserved + self._unusable_end:
+        ) and self._free_bytes() < length + reserve + left_free + self._reserved + self._unusable_end:
             raise JournalFull
         # What a beginning has reserved is for its end: a mail that was begun can be ended on a full journal.
         half = self._half_with_room(length)

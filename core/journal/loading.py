@@ -41,6 +41,8 @@ from core.journal.file import InUse, Journal, JournalRecord, NotAJournal, journa
 from core.mail import bulk_insert
 from core.mail import limits as mail_limits
 from core.mail import store as mail_store
+from core.mail import texts as mail_texts
+from core.mail.kept import FileChunk
 from core.mail.row import KEEPS_TEXT, Row, State
 from core.people.store import app_passwords_used
 from core.secrets import Box, Undecryptable
@@ -104,7 +106,7 @@ class Loader:
             if entry is not None:
                 entries.append(entry)
                 numbers.append(record.number)
-                room -= len(entry.row.text or b"") if isinstance(entry, Ended) else 0
+                room -= _size(entry)
             last = record.number
             if room <= 0:
                 break
@@ -328,6 +330,13 @@ def finish(journal: Journal) -> None:
     journal.close()
 
 
+def _size(entry: Entry) -> int:
+    """Bytes of what makes an entry large."""
+    if isinstance(entry, FileChunk):
+        return len(entry.data)
+    return len(entry.row.text or b"") if isinstance(entry, Ended) else 0
+
+
 def _names_of(entries: Iterable[Entry]) -> list[str]:
     """The mails that need not be held any more."""
     return [
@@ -339,6 +348,7 @@ def _names_of(entries: Iterable[Entry]) -> list[str]:
 
 def _apply(session: Session, entries: Sequence[Entry]) -> None:
     """Everything that these entries say, in the transaction of this session."""
+    mail_texts.keep_files(session, [entry for entry in entries if isinstance(entry, FileChunk)])
     bulk_insert.write(session, [entry.row for entry in entries if isinstance(entry, Ended)])
     mail_store.count_unknown(session, [entry for entry in entries if isinstance(entry, UnknownSender)])
     app_passwords_used(
@@ -352,6 +362,7 @@ def _apply(session: Session, entries: Sequence[Entry]) -> None:
             mail_store.reply_delivered(session, entry.mail_id)
         elif isinstance(entry, Void):
             mail_store.remove_pending(session, entry.mail_id)
+            mail_texts.erase(session, [entry.mail_id])
 
 
 def _note_loaded(session: Session, journal_id: str, number: int) -> bool:

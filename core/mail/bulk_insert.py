@@ -5,21 +5,21 @@ Put together anew for every batch by SQLAlchemy a batch took 2.5 ms of the inter
 driver 0.2 ms (measured). Writing is idempotent and only moves forward."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, delete, literal_column, or_, select
+from sqlalchemy import ColumnElement, Table, literal_column, or_
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ClauseElement
 
-from core.database import sealed
 from core.database.dialect import fit, insert
-from core.database.models import ADDRESS_LENGTH, MailRow, MailTextRow
+from core.database.models import ADDRESS_LENGTH, MailRow
+from core.mail import texts as mail_texts
 from core.mail.row import KEEPS_TEXT, OPEN_STATES, Row, State
 
 _TABLE = cast("Table", MailRow.__table__)
@@ -57,25 +57,10 @@ def write(session: Session, rows: Sequence[Row]) -> None:
     session.connection().exec_driver_sql(statements.writing(len(values)), tuple(chain.from_iterable(values)))
     texts = {row.id: row.text for row in rows if row.text is not None and last[row.id].state in KEEPS_TEXT}
     if texts:
-        _keep(session, texts)
+        mail_texts.keep(session, texts)
     erased = [row.id for row in last.values() if row.decision.may_log and row.state not in KEEPS_TEXT]
     if erased:
-        session.execute(delete(MailTextRow).where(MailTextRow.mail_id.in_(erased)))
-
-
-def _keep(session: Session, texts: Mapping[str, bytes]) -> None:
-    """Of mails that may still be logged, whatever state a worker has brought them to by now; a text that is
-    there already is the same."""
-    box = sealed.box(session)
-    states = [state.value for state in KEEPS_TEXT]
-    kept = set(session.scalars(select(MailRow.id).where(MailRow.id.in_(texts), MailRow.state.in_(states))))
-    rows = [
-        {"mail_id": mail_id, "content": box.closed(text)}
-        for mail_id, text in texts.items()
-        if mail_id in kept
-    ]
-    if rows:
-        session.execute(insert(session.get_bind().dialect, MailTextRow).on_conflict_do_nothing(), rows)
+        mail_texts.erase(session, erased)
 
 
 @lru_cache(maxsize=512)

@@ -45,7 +45,7 @@ class Target:
     `adds_to`: the record that is there already and that these are added to. `id`: the record, once it is
     written. `is_tried`: a write was begun whose end nobody may know; `is_sought`: it is looked for, whatever
     the organisation knows. `cuts`: how often its text was halved; `is_asked_anew`: what the org has was asked
-    for again after it refused a field."""
+    for again after it refused a field. `has_files`: the mail's files are, or are being, attached to it."""
 
     kind: str
     who: tuple[str, ...]
@@ -56,6 +56,7 @@ class Target:
     cuts: int = 0
     is_asked_anew: bool = False
     adds_to: str | None = None
+    has_files: bool = False
 
     @property
     def is_of_a_lead(self) -> bool:
@@ -88,6 +89,47 @@ class FailedTry:
 
     time: str
     code: str
+
+
+class FileState(StrEnum):
+    """What became of a file that was attached to a mail; the first six as the relay has kept it
+    (core.mail.kept.Left)."""
+
+    FILE = "file"
+    """It goes to Salesforce, or is there."""
+    NOT_WANTED = "not-wanted"
+    TOO_LARGE = "too-large"
+    NO_ROOM = "no-room"
+    PACKED = "packed"
+    LOST = "lost"
+    """What was kept of it is not whole."""
+    REFUSED = "refused"
+    """Salesforce does not take it."""
+
+
+@dataclass(frozen=True)
+class MailFile:
+    """A file that was attached to a mail. `number`: among the mail's files, of those that are kept.
+
+    `version`, `document`: its ids in Salesforce, once it is there; `is_tried`: it was begun to be written,
+    and nobody may know how that ended; `code`: why it was refused."""
+
+    name: str
+    size: int | None
+    state: FileState
+    number: int | None = None
+    version: str | None = None
+    document: str | None = None
+    is_tried: bool = False
+    code: str = ""
+
+    @property
+    def is_to_write(self) -> bool:
+        return self.state is FileState.FILE and self.document is None
+
+    @property
+    def is_uncertain(self) -> bool:
+        return self.is_tried and self.is_to_write and self.version is None
 
 
 @dataclass(frozen=True)
@@ -141,6 +183,8 @@ class MailLog:
     """How far a mail has come. `targets` None: not decided yet. `not_before`: when an uncertain write may be
     repeated.
 
+    `files`: what was attached to it; None: not looked at yet.
+
     `needs_match`: what is not written yet is decided anew. `picked`: the records that a person chose.
     `was_rematched`: a record was gone when it was to be written on; that is looked up anew once."""
 
@@ -152,6 +196,21 @@ class MailLog:
     needs_match: bool = False
     picked: tuple[str, ...] = ()
     was_rematched: bool = False
+    files: tuple[MailFile, ...] | None = None
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether anything was begun to be written whose end nobody may know."""
+        return bool(self.uncertain) or any(file.is_uncertain for file in self.files or ())
+
+    @property
+    def without_files(self) -> tuple[Target, ...]:
+        """Records that are there, and to which the mail's files are still to be attached."""
+        if not any(file.document is not None for file in self.files or ()):
+            return ()
+        return tuple(
+            one for one in self.written if one.adds_to is None and not one.has_files and one.id != ID_NOT_TOLD
+        )
 
     @property
     def written(self) -> tuple[Target, ...]:
@@ -172,8 +231,9 @@ def to_json(targets: tuple[Target, ...] | None) -> list[dict[str, Any]] | None:
         return None
     plain = [asdict(target) for target in targets]
     for one in plain:
-        if one["adds_to"] is None:
-            del one["adds_to"]  # workers of the release before know no such thing
+        for name in ("adds_to", "has_files"):  # workers of the release before know no such things
+            if not one[name]:
+                del one[name]
     return plain
 
 
@@ -204,6 +264,7 @@ def trace_to_json(log: MailLog) -> dict[str, Any]:
         "needs_match": log.needs_match,
         "picked": list(log.picked),
         "rematched": log.was_rematched,
+        "files": [_file_to_json(one) for one in log.files or ()],
     }
     places = {} if trace.places is None else {"places": dict(trace.places)}
     return places | {name: value for name, value in plain.items() if value}
@@ -236,4 +297,16 @@ def log_from_json(plain: Mapping[str, Any] | None) -> MailLog:
         needs_match=bool(known.get("needs_match")),
         picked=tuple(known.get("picked") or ()),
         was_rematched=bool(known.get("rematched")),
+        files=tuple(_file_from_json(one) for one in known["files"]) if known.get("files") else None,
     )
+
+
+def _file_to_json(file: MailFile) -> dict[str, Any]:
+    """Without what says nothing; the number of the first file is 0."""
+    return {
+        name: value for name, value in asdict(file).items() if value not in {None, ""} and value is not False
+    }
+
+
+def _file_from_json(plain: Mapping[str, Any]) -> MailFile:
+    return MailFile(**{"size": None, **plain, "state": FileState(plain["state"])})

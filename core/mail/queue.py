@@ -13,20 +13,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
-from core import logs
-from core.database import sealed
 from core.database.dialect import fit, insert
 from core.database.heartbeats import alive, database_now
-from core.database.models import MailLogRow, MailRow, MailTextRow
+from core.database.models import MailLogRow, MailRow
 from core.database.task_models import OwnTaskRow
+from core.mail import texts as mail_texts
 from core.mail.progress import TASK, MailLog, from_json, log_from_json, to_json, trace_to_json
 from core.mail.row import KEEPS_TEXT, Row, State
 from core.mail.store import row_of
 from core.salesforce.ids import id_key
-from core.secrets import Undecryptable
 
 _FOR_THE_WORKER = (State.WAITING.value, State.UNMATCHED.value)
 _LONGEST_CODE = 80
@@ -36,7 +34,6 @@ MOST_OF_ONE = 200
 _JUST_ASKED_FOR = timedelta(minutes=10)
 _MAIL = cast("Table", MailRow.__table__)
 _MAIL_LOG = cast("Table", MailLogRow.__table__)
-_MAIL_TEXT = cast("Table", MailTextRow.__table__)
 
 
 @dataclass(frozen=True)
@@ -166,22 +163,6 @@ def _is_due(worker: str, now: datetime, due_by: datetime | None) -> tuple[Column
     return MailRow.due_at <= (due_by or now), is_free
 
 
-def texts(session: Session, ids: Collection[str], longest: int | None = None) -> dict[str, bytes | None]:
-    """What is kept of these mails' bytes, mail -> text, None where no key opens it; without mails of which
-    nothing is kept. `longest`: without texts that take more bytes in the database."""
-    query = select(_MAIL_TEXT.c.mail_id, _MAIL_TEXT.c.content).where(_MAIL_TEXT.c.mail_id.in_(ids))
-    if longest is not None:
-        query = query.where(func.length(_MAIL_TEXT.c.content) <= longest)
-    box, found = sealed.box(session), dict[str, bytes | None]()
-    for mail_id, content in session.execute(query):
-        try:
-            found[mail_id] = box.opened(content)
-        except Undecryptable:
-            logs.undecryptable("a mail's text")
-            found[mail_id] = None
-    return found
-
-
 def intend(session: Session, intentions: Sequence[tuple[Job, MailLog]]) -> frozenset[str]:
     """Note what is about to be written; the ids of the mails that are still this worker's to write."""
     ours = _still_ours(session, [job for job, _ in intentions])
@@ -236,7 +217,7 @@ def settle(session: Session, ends: Sequence[End]) -> None:
     ]
     session.connection().execute(statement, values)
     needless = [mail_id for mail_id, end in ended.items() if end.state not in KEEPS_TEXT]
-    session.execute(delete(_MAIL_TEXT).where(_MAIL_TEXT.c.mail_id.in_(needless)))
+    mail_texts.erase(session, needless)
 
 
 def put_off(session: Session, job: Job, due_at: datetime) -> None:

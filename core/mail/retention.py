@@ -9,16 +9,18 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
 
 from core.database.engine import Database
 from core.database.heartbeats import database_now
-from core.database.models import MailLogRow, MailRow, MailTextRow, UnknownSenderRow
+from core.database.models import MailLogRow, MailRow, UnknownSenderRow
+from core.mail import texts as mail_texts
 from core.mail.first_mails import forget_old
-from core.mail.row import KEEPS_TEXT, State
+from core.mail.row import State
 from core.mail.store import first_id
 
 _AT_ONCE = 500
+_LONGEST_UNDER_WAY = timedelta(days=1)
+"""From a file's first piece to its mail's row in the database, if ever that comes."""
 
 
 class Retention:
@@ -50,8 +52,8 @@ class Retention:
             if ids:
                 # Those first that refer to mails, and the mails are locked by then: everybody locks in that
                 # order.
-                for table in (MailTextRow, MailLogRow):
-                    session.execute(delete(table).where(table.mail_id.in_(ids)))
+                mail_texts.erase(session, ids)
+                session.execute(delete(MailLogRow).where(MailLogRow.mail_id.in_(ids)))
                 session.execute(delete(MailRow).where(MailRow.id.in_(ids)))
         with self._database.writing() as session:  # workers lock these before the mails
             forget_old(session, retention)
@@ -88,24 +90,12 @@ class Retention:
         """A text is deleted together with the state that needed it. One is left over only if a journal was
         loaded a second time while its mail was being settled, so each run checks the next few."""
         with self._database.reading() as session:
-            some = (
-                select(MailTextRow.mail_id)
-                .where(MailTextRow.mail_id > self._looked_until)
-                .order_by(MailTextRow.mail_id)
-                .limit(_AT_ONCE)
-            )
-            looked_at = list(session.scalars(some))
-            needless = _without_need(session, looked_at)
+            looked_at = mail_texts.after(session, self._looked_until, _AT_ONCE)
+            needless = mail_texts.needless(session, looked_at)
         self._looked_until = looked_at[-1] if len(looked_at) == _AT_ONCE else ""
         if needless:
             with self._database.writing() as session:
-                session.execute(
-                    delete(MailTextRow).where(MailTextRow.mail_id.in_(_without_need(session, needless)))
-                )
-
-
-def _without_need(session: Session, ids: list[str]) -> list[str]:
-    """Those whose mail is in a state that needs no text."""
-    keeping = [state.value for state in KEEPS_TEXT]
-    query = select(MailRow.id).where(MailRow.id.in_(ids), MailRow.state.not_in(keeping))
-    return list(session.scalars(query))
+                mail_texts.erase(session, mail_texts.needless(session, needless))
+        with self._database.writing() as session:
+            before = first_id(database_now(session) - _LONGEST_UNDER_WAY)
+            mail_texts.erase_files_left_behind(session, before)

@@ -66,10 +66,6 @@ KEEPS_TEXT = frozenset(
 )
 """States in which a mail may still be logged with its text."""
 
-MOST_OF_A_BODY = 256 * 1024
-"""Bytes of a body that are kept for the worker; Salesforce takes 32,000 characters (object reference,
-EmailMessage)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from core.batches import batches
 from core.database.dialect import fit, insert
 from core.database.heartbeats import alive
-from core.database.models import ADDRESS_LENGTH, MailLogRow, MailRow, MailTextRow, PersonRow, UnknownSenderRow
+from core.database.models import ADDRESS_LENGTH, MailLogRow, MailRow, PersonRow, UnknownSenderRow
 from core.journal.entries import UnknownSender
+from core.mail import texts as mail_texts
 from core.mail.progress import from_json
 from core.mail.reasons import Reason
 from core.mail.row import DISMISSIBLE, Copy, Decision, Row, State
@@ -247,7 +248,7 @@ def dismiss(session: Session, mail_id: str) -> None:
         .where(MailRow.id == mail_id)
         .values(state=State.DISMISSED.value, due_at=None, claimed_by=None, claim=MailRow.claim + 1)
     )
-    session.execute(delete(MailTextRow).where(MailTextRow.mail_id == mail_id))
+    mail_texts.erase(session, [mail_id])
 
 
 def _is_being_written(session: Session, mail_id: str) -> bool:

@@ -207,6 +207,16 @@ class Client:
             "POST", [{"attributes": {"type": _checked(sobject, _NAME)}} | dict(one) for one in records]
         )
 
+    def create_one(self, sobject: str, values: Record) -> str:
+        """The id of one new record, in a call of its own: of one that holds a file (REST guide, "Insert or
+        Update Blob Data")."""
+        path = f"sobjects/{_checked(sobject, _NAME)}"
+        answer = self._call(lambda salesforce: salesforce.restful(path, method="POST", json=dict(values)))
+        try:
+            return str(answer["id"])
+        except (KeyError, TypeError):
+            raise Unavailable("the answer does not tell of the record") from None
+
     def update(self, sobject: str, records: Sequence[Record]) -> list[Written]:
         """Changes; each record with its `Id`."""
         for one in records:

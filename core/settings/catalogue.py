@@ -85,8 +85,17 @@ class Keep(StrEnum):
     """How much of a mail goes to Salesforce."""
 
     TEXT = "text"
+    NEW_TEXT = "new-text"
     SUBJECT = "subject"
     ENVELOPE = "envelope"
+
+
+class Attachments(StrEnum):
+    """What goes to Salesforce of the files that are attached to a mail."""
+
+    NAMES = "names"
+    FILES = "files"
+    NONE = "none"
 
 
 class RecordType(StrEnum):
@@ -289,6 +298,7 @@ class Setting(StrEnum):
                 Keep,
                 {
                     Keep.TEXT: N_("subject and text"),
+                    Keep.NEW_TEXT: N_("subject and what is new in the text"),
                     Keep.SUBJECT: N_("the subject"),
                     Keep.ENVELOPE: N_("only that there was a mail, from whom, to whom and when"),
                 },
@@ -297,6 +307,32 @@ class Setting(StrEnum):
             Level.PERSON,
             Section.API,
             N_("What goes to Salesforce"),
+            N_(
+                "What is new: without the mails that it answers, the signature and disclaimers, where these "
+                "can be told for certain."
+            ),
+        ),
+    )
+    ATTACHMENTS = (
+        "attachments",
+        Definition(
+            OneOf(
+                Attachments,
+                {
+                    Attachments.NAMES: N_("their names and sizes, below the text"),
+                    Attachments.FILES: N_("they themselves too, as Files"),
+                    Attachments.NONE: N_("nothing"),
+                },
+            ),
+            Attachments.NAMES,
+            Level.PERSON,
+            Section.API,
+            N_("Attachments"),
+            N_(
+                "Where the text goes to Salesforce. Files take the organisation's file storage; small "
+                "pictures "
+                "of a signature are no attachments."
+            ),
         ),
     )
     BLIND_COPIED = (
@@ -489,6 +525,28 @@ class Setting(StrEnum):
                 "For people who sign in. It bounds what a stolen password can do; above it mail is refused, "
                 "and Health says so."
             ),
+        ),
+    )
+    ATTACHMENTS_MB = (
+        "attachments-mb",
+        Definition(
+            Number(1, 35),
+            "10",
+            Level.POLICY,
+            Section.LIMITS,
+            N_("Megabytes of a mail's attachments that go to Salesforce as files"),
+            N_("A file that goes beyond that is only named. Salesforce takes 35 in one call."),
+        ),
+    )
+    ATTACHMENTS_WAITING_MB = (
+        "attachments-waiting-mb",
+        Definition(
+            Number(0, 1_000_000),
+            "2000",
+            Level.POLICY,
+            Section.LIMITS,
+            N_("Megabytes of attachments that may wait in the database to be logged"),
+            N_("Files of mails that come while there is no room are only named."),
         ),
     )
     SHOW_SUBJECTS = (

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from core.settings.catalogue import (
+    Attachments,
     Duplicates,
     First,
     Keep,
@@ -64,6 +65,7 @@ class PersonSettings:
     bcc_address: str | None
     keeps_text: bool = True
     log_bulk: bool = False
+    keeps_files: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Rules:
     opportunity: Opportunity
     no_match: NoMatch
     keep: Keep
+    attachments: Attachments
     blind_copied: bool
     record: RecordType
     subject_template: str
@@ -98,6 +101,8 @@ class PolicySettings:
     show_internal_recipients: bool
     api_reserve: int
     receipt_after: int
+    attachments_mb: int
+    attachments_waiting_mb: int
     retention_days: int
     unmatched_days: int
     confirm_first_sync: bool
@@ -144,11 +149,14 @@ def person_settings(
     policy: Mapping[Setting, PolicyEntry], preference: Mapping[Setting, str]
 ) -> PersonSettings:
     """What applies to this person's mail."""
+    keeps_text = one_in_force(Setting.KEEP, policy, preference).value in {Keep.TEXT, Keep.NEW_TEXT}
+    attachments = one_in_force(Setting.ATTACHMENTS, policy, preference).value
     return PersonSettings(
         logging=Logging(one_in_force(Setting.LOGGING, policy, preference).value),
         bcc_address=one_in_force(Setting.BCC_ADDRESS, policy, preference).value or None,
-        keeps_text=one_in_force(Setting.KEEP, policy, preference).value == Keep.TEXT,
+        keeps_text=keeps_text,
         log_bulk=one_in_force(Setting.LOG_BULK, policy, preference).value == "yes",
+        keeps_files=keeps_text and attachments == Attachments.FILES,
     )
 
 

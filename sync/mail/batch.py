@@ -17,6 +17,7 @@ from core.salesforce.connections import Connections
 from core.salesforce.login import Refused, Unavailable
 from core.salesforce.troubles import Trouble, TroubleKind
 from sync.mail.additions import add
+from sync.mail.files import bring, link
 from sync.mail.match import FIRST_LOOK_FOR_A_MATCH, match
 from sync.mail.outcomes import Outcomes
 from sync.mail.receipts import receipts
@@ -106,18 +107,20 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
 
     to_write = [mail for mail in outcomes.open if mail.log.missing and not mail.is_to_match]
     add(session, to_write)
-    write(session, outcomes, to_write)
+    bring(session, outcomes, [mail for mail in to_write if mail.makes_records])
+    write(session, outcomes, [mail for mail in to_write if outcomes.is_open(mail) and mail.trouble is None])
+    link(session, [mail for mail in outcomes.open if mail.log.without_files])
 
     for mail in outcomes.open:
         # a record was gone: its recipients are looked up anew
         if mail.is_to_match and not mail.log.uncertain:
             mail.log = replace(mail.log, targets=mail.log.written)
             outcomes.try_again_now(mail)
-        elif mail.log.targets is not None and not mail.log.missing:
+        elif mail.log.targets is not None and not mail.log.missing and not mail.log.without_files:
             outcomes.end(mail, State.LOGGED)
         elif mail.trouble is None:  # something was learnt: a text was too long, a field is not there
             outcomes.try_again_now(mail)
-        elif mail.trouble.kind in FOR_GOOD and not mail.log.uncertain:
+        elif mail.trouble.kind in FOR_GOOD and not mail.log.is_uncertain:
             outcomes.end(mail, State.FAILED, mail.trouble)
         else:
             session.salesforce.met(mail.trouble)
@@ -129,12 +132,12 @@ def _stop_for(trouble: Trouble, outcomes: Outcomes, *, fails_mails: bool) -> Non
     """A call was not answered, or was refused as a whole. The remaining mails are retried; with `fails_mails`
     a permanent error makes them fail."""
     for mail in outcomes.open:
-        if mail.log.targets and not mail.log.missing and not mail.is_to_match:
+        if mail.log.targets and not mail.log.missing and not mail.is_to_match and not mail.log.without_files:
             outcomes.end(mail, State.LOGGED)
     if fails_mails and trouble.kind in {TroubleKind.NO_API, TroubleKind.LIMIT}:
         outcomes.release()
     for mail in outcomes.open:
-        is_for_good = trouble.kind is TroubleKind.PERMANENT and not mail.log.uncertain
+        is_for_good = trouble.kind is TroubleKind.PERMANENT and not mail.log.is_uncertain
         if fails_mails and is_for_good and not mail.is_copy:
             outcomes.end(mail, State.FAILED, trouble)
         else:

@@ -9,18 +9,30 @@ Pure: values in, values out."""
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import Any
 
 from core.batches import batches
 from core.cuts import ELLIPSIS, cut, length
-from core.mail.progress import EMAIL_MESSAGE, ID_NOT_TOLD, TASK, Target, Trace, Where
+from core.mail.progress import (
+    EMAIL_MESSAGE,
+    ID_NOT_TOLD,
+    TASK,
+    FileState,
+    MailFile,
+    Target,
+    Trace,
+    Where,
+)
 from core.mail.row import Row
 from core.mail.subject import task_subject
 from core.salesforce.schema import KEY_FIELD
 from core.settings.catalogue import Keep, RecordType
 from core.settings.in_force import Rules
+from sync.mail.attached import readable_size
 from sync.mail.choose import Choice
 from sync.mail.content import Content, clean
+from sync.mail.new_text import new_text
 
 MOST_CONTACTS = 50
 """On one record (object reference, TaskRelation)."""
@@ -31,6 +43,19 @@ _MOST_OF_ADDRESSES = 4_000
 """In each of ToAddress, CcAddress and BccAddress (facts: EmailMessage, sizes)."""
 _MOST_IN_COMMENTS = 1_000
 _MARGIN = 0.98
+_WITH_TEXT = frozenset({Keep.TEXT, Keep.NEW_TEXT})
+_MOST_FILES_NAMED = 20
+_NOT_THERE = {
+    FileState.TOO_LARGE: "only named: too large",
+    FileState.NO_ROOM: "only named: there was no room to keep it",
+    FileState.LOST: "only named: it could not be kept",
+}
+_REFUSED_BECAUSE = {
+    "FILE_EXTENSION_NOT_ALLOWED": "only named: the organisation takes no files of this type",
+    "HTML_FILE_UPLOAD_NOT_ALLOWED": "only named: the organisation takes no HTML files",
+    "STORAGE_LIMIT_EXCEEDED": "only named: the organisation's file storage is full",
+    "EXCEEDED_QUOTA": "only named: the organisation's file storage is full",
+}
 NOT_KEPT, NO_SUBJECT = "(not kept)", "(no subject)"
 
 
@@ -130,7 +155,8 @@ def added_where_possible(
 
 @dataclass(frozen=True)
 class Made:
-    """The fields of one record; `cut`: what did not fit: `subject`, `text`, `recipients`."""
+    """The fields of one record; `cut`: what did not fit: `subject`, `text`, `recipients`; and what the rules
+    leave out of the text: `earlier`, `signature`."""
 
     values: Mapping[str, Any]
     cut: frozenset[str]
@@ -147,6 +173,7 @@ class Draft:
     features: Features
     author: Author
     trace: Trace
+    files: tuple[MailFile, ...] = ()
 
 
 def fields(draft: Draft) -> Made:
@@ -239,7 +266,10 @@ def _task(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
     return {
         "Subject": fitting.line("Subject", subject),
         "Description": fitting.text(
-            "Description", _comments(draft, fitting), below=last_line(row), goes_on=_goes_on(draft)
+            "Description",
+            _comments(draft, fitting),
+            below="\n\n".join(filter(None, [_files(draft), last_line(row)])),
+            goes_on=_goes_on(draft),
         ),
         "Status": None if is_for_nobody else features.closed_status,
         "ActivityDate": draft.author.day,
@@ -259,7 +289,7 @@ def _comments(draft: Draft, fitting: _Fitting) -> str:
         for name, where in (("To", Where.TO), ("Cc", Where.CC), ("Bcc", Where.BCC))
         if (addresses := _addresses(draft.trace, where))
     ]
-    return "\n\n".join(filter(None, ("\n".join(head), _text(draft))))
+    return "\n\n".join(filter(None, ("\n".join(head), _text(draft, fitting))))
 
 
 def _addresses(trace: Trace, where: Where, *, without: Collection[str] = ()) -> list[str]:
@@ -282,7 +312,8 @@ def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
         room = min(fitting.room(field), _MOST_OF_ADDRESSES)
         return fitting.addresses(_addresses(trace, where, without=related), room) or None
 
-    html = content.html if rules.keep is Keep.TEXT else None
+    html = _page(draft) if rules.keep is Keep.TEXT else None
+    documents = [one.document for one in draft.files if one.document is not None]
     is_whole = html is not None and not target.cuts and fitting.has_room("HtmlBody", html)
     subject = NOT_KEPT if rules.keep is Keep.ENVELOPE else clean(row.subject or "") or NO_SUBJECT
     return {
@@ -291,7 +322,9 @@ def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
         "IsClientManaged": True,
         "MessageDate": iso(row.time),
         "Subject": fitting.line("Subject", subject),
-        "TextBody": fitting.text("TextBody", _text(draft), goes_on=_goes_on(draft)),
+        "TextBody": fitting.text(
+            "TextBody", _text(draft, fitting), below=_files(draft), goes_on=_goes_on(draft)
+        ),
         "HtmlBody": html if is_whole else None,
         "FromAddress": row.sender,
         "FromName": fitting.line("FromName", content.name, "sender") or None,
@@ -304,6 +337,8 @@ def _email_message(draft: Draft, fitting: _Fitting) -> dict[str, Any]:
         "BccAddress": others("BccAddress", Where.BCC),
         "MessageIdentifier": identifier(row),
         "RelatedToId": target.what,
+        "HasAttachment": True if draft.files else None,
+        "ContentDocumentIds": documents or None,
     }
 
 
@@ -313,8 +348,40 @@ def iso(time: datetime) -> str:
 
 
 def _goes_on(draft: Draft) -> bool:
-    return draft.content.is_cut and draft.rules.keep is Keep.TEXT
+    return draft.content.is_cut and draft.rules.keep in _WITH_TEXT
 
 
-def _text(draft: Draft) -> str | None:
-    return draft.content.text if draft.rules.keep is Keep.TEXT else None
+def _text(draft: Draft, fitting: _Fitting) -> str | None:
+    content = draft.content
+    if draft.rules.keep is Keep.TEXT:
+        return "\n\n".join(filter(None, [content.text, content.forwarded])) or None
+    if draft.rules.keep is not Keep.NEW_TEXT or content.text is None:
+        return None
+    new = new_text(content.text)
+    fitting.cut |= new.left_out
+    return new.text
+
+
+def _page(draft: Draft) -> str | None:
+    files = _files(draft)
+    if draft.content.html is None or not files:
+        return draft.content.html
+    return f"{draft.content.html}<p>{escape(files).replace(chr(10), '<br>')}</p>"
+
+
+def _files(draft: Draft) -> str:
+    """What was attached, a line for each."""
+    some = draft.files[:_MOST_FILES_NAMED]
+    lines = [_file(one) for one in some]
+    if len(draft.files) > len(some):
+        lines.append(f"and {len(draft.files) - len(some)} more")
+    return "\n".join(["[Attachments]", *lines]) if lines else ""
+
+
+def _file(file: MailFile) -> str:
+    size = "" if file.size is None else readable_size(file.size)
+    why = _NOT_THERE.get(file.state, "")
+    if file.state is FileState.REFUSED:
+        why = _REFUSED_BECAUSE.get(file.code, f"Salesforce does not take it: {file.code}")
+    told = "; ".join(filter(None, [size, why]))
+    return f"{file.name} ({told})" if told else file.name

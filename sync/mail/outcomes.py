@@ -68,7 +68,7 @@ class Outcomes:
             mail.log,
             trouble_code=None if trouble is None else trouble.code,
             trouble_detail="" if trouble is None else trouble.detail,
-            not_before=mail.log.not_before if mail.log.uncertain else None,
+            not_before=mail.log.not_before if mail.log.is_uncertain else None,
         )
         was_receipt_looked_for = not (mail.is_copy and trouble is not None)
         attempts = mail.job.attempts + (1 if was_receipt_looked_for else 0)

@@ -30,6 +30,7 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 _TAG = re.compile(r"<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.DOTALL)
 """A comment or a tag; one that does not end goes to the end of the page, so that nothing is looked at
 twice."""
+_WORD = re.compile(r"\w+")
 _NOT_FOR_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -43,6 +44,18 @@ def text_of_page(html: str) -> str:
     _shorten_links(tree)
     _mark_quotes(tree)
     return _tidy(_laid_out(tree))
+
+
+def says_no_more(html: str, text: str) -> bool:
+    """Whether every word that a reader of the page sees stands in this text too."""
+    tree = _tree(_NOT_FOR_XML.sub("", html[:MOST_OF_A_PAGE]))
+    if tree is None:
+        return False
+    _leave_out_what_is_hidden(tree)
+    for element in list(tree.iter("style", "script", "title", "head")):
+        if element.getparent() is not None:
+            element.drop_tree()
+    return set(_WORD.findall(" ".join(tree.itertext()))) <= set(_WORD.findall(text))
 
 
 def _tree(html: str) -> HtmlElement | None:

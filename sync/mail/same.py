@@ -145,6 +145,7 @@ def _belong_to(mail: WaitingMail, outcomes: Outcomes, first: str, log: MailLog) 
     mail.log = replace(
         mail.log,
         targets=log.written,
+        files=log.files,
         trace=replace(mail.log.trace, result=MatchResult.SAME_MAIL, there=log.trace.there),
         needs_match=bool(mail.log.picked or any(part.recipients for part in (mail, *mail.parts))),
     )
@@ -175,6 +176,7 @@ def _written_by_others(
         targets: dict[tuple[str | None, tuple[str, ...]], Target] = {}
         places: dict[str, Where] = {}
         there: LoggedByAnother | None = None
+        files = next((logs[one].files for one in of_others if logs[one].files), None)
         for one in some:
             log = logs.get(one, MailLog())
             for target in log.written:
@@ -184,5 +186,5 @@ def _written_by_others(
                 places |= log.trace.places or {}
             there = there or log.trace.there
         trace = Trace(places=places, there=there)
-        found[identity] = (of_others[0], MailLog(targets=tuple(targets.values()), trace=trace))
+        found[identity] = (of_others[0], MailLog(targets=tuple(targets.values()), trace=trace, files=files))
     return found

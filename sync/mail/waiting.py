@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from core.mail import queue as mail_queue
+from core.mail import texts as mail_texts
 from core.mail.progress import FailedTry, MailLog, MatchResult, Target
 from core.mail.queue import Job
 from core.mail.row import State
@@ -90,6 +90,11 @@ class WaitingMail:
         """Whether it is still to be found out whom and what it is logged on."""
         return self.log.targets is None or self.log.needs_match
 
+    @property
+    def makes_records(self) -> bool:
+        """Whether records of its own are to be written, and not only something to be added to others."""
+        return any(target.adds_to is None for target in self.log.missing)
+
     def put(self, old: Target, new: Target) -> None:
         """Replace a target by its new state."""
         targets = tuple(new if one == old else one for one in self.log.targets or ())
@@ -136,13 +141,18 @@ class MailSession:
         """The organisation has refused what this user was believed to have."""
         self._learnt.features.forget(self.salesforce.user_key)
 
+    def is_doubted(self, mail: WaitingMail) -> bool:
+        """Whether Salesforce may have more of it than is known here: the database was restored since."""
+        restored_at = self.sender.restored_at
+        return restored_at is not None and mail.job.row.time < restored_at
+
     def contents(self, mails: Iterable[WaitingMail]) -> Iterator[tuple[WaitingMail, Content]]:
         """Each mail with what its text says. Small texts are read all together, and kept; a large one is read
         when its turn comes, each time anew, so that a batch of them needs no more memory than one."""
         mails = list(mails)
         unread = [mail.id for mail in mails if mail.content is None]
         with self.database.reading() as session:
-            small = mail_queue.texts(session, unread, longest=_SMALL)
+            small = mail_texts.read(session, unread, longest=_SMALL)
         for mail in mails:
             if text := small.get(mail.id):
                 mail.content = read_content(text)
@@ -150,7 +160,7 @@ class MailSession:
                 yield mail, mail.content
                 continue
             with self.database.reading() as session:
-                found = mail_queue.texts(session, [mail.id])
+                found = mail_texts.read(session, [mail.id])
             text = found.get(mail.id)
             if text is None:
                 yield mail, Content(is_there=False, is_unreadable=mail.id in found)

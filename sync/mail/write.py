@@ -60,7 +60,7 @@ def look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[W
     sought: list[tuple[WaitingMail, Sought]] = []
     for mail in mails:
         # What was written between the backup and the restore stands in Salesforce and not here.
-        is_doubted = restored_at is not None and mail.job.row.time < restored_at
+        is_doubted = session.is_doubted(mail)
         if restored_at is not None and is_doubted:
             for target in mail.log.missing:
                 mail.put(target, replace(target, is_tried=True, is_sought=True))
@@ -80,7 +80,7 @@ def look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[W
         if record_id is not None:
             mail.put(one.target, replace(one.target, id=record_id))
         elif not_before is None or datetime.now(UTC) >= not_before:
-            mail.put(one.target, replace(one.target, is_tried=False, is_sought=False))
+            mail.put(one.target, replace(one.target, is_tried=False, is_sought=False, has_files=False))
         else:
             waiting[mail.id] = (mail, not_before)
     for mail, not_before in waiting.values():
@@ -112,6 +112,7 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
                     features,
                     author,
                     mail.log.trace,
+                    mail.log.files or (),
                 )
             )
             if made.cut:
@@ -137,7 +138,8 @@ def _write_call(session: MailSession, outcomes: Outcomes, records: Sequence[_New
         # one that is written without a key is looked for before it is repeated, even if there is a key by
         # then
         is_sought = record.before.is_sought or not has_key
-        record.put(replace(record.before, is_tried=True, is_sought=is_sought))
+        has_files = "ContentDocumentIds" in record.fields
+        record.put(replace(record.before, is_tried=True, is_sought=is_sought, has_files=has_files))
     mails = {record.mail.id: record.mail for record in records}
 
     def note(in_database: Session, not_before: datetime) -> list[_NewRecord]:
@@ -174,7 +176,7 @@ def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
         return
     code = "" if answer.trouble is None else answer.trouble.code
     # An answer to the record itself is certain: this write has made nothing.
-    untried = replace(target, is_tried=False, is_sought=False)
+    untried = replace(target, is_tried=False, is_sought=False, has_files=False)
     if code == "STRING_TOO_LONG" and target.cuts < _MOST_CUTS:
         record.put(replace(untried, cuts=target.cuts + 1))
     elif code in _SCHEMA and not target.is_asked_anew:

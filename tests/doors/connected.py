@@ -13,7 +13,11 @@ from core.database.models import ConnectionRow
 from core.endpoints import SalesforceApp
 from core.people import store as people_store
 from core.salesforce import connection_store
+from core.salesforce.connection_store import OAuthTokens, Way
 from core.salesforce.connections import Connections
+from core.salesforce.login import Identity
+from core.settings import store as settings_store
+from core.settings.catalogue import Setting
 from tests.doors.conftest import CALLBACK
 from tests.doors.consent import come_back
 
@@ -102,3 +106,15 @@ def end_the_lease(database):
     with database.writing() as session:
         for row in session.query(ConnectionRow):
             row.turn_until -= connection_store.TURN
+
+
+def connect_anna(database, logging="api", **more):
+    with database.writing() as session:
+        anna = people_store.person_by_email(session, "anna@acme.test")
+        connection_store.connect(
+            session, anna, Identity("00D000000000001", "005000000000001", "anna@acme.test"), way=Way.SIGN_IN,
+            login_url="https://x.salesforce.com", tokens=OAuthTokens("a", "r", "https://x.my.salesforce.com"), actor=None,
+        )  # fmt: skip
+        settings_store.set_preference(session, anna, Setting.LOGGING, logging, actor=None)
+        for name, value in more.items():
+            settings_store.set_preference(session, anna, Setting(name), value, actor=None)

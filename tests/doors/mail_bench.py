@@ -4,15 +4,20 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.database.models import MailTextRow
+from admin import create_app
+from admin.trace import trace_of
+from core.database.models import MailFileRow, MailTextRow
 from core.mail import queue as mail_queue
+from core.mail import texts as mail_texts
 from core.mail.bulk_insert import write as write_rows
+from core.mail.kept import FileChunk
 from core.mail.reasons import Reason
 from core.mail.row import Copy, Decision, Row, State
 from core.mail.store import Filter, entries
 from core.salesforce.connections import Connections
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
+from relay.parts import Parts
 from relay.record import new_mail_id
 from sync.worker import Worker
 from tests.doors.bcc_lookup import config
@@ -59,21 +64,41 @@ class Bench:
         message_id="default",
         person_id=None,
         identity=None,
+        files_mb=None,
     ):
         recipients = recipients or ("bob@client.test",)
         header = header if header is not None else f"To: {', '.join(recipients)}\r\n"
         raw = f"From: Anna A <anna@acme.test>\r\nSubject: {subject}\r\n{header}\r\n{body}\r\n"
-        at = at or datetime.now(UTC)
+        raw = raw.encode() if isinstance(raw, str) else raw
+        at, mail_id = at or datetime.now(UTC), new_mail_id()
+        if files_mb is not None:
+            raw = self.kept(mail_id, raw, files_mb)
         row = Row(
-            id=new_mail_id(), time=at, process="p", person=person_id or self.anna.id, sender="anna@acme.test",
+            id=mail_id, time=at, process="p", person=person_id or self.anna.id, sender="anna@acme.test",
             recipient_count=len(recipients), recipients=tuple(recipients), subject=subject,
             message_id=f"<{number}@acme.test>" if message_id == "default" else message_id, mode="api",
             decision=decision, reason=Reason.API, state=state, upstream="250 2.0.0 Ok", bcc=Copy.NONE,
-            due_at=at, text=raw.encode() if isinstance(raw, str) else raw, identity=identity,
+            due_at=at, text=raw, identity=identity,
         )  # fmt: skip
         with self.database.writing() as session:
             write_rows(session, [row])
         return row.id
+
+    def kept(self, mail_id, raw, files_mb):
+        """The mail as the relay keeps it, and its files in the database."""
+        header, _, body = raw.partition(b"\r\n\r\n")
+        parts = Parts(header + b"\r\n", files_mb << 20)
+        pieces = parts.feed(b"\r\n" + body)
+        kept, last = parts.end()
+        with self.database.writing() as session:
+            mail_texts.keep_files(
+                session, [FileChunk(mail_id, one.file, one.number, one.data) for one in [*pieces, *last]]
+            )
+        return kept
+
+    def files(self):
+        with self.database.reading() as session:
+            return session.query(MailFileRow).count()
 
     def part(self, address, header=TO_ALL, **more):
         """One transaction of a mail to several people."""
@@ -232,3 +257,8 @@ def stored_org(bench):
     from tests.sandbox.org.oauth import ORGANISATION
 
     return ORGANISATION
+
+
+def told(bench, mail_id):
+    with create_app(bench.config).test_request_context():
+        return " ".join(trace_of(bench.row(mail_id), bench.log(mail_id), None).steps)

@@ -114,7 +114,7 @@ class TestSettings:
         ok(admin("user", "add", "anna@acme.test"))
         assert ok(admin("preference", "anna@acme.test", "show")).splitlines() == [
             "logging off", "bcc-address", "task-sync off", "log-on contacts,leads,accounts,opportunities", "first contact", "duplicates oldest",
-            "opportunity only-open", "no-match unmatched", "keep text", "blind-copied no", "record auto",
+            "opportunity only-open", "no-match unmatched", "keep text", "attachments names", "blind-copied no", "record auto",
             "subject-template {{activity_type}}: {{activity_subject}}", "log-bulk no", "time-zone",
         ]  # fmt: skip
         ok(admin("preference", "anna@acme.test", "set", "bcc-address", BCC))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from core.database.engine import Database
 from core.journal.entries import PasswordUsed, UnknownSender, Void
 from core.journal.file import Journal, journals
-from core.mail import queue as mail_queue
+from core.mail import texts as mail_texts
 from core.mail.row import Decision, State
 from core.people.store import app_passwords
 from core.secrets import Box
@@ -84,9 +84,9 @@ class TestOneWay:
             await book.end(late)
             await until(lambda: len(rows(database)) == 3)
             with database.reading() as session:
-                assert mail_queue.texts(session, [kept.id]).get(kept.id) == b"From: a\r\n\r\nHello"
-                assert mail_queue.texts(session, [late.id]).get(late.id) == b"not begun"
-                assert mail_queue.texts(session, [settled.id]).get(settled.id) is None
+                assert mail_texts.read(session, [kept.id]).get(kept.id) == b"From: a\r\n\r\nHello"
+                assert mail_texts.read(session, [late.id]).get(late.id) == b"not begun"
+                assert mail_texts.read(session, [settled.id]).get(settled.id) is None
             await book.stop()
 
         asyncio.run(claim())
@@ -121,7 +121,7 @@ class TestOneWay:
                 lambda: [(one.subject, one.state) for one in rows(database)] == [("slow", State.WAITING)]
             )
             with database.reading() as session:
-                assert mail_queue.texts(session, [slow.id]).get(slow.id) == b"Hello"
+                assert mail_texts.read(session, [slow.id]).get(slow.id) == b"Hello"
             await book.stop()
 
         asyncio.run(claim())
@@ -359,7 +359,7 @@ class TestWhatIsLost:
             await book.end(replace(one, state=State.WAITING, text=None))
             await until(lambda: [one.state for one in rows(sqlite)] == [State.WAITING])
             with sqlite.reading() as session:
-                assert mail_queue.texts(session, [one.id]).get(one.id) == b"Hello"
+                assert mail_texts.read(session, [one.id]).get(one.id) == b"Hello"
             await book.stop()
 
         asyncio.run(claim())
@@ -444,7 +444,7 @@ class TestWhatIsLost:
             await book.end(replace(one, state=State.WAITING, text=None))
             await until(lambda: [one.state for one in rows(database)] == [State.WAITING])
             with database.reading() as session:
-                assert mail_queue.texts(session, [one.id]).get(one.id) == b"Hello"
+                assert mail_texts.read(session, [one.id]).get(one.id) == b"Hello"
             assert book.rows_lost == 0
             await book.stop()
 

@@ -14,7 +14,7 @@ from core.database.models import InstallationRow, JournalRow, MailRow
 from core.journal.entries import Begun, Ended, LostReply, UnknownSender
 from core.journal.file import Journal
 from core.journal.loading import Loader
-from core.mail import queue as mail_queue
+from core.mail import texts as mail_texts
 from core.mail.row import Decision, State
 from core.secrets import Box
 from tests.doors.conftest import BOX, add_anna
@@ -48,8 +48,8 @@ class TestJournalsOfRelaysThatAreGone:
         assert found[ended.id].fingerprint == b"f" * 32
         with database.reading() as session:
             assert (
-                mail_queue.texts(session, [ended.id]).get(ended.id),
-                mail_queue.texts(session, [never.id]).get(never.id),
+                mail_texts.read(session, [ended.id]).get(ended.id),
+                mail_texts.read(session, [never.id]).get(never.id),
             ) == (
                 b"Hello",
                 b"World",
@@ -67,7 +67,8 @@ class TestJournalsOfRelaysThatAreGone:
         assert len(rows(database)) == 1
 
     def test_what_was_loaded_before_a_crash_is_not_loaded_again(self, database, person, tmp_path):
-        """Counts are exact, however often the loader dies between the database's commit and its own next step."""
+        """Counts are exact, however often the loader dies between the database's commit and its own next
+        step."""
         entries = [UnknownSender("x@acme.test", "x@acme.test", datetime.now(UTC)) for _ in range(5)]
         journal = Journal.opened(left_behind(tmp_path, *entries), BOX)
         Loader(database, journal, no_loss).load_all()
@@ -267,7 +268,7 @@ class TestJournalsOfTheFirstRelease:
         load_orphans(database, tmp_path)
         assert rows(database) == [replace(waiting, fingerprint=b"g" * 32, text=None)]
         with database.reading() as session:
-            assert mail_queue.texts(session, [waiting.id]).get(waiting.id) == b"Hello"
+            assert mail_texts.read(session, [waiting.id]).get(waiting.id) == b"Hello"
         assert counted(database) == 1
         assert not path.exists()
 

@@ -5,13 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from admin import create_app
-from admin.trace import trace_of
 from core.cuts import length
 from core.database.models import ConnectionRow, MailRow, MailTextRow
 from core.mail import requests as mail_requests
+from core.mail.kept import MOST_OF_A_TEXT
 from core.mail.reasons import Reason
-from core.mail.row import MOST_OF_A_BODY, Decision, State
+from core.mail.row import Decision, State
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.settings.in_force import time_zone
@@ -21,12 +20,8 @@ from tests.doors.mail_bench import (
     bench,  # noqa: F401
     check_length,
     org,  # noqa: F401
+    told,
 )
-
-
-def told(bench, mail_id):
-    with create_app(bench.config).test_request_context():
-        return " ".join(trace_of(bench.row(mail_id), bench.log(mail_id), None).steps)
 
 
 class TestWhomTheMailWentTo:
@@ -273,20 +268,21 @@ def mixed(*parts):
 
 
 TEXT = "Content-Type: text/plain\r\n\r\nHello"
+NAMED = "\n\n[Attachments]\na.pdf (256 KB)"
 FILE = "Content-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ((TEXT, FILE + "x" * MOST_OF_A_BODY), "Hello"),
-        ((FILE + "x" * MOST_OF_A_BODY,), "…\n\n[The mail goes on; no more of it was kept]"),
-        ((f"{TEXT}\r\n", "Content-Type: text/html\r\n\r\n<p>Hello</p>" + " " * MOST_OF_A_BODY), "Hello"),
+        ((TEXT, FILE + "x" * MOST_OF_A_TEXT), f"Hello{NAMED}"),
+        ((FILE + "x" * MOST_OF_A_TEXT,), f"…\n\n[The mail goes on; no more of it was kept]{NAMED}"),
+        ((f"{TEXT}\r\n", "Content-Type: text/html\r\n\r\n<p>Hello</p>" + " " * MOST_OF_A_TEXT), "Hello"),
     ],
     ids=["file behind", "file before", "page goes on"],
 )  # fmt: skip
 def test_of_a_large_mail_it_is_said_when_its_text_was_not_kept(bench, parts, text):
-    """The relay keeps the beginning of the body."""
+    """A relay of the first release kept the beginning of the body."""
     bench.contact()
     mail = bench.mail(**mixed(*parts))
     bench.once()

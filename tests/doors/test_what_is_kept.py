@@ -35,8 +35,7 @@ def record_of(reason):
     record.plan = Plan(Decision.API, reason)
     record.recipients = ("bob@client.test",)
     record.subject = "Our secret offer"
-    record.room_for_text = 1_000
-    record.keep_text(b"Subject: Our secret offer\r\n\r\nthe secret words\r\n")
+    record.text = b"Subject: Our secret offer\r\n\r\nthe secret words\r\n"
     return record
 
 

@@ -27,6 +27,7 @@ DOORS = {
         "core/mail/first_mails.py",
         "core/mail/limits.py",
         "core/mail/queue.py",
+        "core/mail/texts.py",
         "core/mail/requests.py",
         "core/mail/retention.py",
         "core/mail/store.py",

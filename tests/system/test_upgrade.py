@@ -16,7 +16,7 @@ import pytest
 from core.database.engine import Database
 from core.database.models import MailRow
 from core.database.task_models import TaskRow
-from core.mail import queue as mail_queue
+from core.mail import texts as mail_texts
 from core.mail.row import State
 from core.people import store as people_store
 from core.salesforce import connection_store
@@ -143,7 +143,7 @@ def test_everything_is_there_afterwards(old, sink):
         assert {row.subject for row in mails} == {f"Mail {number}" for number in range(44)}
         for row in mails:
             if row.person_id == carl.id:
-                assert b"Hello" in mail_queue.texts(session, [row.id]).get(row.id)
+                assert b"Hello" in mail_texts.read(session, [row.id]).get(row.id)
         assert [connection_store.connection(session, one.id).refresh_token for one in (anna, carl)] == [
             "refresh 0",
             "refresh 1",
@@ -178,7 +178,8 @@ def hold_the_database(one):
 
 
 def test_a_migration_may_take_its_time(postgresql, monkeypatch):
-    """The time-out of a statement does not hold for it, nor for waiting until another process is done with it."""
+    """The time-out of a statement does not hold for it, nor for waiting until another process is done with
+    it."""
     import threading
 
     import psycopg

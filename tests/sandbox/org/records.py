@@ -2,6 +2,7 @@
 
 Times are the org's own clock. A change is seen by queries at once, unless late commits are asked for."""
 
+import base64
 import itertools
 import re
 import threading
@@ -40,6 +41,9 @@ class Features:
     enhanced_email: bool = True
     shared_activities: bool = False
     blindcopy_key: bool = False
+    refused_files: frozenset[str] = frozenset({"exe", "html"})
+    """Ends of names; an organisation takes no such files."""
+    file_storage: int = 1 << 40
 
 
 @dataclass
@@ -220,7 +224,8 @@ class Org:
             if not (found.creatable if creating else found.updatable):
                 raise Refused(
                     "INVALID_FIELD_FOR_INSERT_UPDATE",
-                    f"Unable to create/update fields: {found.name}. Please check the security settings of this field",
+                    f"Unable to create/update fields: {found.name}. Please check the security settings of "
+                    f"this field",
                     found.name,
                 )
             taken[found.name] = self.converted(found, value)
@@ -236,6 +241,11 @@ class Org:
                 f"Cannot deserialize instance of {one.kind.value} from {value!r}",
                 one.name,
             )
+        if one.kind is Kind.BASE64:
+            try:
+                base64.b64decode(value, validate=True)
+            except ValueError as error:
+                raise Refused("JSON_PARSER_ERROR", "not base64", one.name) from error
         if one.kind is Kind.DATE:
             return _date(one, value)
         if one.kind is Kind.DATETIME:
@@ -288,6 +298,19 @@ class Org:
                 self._refuse_duplicate(kind, one, row)
         if kind.name == "Task":
             self._check_task(row, before)
+        if kind.name == "ContentVersion" and before is None:
+            self._check_file(row)
+        if kind.name == "ContentDocumentLink" and before is None:
+            for other in self.rows["contentdocumentlink"].values():
+                if (other["ContentDocumentId"], other["LinkedEntityId"]) == (
+                    row["ContentDocumentId"],
+                    row["LinkedEntityId"],
+                ):
+                    raise Refused(
+                        "DUPLICATE_VALUE", f"{row['ContentDocumentId']} is already linked with the entity"
+                    )
+        if kind.name == "EmailMessage" and row.get("ContentDocumentIds") and not row.get("IsClientManaged"):
+            raise Refused("INSUFFICIENT_ACCESS_OR_READONLY", "only on a draft", "ContentDocumentIds")
         if kind.name == "EmailMessage" and before is None:
             if row.get("Status") != "3":
                 raise Refused(
@@ -300,13 +323,23 @@ class Org:
                     "FIELD_INTEGRITY_EXCEPTION", "Incoming: not for an email without a case", "Incoming"
                 )
 
+    def _check_file(self, row: Values) -> None:
+        end = str(row.get("PathOnClient")).rpartition(".")[2].lower()
+        if end in self.features.refused_files:
+            code = "HTML_FILE_UPLOAD_NOT_ALLOWED" if end == "html" else "FILE_EXTENSION_NOT_ALLOWED"
+            raise Refused(code, "Your company doesn't support the following file types")
+        used = sum(one["ContentSize"] for one in self.rows["contentversion"].values())
+        if used + len(base64.b64decode(row["VersionData"])) > self.features.file_storage:
+            raise Refused("STORAGE_LIMIT_EXCEEDED", "storage limit exceeded")
+
     def _refuse_duplicate(self, kind: SObject, one: Field, row: Values) -> None:
         for other in self.rows[kind.name.lower()].values():
             same = str(other.get(one.name) or "").casefold() == str(row[one.name]).casefold()
             if same and other["Id"] != row.get("Id") and not other.get("IsDeleted"):
                 raise Refused(
                     "DUPLICATE_VALUE",
-                    f"duplicate value found: {one.name} duplicates value on record with id: {other['Id'][:15]}",
+                    f"duplicate value found: {one.name} duplicates value on record with id: "
+                    f"{other['Id'][:15]}",
                 )
 
     def _check_task(self, row: Values, before: Values | None) -> None:
@@ -365,8 +398,24 @@ class Org:
             row["RelationObjectType"] = (
                 self._kind_of(self.row(str(row["RelationId"]))).name if row.get("RelationId") else None
             )
+        if kind.name == "ContentVersion":
+            row["ContentSize"] = len(base64.b64decode(row["VersionData"]))
+            row["ContentDocumentId"] = self.put(
+                "ContentDocument", Title=row["Title"], ContentSize=row["ContentSize"], OwnerId=user
+            )
+            self.put(
+                "ContentDocumentLink",
+                ContentDocumentId=row["ContentDocumentId"],
+                LinkedEntityId=user,
+                ShareType="I",
+            )
         if kind.name != "EmailMessage":
             return
+        for document in row.get("ContentDocumentIds") or ():
+            self.put(
+                "ContentDocumentLink", ContentDocumentId=document, LinkedEntityId=row["Id"], ShareType="V"
+            )
+            row["HasAttachment"] = True
         people = [
             each
             for name in ("ToIds", "CcIds", "BccIds")

@@ -296,8 +296,14 @@ def _span(days: int) -> tuple[datetime, datetime]:
 
 @pages.post("/v<version>/composite/sobjects")
 def create_many(version: str) -> Response:
-    records = _records()
-    return _collection(records, lambda record: this_org().create(_type_of(record), record, g.user))
+    def make(record: dict[str, Any]) -> str:
+        if record.get("VersionData") is not None:
+            raise Refused(
+                "INVALID_FIELD", "binary data in a collection needs a multipart request", "VersionData"
+            )
+        return this_org().create(_type_of(record), record, g.user)
+
+    return _collection(_records(), make)
 
 
 @pages.patch("/v<version>/composite/sobjects")
@@ -408,7 +414,8 @@ def _collection(records: list[dict[str, Any]], do: Any, *, all_or_none: bool | N
             this_org().rows = before
             rolled_back = {
                 "statusCode": "ALL_OR_NONE_OPERATION_ROLLED_BACK",
-                "message": "Record rolled back because not all records were valid and the request was using AllOrNone header",
+                "message": "Record rolled back because not all records were valid and the request was "
+                "using AllOrNone header",
                 "fields": [],
             }
             answers = [
@@ -462,7 +469,10 @@ def composite(version: str) -> Response:
             this_org().rows = before
             for answer in answers:
                 if answer["httpStatusCode"] < 400:
-                    message = "The transaction was rolled back since another operation in the same transaction failed."
+                    message = (
+                        "The transaction was rolled back since another operation in the same "
+                        "transaction failed."
+                    )
                     answer |= {
                         "httpStatusCode": 400,
                         "body": [{"errorCode": "PROCESSING_HALTED", "message": message}],

@@ -16,11 +16,13 @@ class Kind(Enum):
     INT = "int"
     REFERENCE = "reference"
     ID_LIST = "junctionidlist"
+    BASE64 = "base64"
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field: `refers_to` are the objects a reference may name; a `restricted` picklist takes its values only."""
+    """One field: `refers_to` are the objects a reference may name; a `restricted` picklist takes its values
+    only."""
 
     name: str
     kind: Kind = Kind.STRING
@@ -176,6 +178,7 @@ def objects(*, enhanced_email=True, shared_activities=False, blindcopy_key=False
             creatable=False, updatable=False, deletable=False,
         ),
     ]  # fmt: skip
+    made += _files()
     if enhanced_email:
         made += [_email_message(key), _email_message_relation()]
     return {one.name.lower(): one for one in made}
@@ -199,8 +202,28 @@ def _email_message(key):
         Field("RelatedToId", Kind.REFERENCE, 18, refers_to=THINGS, relationship="RelatedTo"),
         _read_only("ActivityId", Kind.REFERENCE, refers_to=("Task",), relationship="Activity"),
         frozen("MessageIdentifier"), frozen("ThreadIdentifier"), frozen("IsClientManaged", Kind.BOOLEAN, default=False),
-        Field("IsExternallyVisible", Kind.BOOLEAN, default=False), *key,
+        Field("IsExternallyVisible", Kind.BOOLEAN, default=False), frozen("HasAttachment", Kind.BOOLEAN, default=False),
+        frozen("ContentDocumentIds", Kind.ID_LIST, refers_to=("ContentDocument",), filterable=False), *key,
     )  # fmt: skip
+
+
+def _files():
+    return [
+        _object("ContentDocument", "069", _read_only("Title"), _read_only("ContentSize", Kind.INT), _owner(),
+                creatable=False),
+        _object(
+            "ContentVersion", "068", Field("Title", required=True), Field("PathOnClient", length=500, required=True),
+            Field("VersionData", Kind.BASE64, 52_428_800, required=True, filterable=False),
+            _reference("ContentDocumentId", "ContentDocument", updatable=False),
+            _read_only("ContentSize", Kind.INT), _read_only("IsLatest", Kind.BOOLEAN, default=True), _owner(),
+            updatable=False, deletable=False,
+        ),
+        _object(
+            "ContentDocumentLink", "06A", _reference("ContentDocumentId", "ContentDocument", updatable=False, required=True),
+            _reference("LinkedEntityId", "Task", "User", *PEOPLE, *THINGS, updatable=False, required=True),
+            Field("ShareType", Kind.PICKLIST, 40, values=("V", "C", "I"), restricted=True),
+        ),
+    ]  # fmt: skip
 
 
 def _email_message_relation():
