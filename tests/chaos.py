@@ -8,6 +8,7 @@ rows, nothing is twice in Salesforce, and no process has a deleted file of the d
 it ends by itself."""
 
 import argparse
+import base64
 import contextlib
 import functools
 import http.client
@@ -34,6 +35,7 @@ from core.database.models import MailRow, OrganisationRow
 from core.database.task_models import TaskRow, TaskSyncRow
 from core.endpoints import SalesforceApp
 from core.mail import queue as mail_queue
+from core.mail.progress import FileState
 from core.mail.row import State
 from core.mail.store import Filter, entries
 from core.people import store as people_store
@@ -60,6 +62,7 @@ late_commits.UNTIL_A_WRITE_SHOWS = timedelta(seconds=4)
 from sync.__main__ import main
 main(prog_name="worker")
 """
+WITH_FILE = 0.3
 SPLIT = 0.4
 """Of the mails to several people, how many come in a transaction for each."""
 DATE = "Fri, 27 Nov 2026 09:30:00 +0100"
@@ -109,6 +112,7 @@ class Chaos:
                 )
                 settings_store.set_preference(session, account, Setting.LOGGING, "api", actor=None)
                 settings_store.set_preference(session, account, Setting.TASK_SYNC, "both-ways", actor=None)
+                settings_store.set_preference(session, account, Setting.ATTACHMENTS, "files", actor=None)
                 self.passwords[email] = people_store.add_app_password(session, email, label="", actor=None)[1]
             self.connect(account, user)
         with self.database.writing() as session:
@@ -193,8 +197,9 @@ class Chaos:
                     client = self.signed_in(number, user)
                 content = (
                     f"From: {user}\r\nTo: {', '.join(recipients)}\r\nSubject: {sent}\r\nDate: {DATE}\r\n"
-                    f"Message-ID: {message_id}\r\n\r\nHello\r\n"
+                    f"Message-ID: {message_id}\r\n"
                 )
+                content += self.body(chance, message_id)
                 is_split = len(recipients) > 1 and chance.random() < SPLIT
                 parts = [[one] for one in recipients] if is_split else [recipients]
                 self.deliver(client, user, parts[0], content, message_id)
@@ -218,6 +223,22 @@ class Chaos:
             self.stop.wait(self.pause * chance.uniform(0.5, 1.5))
         if client is not None:
             client.close()
+
+    def body(self, chance, message_id):
+        """Some mails have a file, of up to three pieces, that is called like the mail."""
+        if chance.random() > WITH_FILE:
+            return "\r\nHello\r\n"
+        self.counts["mails with a file"] += 1
+        data = (
+            base64.encodebytes(chance.randbytes(chance.randrange(1, 500_000))).decode().replace("\n", "\r\n")
+        )
+        return (
+            f"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: "
+            f"text/plain\r\n\r\nHello\r\n--b\r\n"
+            f"Content-Type: application/pdf\r\nContent-Disposition: attachment; "
+            f"filename={_file_name(message_id)}\r\n"
+            f"Content-Transfer-Encoding: base64\r\n\r\n{data}--b--\r\n"
+        )
 
     def signed_in(self, number, user):
         client = smtplib.SMTP("127.0.0.1", self.relays[number % 2].port, timeout=30)
@@ -423,6 +444,30 @@ class Chaos:
             for target in logs[row.id].written
             for one in target.on
         }
+        in_org = self.org.org.rows
+        files = Counter(one["Title"] for one in in_org["contentversion"].values())
+        documents = {one["Id"]: one["Title"] for one in in_org["contentdocument"].values()}
+        attached = Counter(
+            (one["LinkedEntityId"], documents[one["ContentDocumentId"]])
+            for one in in_org["contentdocumentlink"].values()
+            if one["LinkedEntityId"] in messages
+        )
+        kept = {
+            row.message_id: logs[row.id].files
+            for row in rows
+            if row.state is State.LOGGED and logs[row.id].files
+        }
+        without = [
+            (message_id, one.state)
+            for message_id, some in kept.items()
+            for one in some
+            if one.document is None and one.state not in {FileState.LOST, FileState.NO_ROOM}
+        ]
+        of_messages = {
+            (one["Id"], _file_name(one["MessageIdentifier"]))
+            for one in messages.values()
+            if kept.get(one["MessageIdentifier"], (None,))[0] and kept[one["MessageIdentifier"]][0].document
+        }
         tasks = Counter(
             row["Subject"]
             for row in self.org.org.rows["task"].values()
@@ -445,10 +490,15 @@ class Chaos:
         assert states[State.FAILED] == 0, [logs[row.id] for row in rows if row.state is State.FAILED][:3]
         assert states[State.UNKNOWN] <= self.counts["relays killed"] * self.senders
         assert [one for one, number in tasks.items() if number > 1] == []
+        assert without == [], without[:3]
+        assert [one for one, number in attached.items() if number > 1] == []
+        assert of_messages <= set(attached), sorted(of_messages - set(attached))[:3]
+        assert [one for one, number in files.items() if number > 1] == [], files.most_common(3)
         assert self.tasks <= set(tasks), sorted(self.tasks - set(tasks))[:3]
         return {
             "mails accepted": len(self.heard), "delivered": len(delivered), "rows": len(rows), "missing": len(unseen), "doubled": len(doubled),
-            "records in Salesforce": len(written), "one mail with another": sum(row.same_as is not None for row in rows), "tasks made": len(self.tasks), "tasks doubled": 0, **self.counts,
+            "records in Salesforce": len(written), "one mail with another": sum(row.same_as is not None for row in rows), "files in Salesforce": len(files), "files doubled": 0,
+            "files only named": sum(one.document is None for some in kept.values() for one in some), "tasks made": len(self.tasks), "tasks doubled": 0, **self.counts,
             "states": {state.value: number for state, number in sorted(states.items())},
         }  # fmt: skip
 
@@ -475,6 +525,10 @@ def _wait_or_kill(process):
         process.kill()
         process.wait()
         raise
+
+
+def _file_name(message_id):
+    return f"{message_id.strip('<>').partition('@')[0]}.pdf"
 
 
 def _to(taken):
