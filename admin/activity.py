@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -19,12 +20,13 @@ from core.mail import queue as mail_queue
 from core.mail import requests as mail_requests
 from core.mail import store as mail_store
 from core.mail.progress import MailLog
+from core.mail.reasons import Reason
 from core.mail.row import DISMISSIBLE, State
 from core.mail.store import Entry, Filter
 from core.people.addresses import AddressError, checked_pattern
 from core.people.store import NotThere, all_persons, person_by_email
 from core.refusal import Refusal
-from core.salesforce.connection_store import connected_of, instance_urls
+from core.salesforce.connection_store import instance_urls
 from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
 from core.settings.in_force import policy_settings
@@ -53,9 +55,11 @@ def activity() -> str:
         logs = mail_queue.logs_of(session, firsts | {entry.row.id for entry in entries})
         deliveries = mail_store.deliveries(session, [entry.row for entry in entries])
         urls = instance_urls(session, {entry.row.person for entry in entries})
-        connected = connected_of(session, {entry.row.person for entry in entries})
+        means = mail_requests.means_of(session, {entry.row.person for entry in entries})
         kinds = mail_requests.kinds_of_trouble(session, person_id)
         kept_back = mail_limits.refusals(session, datetime.now(UTC) - mail_limits.ONE_DAY, person_id)
+
+    entries = [entry if entry.person == account.email else _as_others_see_it(entry) for entry in entries]
 
     def trace(entry: Entry) -> Told:
         row = entry.row
@@ -77,11 +81,18 @@ def activity() -> str:
         trace=trace,
         deliveries=deliveries,
         can_log_again=mail_requests.can_log_again,
-        can_log_now=lambda row: mail_requests.can_log_now(row, is_connected=row.person in connected),
+        can_log_now=lambda row: mail_requests.can_log_now(row, means[row.person]),
         kept_back=kept_back,
         kinds=[(code, number, trouble(code)) for code, number in kinds.items()],
         may_see_subject=lambda entry: entry.person == account.email or shows_subjects,
     )
+
+
+def _as_others_see_it(entry: Entry) -> Entry:
+    """What somebody wrote under another name than their own is nobody else's business."""
+    if entry.row.reason is not Reason.NOT_OWN_ADDRESS:
+        return entry
+    return replace(entry, row=replace(entry.row, subject=None, recipients=None))
 
 
 @pages.post("/activity/<mail_id>/dismiss")

@@ -16,6 +16,7 @@ from core.database.heartbeats import database_now, processes
 from core.findings import Finding, Light
 from core.health import look_at_installation, look_at_machine
 from core.mail.row import State
+from core.mail.storage_use import in_month as written_in_month
 from core.mail.store import MOST_COUNTED, in_need_of_somebody, mails_since, unknown_senders
 
 pages = Blueprint("health", __name__)
@@ -52,6 +53,7 @@ def health() -> str:
             revision=settings_revision(session),
             mails_last_minute=mails_since(session, now - timedelta(minutes=1)),
             mails_per_minute=mails_since(session, now - _A_WHILE) / (_A_WHILE.total_seconds() / 60),
+            written=written_in_month(session, now),
             needs=_mails_that_need_attention(session),
         )
 

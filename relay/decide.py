@@ -37,13 +37,23 @@ class Plan:
     bcc: str | None = None
     detail: str | None = None
     """What the reason is about: the name of a header field."""
+    is_private: bool = False
+    """It would not be logged without that reason either: logging is off, the mail opted out, or is
+    internal."""
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether more than that there was a mail may be kept."""
+        return self.reason.keeps_content and not self.is_private
 
 
 def decide(message: Message, envelope: Envelope, person: Person, policy: PolicySettings) -> Plan:
     """The plan for a mail that this signed-in person sends."""
     reason = _reason_to_leave_alone(message, envelope, person, policy)
     if reason is not None:
-        return Plan(Decision.NONE, reason, detail=message.bulk_field if reason is Reason.BULK else None)
+        detail = message.bulk_field if reason is Reason.BULK else None
+        is_private = reason.may_heal and _is_private(message, envelope, person, policy)
+        return Plan(Decision.NONE, reason, detail=detail, is_private=is_private)
     bcc = person.settings.bcc_address
     if person.settings.logging is Logging.API and not _falls_back(envelope, person):
         return Plan(Decision.API, Reason.API)
@@ -74,9 +84,18 @@ def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
         return Reason.READ_RECEIPT
     if message.is_opted_out:
         return Reason.OPTED_OUT
-    if all(_is_internal(recipient, policy) for recipient in envelope.recipients):
+    if _is_all_internal(envelope, policy):
         return Reason.INTERNAL_ONLY
     return _reason_not_to_log(envelope, person)
+
+
+def _is_private(message: Message, envelope: Envelope, person: Person, policy: PolicySettings) -> bool:
+    is_off = person.settings.logging is Logging.OFF
+    return is_off or message.is_opted_out or _is_all_internal(envelope, policy)
+
+
+def _is_all_internal(envelope: Envelope, policy: PolicySettings) -> bool:
+    return all(_is_internal(recipient, policy) for recipient in envelope.recipients)
 
 
 def _reason_not_to_log(envelope: Envelope, person: Person) -> Reason | None:

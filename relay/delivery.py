@@ -476,7 +476,7 @@ class Delivery:
         row = self._record.row(
             self._record.person,
             state,
-            kept_in_record(verdict, self._record.plan.reason, self._record.copy_address),
+            kept_in_record(verdict, self._record.copy_address, keeps_content=self._record.plan.keeps_content),
             key,
             with_text=not self._is_begun,
         )

@@ -2,7 +2,6 @@
 
 Pure: replies in, replies or texts out."""
 
-from core.mail.reasons import Reason
 from relay.replies import Reply
 
 
@@ -12,8 +11,8 @@ def without_copy_address(reply: Reply, copy_address: str | None) -> Reply:
     return reply.without_text() if names_it else reply
 
 
-def kept_in_record(verdict: Reply | None, reason: Reason, copy_address: str | None) -> str | None:
+def kept_in_record(verdict: Reply | None, copy_address: str | None, *, keeps_content: bool) -> str | None:
     """What the row keeps of the verdict: of a mail that leaves no content only the code."""
     if verdict is None:
         return None
-    return without_copy_address(verdict, copy_address).text() if reason.keeps_content else verdict.bare()
+    return without_copy_address(verdict, copy_address).text() if keeps_content else verdict.bare()

@@ -67,7 +67,7 @@ class MailRecord:
         with_text: bool = False,
     ) -> Row:
         """The row in this state, with what the plan's reason lets be kept of the mail."""
-        plan, is_kept = self.plan, self.plan.reason.keeps_content
+        plan, is_kept = self.plan, self.plan.keeps_content
         return Row(
             id=self.id,
             time=self.time,

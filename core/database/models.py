@@ -202,6 +202,17 @@ class MailFileRow(Base):
     __table_args__ = (Index("mail_file_size", "size"),)
 
 
+class WrittenRow(Base):
+    """What was written to Salesforce for mails in a month (`2026-11`, UTC), in bytes."""
+
+    __tablename__ = "written"
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)
+    records: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    whole: Mapped[int] = mapped_column(BigInteger)
+    file_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
 class MailLogRow(Base):
     """How far the worker has come with a mail: the records to write, those that are written, and the trouble
     that it met.

@@ -12,13 +12,19 @@ class Reason(StrEnum):
     mail but time, sender, number of recipients, the reason and the verdict's code."""
 
     keeps_content: bool
-    """Whether recipients, subject, Message-ID, the upstream's words and, for the API, the text may be
-    kept."""
+    """Whether recipients, subject, Message-ID, the upstream's words and, for the API, the text may be kept;
+    not of a mail that would not be logged anyway, as it is internal, or the sender does not want it."""
 
     @property
     def may_heal(self) -> bool:
         """Whether the mail could be logged once its cause is gone; enough of it is kept for that."""
-        return self in {Reason.NO_BCC_ADDRESS, Reason.NOT_CONNECTED}
+        return self in {
+            Reason.NO_BCC_ADDRESS,
+            Reason.NOT_CONNECTED,
+            Reason.NOT_OWN_ADDRESS,
+            Reason.AUTOMATIC,
+            Reason.BULK,
+        }
 
     def __new__(cls, code: str, keeps_content: bool = False) -> Self:  # noqa: FBT001, FBT002  enum rows are positional
         member = str.__new__(cls, code)
@@ -27,12 +33,12 @@ class Reason(StrEnum):
         return member
 
     UNREADABLE_AUTHOR = "unreadable-author"
-    NOT_OWN_ADDRESS = "not-own-address"
+    NOT_OWN_ADDRESS = "not-own-address", True
     LOGGING_OFF = "logging-off"
     BY_SALESFORCE = "by-salesforce"
     NULL_SENDER = "null-sender"
-    AUTOMATIC = "automatic"
-    BULK = "bulk"
+    AUTOMATIC = "automatic", True
+    BULK = "bulk", True
     READ_RECEIPT = "read-receipt"
     OPTED_OUT = "opted-out"
     INTERNAL_ONLY = "internal-only"

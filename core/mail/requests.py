@@ -2,8 +2,8 @@
 about an address; and which mails have failed."""
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select, update
@@ -12,13 +12,17 @@ from sqlalchemy.orm import Session
 from core.batches import batches
 from core.database.engine import Database
 from core.database.heartbeats import database_now
-from core.database.models import IgnoredRow, MailLogRow, MailRow
+from core.database.models import AddressRow, IgnoredRow, MailLogRow, MailRow
 from core.mail import queue
+from core.mail.reasons import Reason
 from core.mail.row import Decision, Row, State
 from core.mail.store import entry
+from core.people.addresses import address_key
 from core.refusal import Refusal
 from core.salesforce.connection_store import connected_of
 from core.salesforce.ids import id_key
+from core.settings import store as settings_store
+from core.settings.in_force import person_settings
 
 _A_FEW = 100
 _HEALS_FOR = timedelta(days=15)
@@ -36,17 +40,50 @@ def can_log_again(row: Row) -> bool:
     return row.decision.may_log and (is_open or is_unconfirmed)
 
 
-def can_log_now(row: Row, *, is_connected: bool) -> bool:
-    """Whether a mail that could not be logged when it was sent can be by now, through the API."""
+@dataclass(frozen=True)
+class Means:
+    """What a person has by now to log mails with."""
+
+    is_connected: bool
+    addresses: frozenset[str]
+    log_bulk: bool
+
+
+def means_of(session: Session, persons: Collection[int]) -> dict[int, Means]:
+    """Of each of these people."""
+    connected = connected_of(session, persons)
+    addresses: dict[int, set[str]] = {}
+    query = select(AddressRow.person_id, AddressRow.key).where(AddressRow.person_id.in_(persons))
+    for person, key in session.execute(query):
+        addresses.setdefault(person, set()).add(key)
+    policy = settings_store.policy(session)
+    return {
+        person: Means(
+            person in connected,
+            frozenset(addresses.get(person, ())),
+            person_settings(policy, settings_store.preference(session, person)).log_bulk,
+        )
+        for person in persons
+    }
+
+
+def can_log_now(row: Row, means: Means) -> bool:
+    """Whether a mail that could not be logged when it was sent can be by now, through the API: its cause is
+    gone, or a person knows better, as with what a program has called automatic."""
     is_recent = datetime.now(UTC) - row.time <= _HEALS_FOR
-    return row.state is State.NOT_LOGGED and row.reason.may_heal and is_connected and is_recent
+    is_mended = {
+        Reason.NOT_OWN_ADDRESS: address_key(row.sender or "") in means.addresses,
+        Reason.BULK: means.log_bulk,
+    }.get(row.reason, row.reason.may_heal)
+    has_enough = row.recipients is not None
+    return row.state is State.NOT_LOGGED and is_mended and has_enough and means.is_connected and is_recent
 
 
 def log_again(session: Session, mail_id: str) -> None:
     """Have the worker try once more, or for the first time. Raises NotThere, NothingToLogBy."""
     _lock(session, mail_id)
     row = entry(session, mail_id).row
-    is_healed = can_log_now(row, is_connected=bool(connected_of(session, [row.person])))
+    is_healed = can_log_now(row, means_of(session, [row.person])[row.person])
     if not can_log_again(row) and not is_healed:
         raise NothingToLogBy(
             "This mail is “%(state)s” and was not to be logged through the API, so it cannot be logged "

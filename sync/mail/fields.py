@@ -156,10 +156,16 @@ def added_where_possible(
 @dataclass(frozen=True)
 class Made:
     """The fields of one record; `cut`: what did not fit: `subject`, `text`, `recipients`; and what the rules
-    leave out of the text: `earlier`, `signature`."""
+    leave out of the text: `earlier`, `signature`. `left_out`: bytes of that."""
 
     values: Mapping[str, Any]
     cut: frozenset[str]
+    left_out: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Of its texts, in UTF-8."""
+        return sum(len(value.encode()) for value in self.values.values() if isinstance(value, str))
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,7 @@ def fields(draft: Draft) -> Made:
         row = draft.row
         made[KEY_FIELD] = target.key(row.id if row.identity is None else row.identity.hex())
     values = {name: value for name, value in made.items() if name in known and value is not None}
-    return Made(values, frozenset(fitting.cut))
+    return Made(values, frozenset(fitting.cut), _left_out(draft))
 
 
 class _Fitting:
@@ -360,6 +366,15 @@ def _text(draft: Draft, fitting: _Fitting) -> str | None:
     new = new_text(content.text)
     fitting.cut |= new.left_out
     return new.text
+
+
+def _left_out(draft: Draft) -> int:
+    """How many bytes more the whole text has."""
+    content = draft.content
+    if draft.rules.keep is not Keep.NEW_TEXT or content.text is None:
+        return 0
+    whole = len(content.text.encode()) + len(content.forwarded.encode()) + len((content.html or "").encode())
+    return max(0, whole - len(new_text(content.text).text.encode()))
 
 
 def _page(draft: Draft) -> str | None:

@@ -120,6 +120,7 @@ def _write(session: MailSession, outcomes: Outcomes, mail: WaitingMail, file: Ma
         if not is_of_the_file:
             raise
         return
+    outcomes.written.file_bytes += len(data) * 3 // 4
     _put(mail, tried, replace(tried, version=version))
 
 

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from core.database.engine import Database
 from core.mail import queue as mail_queue
+from core.mail import storage_use
 from core.mail.queue import End
 from core.mail.row import State
+from core.mail.storage_use import StorageUse
 from core.retry import seconds_until_next
 from core.salesforce.troubles import Trouble
 from sync.mail.waiting import WaitingMail
@@ -28,6 +30,7 @@ class Outcomes:
         self._count = count
         self._open = {mail.id: mail for mail in mails}
         self._ends: list[End] = []
+        self.written = StorageUse()
 
     @property
     def open(self) -> list[WaitingMail]:
@@ -110,6 +113,8 @@ class Outcomes:
         if self._ends:
             with self._database.writing() as session:
                 mail_queue.settle(session, self._ends)
+                storage_use.add(session, self.written, datetime.now(UTC))
+            self.written = StorageUse()
         for end in self._ends:
             self._count(end.state)
         self._ends.clear()

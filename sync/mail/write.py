@@ -11,13 +11,13 @@ from core.mail.row import State
 from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS
 from core.salesforce.troubles import trouble
-from sync.mail.fields import Author, Draft, fields
+from sync.mail.fields import Author, Draft, Made, fields
 from sync.mail.outcomes import Outcomes, pause
 from sync.mail.uncertain import Sought, look_for
 from sync.mail.waiting import MailSession, WaitingMail
 from sync.once import WROTE_NOTHING, Judged, Verdict, judged, noted
 
-MOST_CHARACTERS = 1_000_000
+MOST_BYTES = 1_000_000
 """Of the texts of one call, so that large mails need no more memory than small ones."""
 _MOST_CUTS = 4
 _STALE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "CANNOT_UPDATE_CONVERTED_LEAD"})
@@ -37,11 +37,12 @@ class _NewRecord:
 
     mail: WaitingMail
     target: Target
-    fields: Mapping[str, object]
+    made: Made
     before: Target
 
-    def __post_init__(self) -> None:
-        self.size = sum(len(value) for value in self.fields.values() if isinstance(value, str))
+    @property
+    def fields(self) -> Mapping[str, object]:
+        return self.made.values
 
     def put(self, target: Target) -> None:
         """Replace the target by its new state, here and in its mail."""
@@ -121,10 +122,10 @@ def write(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
             # A collection holds records of one kind only, and 200 of them (REST guide, "Create Multiple
             # Records").
             waiting = calls.setdefault(target.kind, [])
-            if len(waiting) == MOST_RECORDS or sum(one.size for one in waiting) > MOST_CHARACTERS:
+            if len(waiting) == MOST_RECORDS or sum(one.made.bytes for one in waiting) > MOST_BYTES:
                 _write_call(session, outcomes, waiting)
                 waiting.clear()
-            waiting.append(_NewRecord(mail, target, made.values, before=target))
+            waiting.append(_NewRecord(mail, target, made, before=target))
     for waiting in calls.values():
         if waiting:
             _write_call(session, outcomes, waiting)
@@ -158,6 +159,10 @@ def _write_call(session: MailSession, outcomes: Outcomes, records: Sequence[_New
             record.put(record.before)
         raise
     for record, answer in zip(begun, answers, strict=True):
+        if answer.id is not None:
+            outcomes.written.records += 1
+            outcomes.written.bytes += record.made.bytes
+            outcomes.written.whole += record.made.bytes + record.made.left_out
         _take_in(session, record, judged(answer, has_key=has_key, was_tried=record.before.is_tried))
 
 

@@ -106,7 +106,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
     def test_what_was_written_before_something_unforeseen_is_not_written_again(self, bench, monkeypatch):
         bench.contact()
         mails = [bench.mail(number=n, subject="broken" if n == 3 else "fine") for n in range(1, 4)]
-        monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
+        monkeypatch.setattr(write, "MOST_BYTES", 0)
         real = write.fields
 
         def broken(draft):
@@ -170,7 +170,7 @@ class TestWhatAnAttackFound(OnBothDatabases):
 
         bench.contact()
         first, second = bench.mail(), bench.mail(number=2)
-        monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
+        monkeypatch.setattr(write, "MOST_BYTES", 0)
         real, calls = Client.create, []
 
         def create(self, *more):

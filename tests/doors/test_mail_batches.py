@@ -57,7 +57,7 @@ class TestOneMailOfMany:
         assert len(calls) <= 7, "by halves, not one by one"
 
     def test_keeps_what_was_written_of_it_before_the_call_was_refused(self, bench, monkeypatch):
-        monkeypatch.setattr(write, "MOST_CHARACTERS", 0)
+        monkeypatch.setattr(write, "MOST_BYTES", 0)
         bench.contact()
         first, bad = bench.mail(number=1), bench.mail(number=2, subject="bad")
         refusing(monkeypatch, "JSON_PARSER_ERROR")

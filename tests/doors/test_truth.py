@@ -5,15 +5,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from admin import create_app
+from admin.passwords import hashed
 from core.cuts import length
 from core.database.models import ConnectionRow, MailRow, MailTextRow
 from core.mail import requests as mail_requests
 from core.mail.kept import MOST_OF_A_TEXT
 from core.mail.reasons import Reason
 from core.mail.row import Decision, State
+from core.people import store as people_store
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from core.settings.in_force import time_zone
+from tests.doors.browser import PASSWORD, Browser
 from tests.doors.connected import connected
 from tests.doors.mail_bench import (
     TASKS,
@@ -200,25 +204,45 @@ class TestTheDayOfATask:
             assert session.query(ConnectionRow).one().time_zone == here
 
 
+def test_what_somebody_sends_under_another_name_is_seen_by_them_alone(bench):
+    TestAMendedCause().sent(bench, Reason.NOT_OWN_ADDRESS, sender="anna@elsewhere.test")
+    app = create_app(bench.config)
+    for email, is_admin in (("root@acme.test", True), ("anna@acme.test", False)):
+        with bench.database.writing() as session:
+            if is_admin:
+                people_store.add_person(
+                    session, email, name="", is_admin=True, password_hash=hashed(PASSWORD), actor=None
+                )
+                settings_store.set_policy(session, Setting.SHOW_SUBJECTS, "yes", actor=None)
+            else:
+                people_store.set_password_hash(session, email, hashed(PASSWORD), actor=None)
+        page = Browser(app, email).get("/activity").page
+        assert ("Our offer" in page, "bob@client.test" in page) == (not is_admin, not is_admin)
+
+
 class TestAMendedCause:
     """The person had no address, or no connection, when the mail was sent."""
 
-    def sent(self, bench, reason, days=0):
+    def sent(self, bench, reason, days=0, sender="anna@acme.test"):
         mail = bench.mail(
             state=State.NOT_LOGGED, decision=Decision.NONE, at=datetime.now(UTC) - timedelta(days=days)
         )
         with bench.database.writing() as session:
             session.execute(
-                update(MailRow).where(MailRow.id == mail).values(reason=reason.value, due_at=None)
+                update(MailRow)
+                .where(MailRow.id == mail)
+                .values(reason=reason.value, due_at=None, sender=sender)
             )
             session.query(MailTextRow).delete()
         return mail
 
-    @pytest.mark.parametrize("reason", [Reason.NOT_CONNECTED, Reason.NO_BCC_ADDRESS])
+    @pytest.mark.parametrize("reason", [one for one in Reason if one.may_heal])
     def test_lets_the_mail_be_logged_with_what_was_kept(self, bench, reason):
         bob = bench.contact()
-        mail = self.sent(bench, reason)
+        mail = self.sent(bench, reason, sender="anna@elsewhere.test")
+        bench.set(Setting.LOG_BULK, "yes")
         with bench.database.writing() as session:
+            people_store.add_address(session, "anna@acme.test", "Anna@Elsewhere.test", actor=None)
             mail_requests.log_again(session, mail)
         bench.once()
         [message] = bench.logged()
@@ -232,11 +256,13 @@ class TestAMendedCause:
             (Reason.NOT_CONNECTED, 16, "connected"),
             (Reason.NOT_CONNECTED, 0, "broken"),
             (Reason.OPTED_OUT, 0, "connected"),
-            (Reason.AUTOMATIC, 0, "connected"),
+            (Reason.AUTOMATIC, 16, "connected"),
+            (Reason.NOT_OWN_ADDRESS, 0, "connected"),
+            (Reason.BULK, 0, "connected"),
         ],
     )
     def test_that_is_old_or_none_lets_nothing_be_logged(self, bench, reason, days, standing):
-        mail = self.sent(bench, reason, days)
+        mail = self.sent(bench, reason, days, sender="anna@elsewhere.test")
         with bench.database.writing() as session:
             session.query(ConnectionRow).update({"standing": standing})
         with bench.database.writing() as session, pytest.raises(mail_requests.NothingToLogBy):

@@ -54,7 +54,9 @@ def everything_in(database):
 def test_a_reason_keeps_content_or_nothing_of_it(database, tmp_path, reason):
     add_anna(database)
     record = record_of(reason)
-    verdict = kept_in_record(Reply(250, (b"2.0.0 secret answer",)), reason, COPY_ADDRESS)
+    verdict = kept_in_record(
+        Reply(250, (b"2.0.0 secret answer",)), COPY_ADDRESS, keeps_content=reason.keeps_content
+    )
     begun = Begun(record.row(ANNA, State.PENDING, with_text=True))
     ended = Ended(record.row(ANNA, State.WAITING, verdict))
     journal = (to_bytes(begun) + to_bytes(ended)).decode("utf-8", "replace")
@@ -70,7 +72,9 @@ def test_a_reason_keeps_content_or_nothing_of_it(database, tmp_path, reason):
 @pytest.mark.parametrize("reason", list(Reason))
 def test_no_reason_keeps_the_copys_address(reason):
     answer = Reply(550, (b"5.1.1 <" + COPY_ADDRESS.encode() + b"> unknown",))
-    assert COPY_ADDRESS not in (kept_in_record(answer, reason, COPY_ADDRESS) or "")
+    assert COPY_ADDRESS not in (
+        kept_in_record(answer, COPY_ADDRESS, keeps_content=reason.keeps_content) or ""
+    )
     record = record_of(reason)
     record.copy = Copy.REFUSED
     assert COPY_ADDRESS not in str(record.row(ANNA, State.COPY_REFUSED))

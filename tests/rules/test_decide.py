@@ -88,7 +88,25 @@ def test_the_first_reason_that_applies_wins(message, envelope, person, reason):
         if reason is Reason.COPY
         else Plan(Decision.NONE, reason, detail=detail)
     )
-    assert decide(message, envelope, person, POLICY) == expected
+    assert replace(decide(message, envelope, person, POLICY), is_private=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "envelope", "person", "keeps"),
+    [
+        (replace(MAIL, author="carl@acme.test"), ENVELOPE, ANNA, True),
+        (replace(MAIL, author="carl@acme.test"), ENVELOPE, OFF, False),
+        (replace(MAIL, author="carl@acme.test", is_opted_out=True), ENVELOPE, ANNA, False),
+        (replace(MAIL, author="carl@acme.test"), to("carl@acme.test"), ANNA, False),
+        (replace(MAIL, is_automatic=True), ENVELOPE, ANNA, True),
+        (replace(MAIL, is_automatic=True), to("carl@acme.test"), ANNA, False),
+        (replace(MAIL, bulk_field="List-Id"), ENVELOPE, ANNA, True),
+        (replace(MAIL, bulk_field="List-Id", is_opted_out=True), ENVELOPE, ANNA, False),
+        (MAIL, to("carl@acme.test"), ANNA, False),
+    ],
+)
+def test_what_would_not_be_logged_anyway_leaves_nothing(message, envelope, person, keeps):
+    assert decide(message, envelope, person, POLICY).keeps_content is keeps
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The files of mails that wait to be logged."""
+"""The files of mails that wait to be logged; how much was written to Salesforce."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,3 +17,11 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary, nullable=False),
     )
     op.create_index("mail_file_size", "mail_file", ["size"])
+    op.create_table(
+        "written",
+        sa.Column("month", sa.String(7), primary_key=True),
+        *(
+            sa.Column(name, sa.BigInteger, nullable=False)
+            for name in ("records", "bytes", "whole", "file_bytes")
+        ),
+    )
