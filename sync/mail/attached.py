@@ -23,6 +23,8 @@ _NO_FILES = frozenset(
     }
 )
 _LONGEST_NAME = 200
+_LARGEST_INLINE = 88 * 1024
+"""Bytes in base64."""
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff/\\:*?\"<>|]+")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 _UNITS = ((1024 * 1024, "MB"), (1024, "KB"))
@@ -55,7 +57,13 @@ def attachment(part: Message) -> Attachment | None:
 
 def _as_it_came(part: Message) -> LeftOut:
     """One that a relay of the first release has kept, as far as there was room."""
-    return LeftOut(len(str(part.get_payload())), Left.NOT_WANTED)
+    size = len(str(part.get_payload()))
+    is_of_the_text = (
+        part.get_content_maintype() == "image"
+        and part.get("content-id") is not None
+        and not str(part.get("content-disposition") or "").lower().startswith("attachment")
+    )
+    return LeftOut(size, Left.INLINE if is_of_the_text and size <= _LARGEST_INLINE else Left.NOT_WANTED)
 
 
 def name_of(part: Message, kind: str) -> str:

@@ -4,6 +4,7 @@ Pure: bytes as they came over SMTP in, a value out; never raises, whatever the b
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from email import policy
 from email.header import decode_header, make_header
@@ -16,7 +17,7 @@ from core.people.addresses import address_key
 from sync.mail.attached import Attachment, attachment, clean_name
 from sync.mail.invitation import Invitation, read_invitation
 from sync.mail.page_text import says_no_more, text_of_page
-from sync.mail.tnef import read_tnef
+from sync.mail.tnef import Tnef, read_tnef
 
 _ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 _MAILS = frozenset({"message/rfc822", "message/global"})
@@ -26,6 +27,8 @@ NOT_READABLE = "[encrypted, not readable here]"
 _ARMOUR = "-----BEGIN PGP MESSAGE-----"
 _DEEPEST = 30
 _DEEPEST_MAIL = 3
+_MOST_SEGMENTS = 50
+_NAMED = ("From", "Date", "To", "Subject")
 _MOST_MAILS = 5
 """Mails within a mail, of which is told."""
 _LONGEST_LINE = 500
@@ -55,7 +58,6 @@ class Content:
     attachments: tuple[Attachment, ...] = ()
     is_answer: bool = False
     """Somebody answers an invitation."""
-    is_encrypted: bool = False
     is_cut: bool = False
     """The text goes on, or begins, behind what was kept of the mail."""
     is_there: bool = True
@@ -69,26 +71,22 @@ def read_content(raw: bytes) -> Content:
     ends."""
     try:
         mail = BytesParser(policy=policy.compat32).parsebytes(_unstuffed(raw))
-        texts = _texts(mail, 0)
+        found = _found_in(mail, 0)
+        text = _text_of(found)
+        return Content(
+            to=_keys(mail, "to"),
+            cc=_keys(mail, "cc"),
+            date=" ".join(str(mail.get("Date") or "").split())[:100],
+            name=_name(mail),
+            text=None if text is None else text[:_MOST_OF_A_TEXT],
+            html=_page_of(found, text),
+            forwarded="\n\n".join(found.forwarded[:_MOST_MAILS])[:_MOST_OF_A_TEXT],
+            attachments=() if found.is_encrypted else tuple(found.attachments),
+            is_answer=found.invitation is not None and found.invitation.is_answer,
+            is_cut=found.is_cut or _was_cut_by_the_first_release(mail, raw, found),
+        )
     except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
         return Content()
-    if mail.get(PARTS_FIELD) is None:  # kept by a relay of the first release: the beginning, as it came
-        is_beginning = len(raw.partition(b"\r\n\r\n")[2]) >= MOST_OF_A_TEXT
-        texts = replace(texts, is_cut=is_beginning and texts.is_last_part)
-    text = _text_of(texts)
-    return Content(
-        to=_keys(mail, "to"),
-        cc=_keys(mail, "cc"),
-        date=" ".join(str(mail.get("Date") or "").split())[:100],
-        name=_name(mail),
-        text=None if text is None else text[:_MOST_OF_A_TEXT],
-        html=_page_of(texts, text),
-        forwarded="" if texts.is_encrypted else "\n\n".join(texts.forwarded)[:_MOST_OF_A_TEXT],
-        attachments=() if texts.is_encrypted else texts.attachments,
-        is_answer=texts.invitation is not None and texts.invitation.is_answer,
-        is_encrypted=texts.is_encrypted,
-        is_cut=texts.is_cut,
-    )
 
 
 def _unstuffed(raw: bytes) -> bytes:
@@ -97,114 +95,131 @@ def _unstuffed(raw: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Texts:
-    """The first plain text, the first page and the first invitation of a mail, and what is attached."""
+class _Segment:
+    """One text of a mail: as plain text, as a page, or as both."""
 
     plain: str | None = None
     html: str | None = None
-    invitation: Invitation | None = None
-    forwarded: tuple[str, ...] = ()
-    attachments: tuple[Attachment, ...] = ()
-    is_encrypted: bool = False
     is_cut: bool = False
-    is_last_part: bool = False
-    """Nothing stands behind what was chosen, or there is nothing to choose."""
+
+    @property
+    def text(self) -> str:
+        if (self.plain or "").strip() or self.html is None:
+            return self.plain or ""
+        return text_of_page(self.html)
 
 
 @dataclass
-class _Gathered:
-    """What was found so far."""
+class _Found:
+    """What a mail says, and what is attached to it."""
 
-    plain: str | None = None
-    html: str | None = None
+    segments: list[_Segment] = field(default_factory=list)
+    packed: Tnef = field(default_factory=Tnef)
     invitation: Invitation | None = None
     forwarded: list[str] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
-    chosen: Message | None = None
-    is_cut: bool = False
+    last: Message | None = None
+    """The part that was read last."""
+    last_text: Message | None = None
+    """The text that was read last."""
+    is_encrypted: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        return any(one.is_cut for one in self.segments)
 
 
-def _texts(mail: Message, depth: int) -> _Texts:
-    """Of a mail, or of one within it."""
-    found = _Gathered()
-    parts = _parts(mail, 0)
-    for part in parts:
-        kind = part.get_content_type()
-        if kind in _ENCRYPTED:
-            return _Texts(is_encrypted=True)
-        if kind in _MAILS:
-            _take_mail(part, found, depth)
-        elif kind == _TNEF or _is_called_winmail(part):
-            _take_tnef(part, found)
-        elif kind == "text/calendar" and found.invitation is None:
-            _take_invitation(part, found)
-        elif part.get_content_maintype() == "multipart":
-            continue
-        elif kind in _TEXTS and not _is_attachment(part):
-            _take_text(part, kind, found)
-            if found.plain is not None and _ARMOUR in found.plain:
-                return _Texts(is_encrypted=True)
-        elif (file := attachment(part)) is not None:
-            found.attachments.append(file)
-    return _Texts(
-        found.plain,
-        found.html,
-        found.invitation,
-        tuple(found.forwarded[:_MOST_MAILS]),
-        tuple(found.attachments),
-        is_cut=found.is_cut,
-        is_last_part=found.chosen is None or found.chosen is parts[-1],
-    )
+def _found_in(mail: Message, depth: int) -> _Found:
+    """In a mail, or in one within it."""
+    found = _Found()
+    segments: list[_Segment] = []
+    for one in _segments(mail, found, 0, depth):
+        before = "\n".join(known.plain or "" for known in segments)
+        # some programs send text and page one after the other, and not as alternatives
+        is_said = one.html is not None and bool(before.strip()) and not one.plain
+        if (one.plain or one.html) and not (is_said and says_no_more(one.html or "", before)):
+            segments.append(one)
+    if not any(one.text.strip() for one in segments):
+        packed = found.packed
+        segments = [_Segment(packed.text, packed.html)] if packed.text or packed.html else segments
+    found.segments = segments[:_MOST_SEGMENTS]
+    found.is_encrypted = found.is_encrypted or any(_ARMOUR in (one.plain or "") for one in segments)
+    return found
 
 
-def _take_text(part: Message, kind: str, found: _Gathered) -> None:
-    known = left_out(part.get(PART_FIELD))
-    is_cut = known is not None and known.what is Left.CUT
-    if kind == "text/plain" and not (found.plain or "").strip():
-        found.plain, found.is_cut, found.chosen = _decoded(part), is_cut, part
-    elif kind == "text/html" and found.html is None:
-        is_alone = not (found.plain or "").strip()
-        if is_alone:
-            found.is_cut, found.chosen = is_cut, part
-        if is_alone or not is_cut:
-            found.html = _decoded(part)
+def _segments(part: Message, found: _Found, level: int, depth: int) -> list[_Segment]:
+    """The texts of a part, in their order; what else it holds is noted. A nesting that never ends is not
+    followed."""
+    kind = part.get_content_type()
+    payload = part.get_payload()
+    if kind in _ENCRYPTED:
+        found.is_encrypted = True
+    if part.get_content_maintype() == "multipart":
+        if level > _DEEPEST or not isinstance(payload, list):
+            return []
+        parts = [_segments(one, found, level + 1, depth) for one in payload if isinstance(one, Message)]
+        return _chosen(parts) if kind == "multipart/alternative" else [one for some in parts for one in some]
+    found.last = part
+    if kind in _MAILS:
+        _take_mail(part, found, depth)
+    elif kind == _TNEF or _is_called_winmail(part):
+        _take_tnef(part, found)
+    elif kind == "text/calendar" and found.invitation is None:
+        _take_invitation(part, found)
+    elif kind in _TEXTS and not _is_attachment(part):
+        found.last_text = part
+        known = left_out(part.get(PART_FIELD))
+        is_cut = known is not None and known.what is Left.CUT
+        text = _decoded(part)
+        return [_Segment(html=text, is_cut=is_cut) if kind == "text/html" else _Segment(text, is_cut=is_cut)]
+    elif (file := attachment(part)) is not None:
+        found.attachments.append(file)
+    return []
 
 
-def _take_invitation(part: Message, found: _Gathered) -> None:
+def _chosen(parts: Sequence[Sequence[_Segment]]) -> list[_Segment]:
+    """Of parts that say the same (RFC 2046 section 5.1.4): the plain text, and the page beside it."""
+    plain = next((some for some in parts if any((one.plain or "").strip() for one in some)), None)
+    pages = next((some for some in reversed(parts) if any(one.html for one in some)), None)
+    if plain is None or pages is None:
+        return list(plain or pages or ())
+    page = next(one for one in pages if one.html)
+    if len(plain) > 1 or plain[0].html is not None or page.is_cut:
+        return list(plain)
+    return [replace(plain[0], html=page.html)]
+
+
+def _take_invitation(part: Message, found: _Found) -> None:
     found.invitation = read_invitation(_decoded(part))
     if found.invitation is not None and _is_attachment(part):
         # who sends somebody's answer on as a file answers nothing
         found.invitation = replace(found.invitation, is_answer=False)
 
 
-def _take_tnef(part: Message, found: _Gathered) -> None:
-    """Where the same text stands beside it, that counts."""
+def _take_tnef(part: Message, found: _Found) -> None:
+    """Its text counts where there is no other."""
     known = read_tnef(_bytes_of(part))
-    if not (found.plain or "").strip() and not found.html:
-        found.plain = clean(known.text).strip() if known.text else found.plain
-        found.html = clean(known.html) if known.html else None
+    found.packed = Tnef(
+        clean(known.text).strip() if known.text else None, clean(known.html) if known.html else None
+    )
     names = [clean_name(clean(name)) for name in known.files]
     found.attachments += [Attachment(name, None, Left.PACKED) for name in names if name]
 
 
-def _take_mail(part: Message, found: _Gathered, depth: int) -> None:
+def _take_mail(part: Message, found: _Found, depth: int) -> None:
     inner = part.get_payload()
     is_file = left_out(part.get(PART_FIELD)) is not None
     if is_file or not isinstance(inner, list) or not inner or not isinstance(inner[0], Message):
         if (file := attachment(part)) is not None:
             found.attachments.append(file)
         return
-    texts = _texts(inner[0], depth + 1) if depth < _DEEPEST_MAIL else _Texts()
-    head = [
-        f"{name}: {value}" for name in ("From", "Date", "To", "Subject") if (value := _line(inner[0], name))
-    ]
+    within = _found_in(inner[0], depth + 1) if depth < _DEEPEST_MAIL else _Found()
+    head = [f"{name}: {value}" for name in _NAMED if (value := _line(inner[0], name))]
     text = "\n".join(["[Attached mail]", *head])
-    inner_text = _text_of(texts)
+    inner_text = _text_of(within)
     found.forwarded.append(f"{text}\n\n{inner_text}" if inner_text else text)
-    found.forwarded += texts.forwarded
-    found.attachments += texts.attachments
-    if found.plain is None and found.html is None:
-        found.is_cut = texts.is_cut
+    found.forwarded += within.forwarded
+    found.attachments += within.attachments
 
 
 def _line(mail: Message, name: str) -> str:
@@ -216,37 +231,31 @@ def _line(mail: Message, name: str) -> str:
     return clean(" ".join(value.split()))[:_LONGEST_LINE]
 
 
-def _text_of(texts: _Texts) -> str | None:
-    if texts.is_encrypted:
+def _text_of(found: _Found) -> str | None:
+    if found.is_encrypted:
         return NOT_READABLE
-    is_page = texts.html is not None and not (texts.plain or "").strip()
-    text = text_of_page(texts.html or "") if is_page else texts.plain
-    told = texts.invitation.text if texts.invitation is not None else ""
-    if told and text:
-        return f"{told}\n\n{text}"
-    return told or text
+    told = found.invitation.text if found.invitation is not None else ""
+    texts = [told, *(one.text.strip() for one in found.segments)]
+    return "\n\n".join(filter(None, texts)) or (None if not found.segments else "")
 
 
-def _page_of(texts: _Texts, text: str | None) -> str | None:
+def _page_of(found: _Found, text: str | None) -> str | None:
     """The page, where it says what the text beside it does not. Of a page beside an invitation, or beside
-    mails that are attached, nobody would see what was told of these."""
-    page = texts.html
-    if page is None or texts.invitation is not None or texts.forwarded or len(page) > _MOST_OF_A_PAGE:
+    other texts, nobody would see what was told of these."""
+    page = found.segments[0].html if len(found.segments) == 1 else None
+    if page is None or found.invitation is not None or found.forwarded or len(page) > _MOST_OF_A_PAGE:
         return None
-    return None if says_no_more(page, text or "") else page
+    return None if found.is_encrypted or says_no_more(page, text or "") else page
 
 
-def _parts(mail: Message, depth: int) -> list[Message]:
-    """Without those of a mail within the mail; a nesting that never ends is not followed."""
-    if depth > _DEEPEST:
-        return []
-    found = [mail]
-    payload = mail.get_payload()
-    if mail.get_content_maintype() == "multipart" and isinstance(payload, list):
-        for part in payload:
-            if isinstance(part, Message):
-                found += _parts(part, depth + 1)
-    return found
+def _was_cut_by_the_first_release(mail: Message, raw: bytes, found: _Found) -> bool:
+    """Whose relay kept the beginning of the body as it came: where that ends in the text, or before it, more
+    of the text may have followed."""
+    is_beginning = len(raw.partition(b"\r\n\r\n")[2]) >= MOST_OF_A_TEXT
+    has_no_end = found.last_text is None or found.last_text is found.last
+    is_page_behind = len(found.segments) == 1 and found.segments[0].plain is not None
+    is_page = found.last_text is not None and found.last_text.get_content_type() == "text/html"
+    return mail.get(PARTS_FIELD) is None and is_beginning and has_no_end and not (is_page and is_page_behind)
 
 
 def _is_attachment(part: Message) -> bool:

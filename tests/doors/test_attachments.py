@@ -221,7 +221,10 @@ class TestFiles:
 
     def test_are_written_in_the_words_of_a_page_too(self, with_files):
         page = "Content-Type: text/html\r\n\r\n<p>Hello <i>there</i></p>"
-        with_files.mail(**mixed(TEXT, page, attached("a&b.pdf")), files_mb=10)
+        both = (
+            f"Content-Type: multipart/alternative; boundary=c\r\n\r\n--c\r\n{TEXT}\r\n--c\r\n{page}\r\n--c--"
+        )
+        with_files.mail(**mixed(both, attached("a&b.pdf")), files_mb=10)
         with_files.once()
         [message] = with_files.logged()
         assert message["HtmlBody"].endswith("<p>[Attachments]<br>a&amp;b.pdf (5 bytes)</p>")

@@ -59,11 +59,15 @@ def test_a_disclaimer_is_left_out():
         "On Mon, 3 Nov 2026 at 10:00, Bob <bob@client.test> wrote:\n> price?\nIt is 25.\n> when?\nMonday",
         "> price?\n\nIt is 25.",
         "Hello\n\nBest regards\nDana\n\nP.S. the price is 5",
-        ("Hello,\nBest regards to your wife! The price is 5.\nThe contract is attached.\nSign it until "
-        "Monday.\nDana"),
+        (
+            "Hello,\nBest regards to your wife! The price is 5.\nThe contract is attached.\nSign it until "
+            "Monday.\nDana"
+        ),
         "Hello,\n\nFrom: Berlin\nTo: Paris\nDate: Monday\n\nOk?",
-        ("CAUTION: the mail room is closed, so send the mail to Berlin and not to Paris, where nobody "
-        "is.\nThanks"),
+        (
+            "CAUTION: the mail room is closed, so send the mail to Berlin and not to Paris, where nobody "
+            "is.\nThanks"
+        ),
         "---------- Forwarded message ---------\nThe words that are sent on",
         "Best regards\nDana",
         "> only what was said",

@@ -21,6 +21,7 @@ from core.mail.kept import (
 from relay.parts import Parts
 from sync.mail.attached import decoded
 from sync.mail.content import read_content
+from tests.rules.keeping import keep
 
 TEXT = b"Content-Type: text/plain; charset=utf-8\r\n\r\nHello Bob"
 PDF = (
@@ -47,22 +48,6 @@ def mixed(*parts, boundary=b"b", kind=b"mixed"):
         + boundary
         + b"--\r\n"
     )
-
-
-def keep(raw, *, files=0, pieces=None, without=Left.NOT_WANTED):
-    """The kept mail, and the files: number -> pieces."""
-    header, found, body = raw.partition(b"\r\n\r\n")
-    header, body = (header + b"\r\n", b"\r\n" + body) if found else (raw, b"")
-    parts, new = Parts(header, files, without), []
-    for piece in pieces(body) if pieces else [body]:
-        new += parts.feed(piece)
-    kept, last = parts.end()
-    by_number = {}
-    for one in [*new, *last]:
-        of_it = by_number.setdefault(one.file, [])
-        assert one.number == len(of_it)
-        of_it.append(one.data)
-    return kept, by_number
 
 
 def in_pieces(size):
