@@ -10,9 +10,9 @@ import tempfile
 import time
 from datetime import UTC, datetime
 
-from tests.bench import api, latency, memory, scale, speed, tasks, tls
+from tests.bench import api, attachments, latency, memory, scale, speed, tasks, tls
 
-PARTS = ("speed", "commits", "latency", "memory", "tls", "api", "tasks", "scale")
+PARTS = ("speed", "commits", "latency", "memory", "attachments", "tls", "api", "tasks", "scale")
 _FSYNCS = 200
 
 
@@ -40,6 +40,8 @@ def main() -> None:
         _print("Added by a relay, 4 kB, one session, p50 (ms)", latency.measure(names))
     if "memory" in arguments.parts:
         _print("Memory", memory.measure())
+    if "attachments" in arguments.parts:
+        _print("Attachments", attachments.measure())
     if "tls" in arguments.parts:
         _print("4 kB, 20 sessions, kept, own load (mails/s)", tls.measure())
     if "api" in arguments.parts:
