@@ -110,7 +110,7 @@ class _Segment:
 
 
 @dataclass
-class _Found:
+class _Said:
     """What a mail says, and what is attached to it."""
 
     segments: list[_Segment] = field(default_factory=list)
@@ -129,9 +129,9 @@ class _Found:
         return any(one.is_cut for one in self.segments)
 
 
-def _found_in(mail: Message, depth: int) -> _Found:
+def _found_in(mail: Message, depth: int) -> _Said:
     """In a mail, or in one within it."""
-    found = _Found()
+    found = _Said()
     segments: list[_Segment] = []
     for one in _segments(mail, found, 0, depth):
         before = "\n".join(known.plain or "" for known in segments)
@@ -147,7 +147,7 @@ def _found_in(mail: Message, depth: int) -> _Found:
     return found
 
 
-def _segments(part: Message, found: _Found, level: int, depth: int) -> list[_Segment]:
+def _segments(part: Message, found: _Said, level: int, depth: int) -> list[_Segment]:
     """The texts of a part, in their order; what else it holds is noted. A nesting that never ends is not
     followed."""
     kind = part.get_content_type()
@@ -189,14 +189,14 @@ def _chosen(parts: Sequence[Sequence[_Segment]]) -> list[_Segment]:
     return [replace(plain[0], html=page.html)]
 
 
-def _take_invitation(part: Message, found: _Found) -> None:
+def _take_invitation(part: Message, found: _Said) -> None:
     found.invitation = read_invitation(_decoded(part))
     if found.invitation is not None and _is_attachment(part):
         # who sends somebody's answer on as a file answers nothing
         found.invitation = replace(found.invitation, is_answer=False)
 
 
-def _take_tnef(part: Message, found: _Found) -> None:
+def _take_tnef(part: Message, found: _Said) -> None:
     """Its text counts where there is no other."""
     known = read_tnef(_bytes_of(part))
     found.packed = Tnef(
@@ -206,14 +206,14 @@ def _take_tnef(part: Message, found: _Found) -> None:
     found.attachments += [Attachment(name, None, Left.PACKED) for name in names if name]
 
 
-def _take_mail(part: Message, found: _Found, depth: int) -> None:
+def _take_mail(part: Message, found: _Said, depth: int) -> None:
     inner = part.get_payload()
     is_file = left_out(part.get(PART_FIELD)) is not None
     if is_file or not isinstance(inner, list) or not inner or not isinstance(inner[0], Message):
         if (file := attachment(part)) is not None:
             found.attachments.append(file)
         return
-    within = _found_in(inner[0], depth + 1) if depth < _DEEPEST_MAIL else _Found()
+    within = _found_in(inner[0], depth + 1) if depth < _DEEPEST_MAIL else _Said()
     head = [f"{name}: {value}" for name in _NAMED if (value := _line(inner[0], name))]
     text = "\n".join(["[Attached mail]", *head])
     inner_text = _text_of(within)
@@ -231,7 +231,7 @@ def _line(mail: Message, name: str) -> str:
     return clean(" ".join(value.split()))[:_LONGEST_LINE]
 
 
-def _text_of(found: _Found) -> str | None:
+def _text_of(found: _Said) -> str | None:
     if found.is_encrypted:
         return NOT_READABLE
     told = found.invitation.text if found.invitation is not None else ""
@@ -239,7 +239,7 @@ def _text_of(found: _Found) -> str | None:
     return "\n\n".join(filter(None, texts)) or (None if not found.segments else "")
 
 
-def _page_of(found: _Found, text: str | None) -> str | None:
+def _page_of(found: _Said, text: str | None) -> str | None:
     """The page, where it says what the text beside it does not. Of a page beside an invitation, or beside
     other texts, nobody would see what was told of these."""
     page = found.segments[0].html if len(found.segments) == 1 else None
@@ -248,7 +248,7 @@ def _page_of(found: _Found, text: str | None) -> str | None:
     return None if found.is_encrypted or says_no_more(page, text or "") else page
 
 
-def _was_cut_by_the_first_release(mail: Message, raw: bytes, found: _Found) -> bool:
+def _was_cut_by_the_first_release(mail: Message, raw: bytes, found: _Said) -> bool:
     """Whose relay kept the beginning of the body as it came: where that ends in the text, or before it, more
     of the text may have followed."""
     is_beginning = len(raw.partition(b"\r\n\r\n")[2]) >= MOST_OF_A_TEXT
