@@ -176,8 +176,7 @@ _CUTS = {
     "subject": "The subject is longer than Salesforce takes and was cut; “…” stands at its end.",
     "text": "The text is longer than Salesforce takes, or than what was kept of the mail, and was cut; "
     "its end says so.",
-    "earlier": "The mails that it answers stand in the text that was sent, and were left out, as your "
-    "rule says.",
+    "earlier": "The mails that it answers were left out of the text, as your rule says.",
     "signature": "The signature, or a disclaimer, was left out of the text, as your rule says.",
     "recipients": "Not all addresses fit into the record; how many more there are stands behind them.",
 }
@@ -213,7 +212,7 @@ def _files(files: Sequence[MailFile]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for one in files:
         if one.document is not None and one.state is FileState.FILE:
-            sentence = "%(names)s: in Salesforce, as files of the record."
+            sentence = "%(names)s: attached to the record in Salesforce."
         elif one.state is FileState.REFUSED:
             known = _WHY_REFUSED.get(one.code)
             sentence = known or "%(names)s: only named, as Salesforce does not take it: %(code)s."

@@ -139,7 +139,7 @@ class TestFiles:
         assert on(with_files, message["Id"]) == ["offer.pdf", "price.csv"]
         assert message["TextBody"].startswith("Hello\n\n[Attachments]\noffer.pdf (768 KB)")
         assert (with_files.files(), with_files.texts()) == (0, 0)
-        assert "offer.pdf, price.csv: in Salesforce, as files of the record" in told(with_files, mail)
+        assert "offer.pdf, price.csv: attached to the record in Salesforce" in told(with_files, mail)
 
     @TASKS
     def test_are_linked_to_the_task(self, with_files):

@@ -17,7 +17,7 @@ from tests.sandbox.org.faults import Faults
 from tests.sandbox.org.oauth import Client, Tokens
 from tests.sandbox.org.records import Features, Org, external
 
-_SHOWN = ("Task", "EmailMessage", "Contact", "Lead", "Opportunity", "Account")
+_SHOWN = ("Task", "EmailMessage", "ContentVersion", "Contact", "Lead", "Opportunity", "Account")
 _SECONDS_TO_NOTICE_THE_END = 0.02
 
 _COLUMNS = {
@@ -44,6 +44,7 @@ _COLUMNS = {
         "MessageDate",
         "TextBody",
     ),
+    "ContentVersion": ("Title", "ContentSize", "ContentDocumentId", "PathOnClient", "OwnerId"),
     "Contact": ("Name", "Email", "AccountId", "OwnerId"),
     "Lead": ("Name", "Email", "Company", "Status", "OwnerId"),
     "Opportunity": ("Name", "AccountId", "StageName", "IsClosed", "OwnerId"),
@@ -125,9 +126,11 @@ class PretendOrg:
         """What a person sees: the records, newest first, the deleted ones struck through."""
         tables = "".join(self._table(name) for name in _SHOWN if name.lower() in self.org.rows)
         return (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Pretend org</title><style>body{font:16px/1.5 system-ui;'
-            "max-width:75rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;width:100%}td,th{border:1px solid #ccc;"
-            "padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}.gone{text-decoration:line-through}</style>"
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Pretend '
+            "org</title><style>body{font:16px/1.5 system-ui;"
+            "max-width:75rem;margin:2rem auto;padding:0 "
+            "1rem}table{border-collapse:collapse;width:100%}td,th{border:1px solid #ccc;"
+            "padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere;white-space:pre-line}.gone{text-decoration:line-through}</style>"
             f"<h1>Pretend org</h1><p>This stands in for Salesforce.</p>{tables}</html>"
         )
 
@@ -140,7 +143,8 @@ class PretendOrg:
                  or any(isinstance(row.get(one), list) for row in rows)]  # fmt: skip
         head = "".join(f"<th>{one}</th>" for one in ("Id", *names))
         body = "".join(
-            f'<tr class="{"gone" if row["IsDeleted"] else ""}" id="{row["Id"]}"><td><small>{row["Id"]}</small></td>'
+            f'<tr class="{"gone" if row["IsDeleted"] else ""}" '
+            f'id="{row["Id"]}"><td><small>{row["Id"]}</small></td>'
             + "".join(f"<td>{self._shown(row.get(one))}</td>" for one in names)
             + "</tr>"
             for row in rows
