@@ -194,6 +194,7 @@ _WHY_REFUSED = {
     "HTML_FILE_UPLOAD_NOT_ALLOWED": "%(names)s: only named, as the organisation takes no HTML files.",
     "STORAGE_LIMIT_EXCEEDED": "%(names)s: only named, as the organisation's file storage is full.",
     "EXCEEDED_QUOTA": "%(names)s: only named, as the organisation's file storage is full.",
+    "NO_ANSWER": "%(names)s: only named, as Salesforce gave no answer to several tries.",
 }
 
 

@@ -38,7 +38,7 @@ class Plan:
     detail: str | None = None
     """What the reason is about: the name of a header field."""
     is_private: bool = False
-    """It would not be logged without that reason either: logging is off, the mail opted out, or is
+    """Nothing of it would be kept without that reason either: logging is off, the mail opted out, or is
     internal."""
 
     @property
@@ -72,7 +72,7 @@ def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
         return Reason.NOT_OWN_ADDRESS
     if person.settings.logging is Logging.OFF:
         return Reason.LOGGING_OFF
-    if message.is_by_salesforce or matches(envelope.sender, _SALESFORCE_BOUNCES):
+    if _is_by_salesforce(message, envelope):
         return Reason.BY_SALESFORCE
     if not envelope.sender:
         return Reason.NULL_SENDER
@@ -90,8 +90,21 @@ def _reason_to_leave_alone(  # noqa: PLR0911  one return per row of the list
 
 
 def _is_private(message: Message, envelope: Envelope, person: Person, policy: PolicySettings) -> bool:
-    is_off = person.settings.logging is Logging.OFF
-    return is_off or message.is_opted_out or _is_all_internal(envelope, policy)
+    return (
+        person.settings.logging is Logging.OFF
+        or message.is_opted_out
+        or message.is_read_receipt
+        or _is_a_notification(message, envelope)
+        or _is_all_internal(envelope, policy)
+    )
+
+
+def _is_a_notification(message: Message, envelope: Envelope) -> bool:
+    return not envelope.sender or _is_by_salesforce(message, envelope)
+
+
+def _is_by_salesforce(message: Message, envelope: Envelope) -> bool:
+    return message.is_by_salesforce or matches(envelope.sender, _SALESFORCE_BOUNCES)
 
 
 def _is_all_internal(envelope: Envelope, policy: PolicySettings) -> bool:

@@ -258,6 +258,7 @@ class Delivery:
             # person can have this mail logged by API.
             may_lack = record.plan.decision.may_log and not first.is_accepted
             decision = Decision.COPY_AND_API if may_lack else Decision.NONE
+            self._keeping = self._keeping if may_lack else None
             record.plan = Plan(decision, Reason.SAME_MAIL)
 
     def _delivery_key(self) -> bytes | None:

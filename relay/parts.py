@@ -23,7 +23,7 @@ from core.mail.kept import (
 _MOST_PARTS = 500
 _DEEPEST = 30
 _LONGEST_HEADER = 64 * 1024
-_MOST_OF_HEADERS = 512 * 1024
+_MOST_OF_HEADERS = 256 * 1024
 _LONGEST_BOUNDARY = 200
 """RFC 2046 section 5.1.1 allows 70."""
 _LARGEST_INLINE = 64 * 1024
@@ -31,12 +31,14 @@ _LARGEST_INLINE = 64 * 1024
 _SOME_ENCODED = 1.5
 """A file in base64 is 1.37 times as long."""
 
+_HYPHENS = re.compile(rb"\r\n--([^\r\n]{1,%d})(?=\r\n)" % (_LONGEST_BOUNDARY + 20))
 _LINE_GOES_ON = re.compile(rb"\r\n(?=[ \t])")
 _FIELD = re.compile(
     rb"\r\ncontent-(type|disposition|transfer-encoding|id)[ \t]*:((?:[^\r\n]|\r\n[ \t]|\r(?!\n))*)"
 )
 _FIELDS_BEGIN = b"\r\ncontent-"
 _BOUNDARY = re.compile(rb";\s*boundary\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE)
+_NAMED = re.compile(rb";\s*name\*?[0-9*]*\s*=", re.IGNORECASE)
 _TEXTS = frozenset({b"text/plain", b"text/html", b"text/calendar"})
 _MAILS = frozenset({b"message/rfc822", b"message/global"})
 _AS_IT_IS = frozenset({b"", b"7bit", b"8bit", b"binary"})
@@ -104,9 +106,11 @@ class Parts:
         self._files = 0
         self._number = 0
         self._are_more = False
+        self._has_text = False
         self._containers: list[tuple[bytes, bool]] = []
         """Boundary, and whether the parts belong together (RFC 2387)."""
-        self._delimiter: re.Pattern[bytes] | None = None
+        self._levels: dict[bytes, list[int]] = {}
+        """At which levels a boundary is in use."""
         self._part: _PartInHand | None = None
         self._is_in_header = False
         self._blank_line = 0
@@ -150,11 +154,10 @@ class Parts:
         if len(data) < 4:
             return False
         end = 0 if data.startswith(b"\r\n", 2) else data.find(b"\r\n\r\n", 2, _LONGEST_HEADER)
-        found = None
-        if self._delimiter is not None:  # a part that breaks off in its header
-            found = self._delimiter.search(data, 0, end + 2 if end >= 0 else min(len(data), _LONGEST_HEADER))
+        # a part can break off in its header; the end of its line must be seen, too
+        found = self._delimiter_in(data, end + 4 if end >= 0 else min(len(data), _LONGEST_HEADER))
         if found is not None:
-            end = found.start()
+            end = found[0]
         elif end < 0:
             if len(data) < _LONGEST_HEADER:
                 return False
@@ -166,32 +169,47 @@ class Parts:
     def _body_goes_on(self) -> bool:
         """Read of a body what is there of it; whether it has ended."""
         data = self._rest
-        if self._delimiter is None:
+        if not self._containers:
             self._rest = b""
             self._take(data)
             return False
-        found = self._delimiter.search(data) if b"\r\n--" in data else None
+        found = self._delimiter_in(data)
         if found is None:
             held = _beginning_of_delimiter(data)
             self._rest = data[len(data) - held :]
             self._take(data[: len(data) - held])
             return False
-        self._take(data[: found.start()])
+        begin, end, level, closes = found
+        self._take(data[:begin])
         self._close()
-        self._rest = data[found.end() :]
-        boundary, closes = found.group(1), found.group(2)
-        level = max(at for at, (known, _) in enumerate(self._containers) if known == boundary)
-        del self._containers[level + (0 if closes else 1) :]
-        self._look_for_boundaries()
-        self._kept.append(found.group(0) + (b"" if closes else b"\r\n"))
+        self._rest = data[end:]
+        self._leave(level if closes else level + 1)
+        self._kept.append(data[begin:end] + (b"" if closes else b"\r\n"))
         self._is_in_header = not closes
         return True
 
-    def _look_for_boundaries(self) -> None:
-        """RFC 2046 section 5.1.1: two hyphens and a boundary at the beginning of a line, and the end of that
-        line."""
-        some = b"|".join(re.escape(boundary) for boundary, _ in self._containers)
-        self._delimiter = re.compile(b"\r\n--(" + some + b")(--)?[ \t]*(?=\r\n)") if some else None
+    def _delimiter_in(self, data: bytes, end: int | None = None) -> tuple[int, int, int, bool] | None:
+        """Where the next delimiter begins and ends, of which container, and whether it closes that (RFC 2046
+        section 5.1.1: two hyphens and a boundary at the beginning of a line, and the end of that line)."""
+        if not self._containers or b"\r\n--" not in data:
+            return None
+        for line in _HYPHENS.finditer(data, 0, len(data) if end is None else end):
+            name = line.group(1).rstrip(b" \t")
+            for boundary, closes in ((name, False), (name[:-2] if name.endswith(b"--") else b"", True)):
+                levels = self._levels.get(boundary)
+                if levels:
+                    return line.start(), line.end(), levels[-1], closes
+        return None
+
+    def _enter(self, boundary: bytes, *, is_related: bool) -> None:
+        self._levels.setdefault(boundary, []).append(len(self._containers))
+        self._containers.append((boundary, is_related))
+
+    def _leave(self, level: int) -> None:
+        """The containers from this level on."""
+        for boundary, _ in self._containers[level:]:
+            self._levels[boundary].pop()
+        del self._containers[level:]
 
     # -- a part
 
@@ -202,14 +220,15 @@ class Parts:
         self._header_room -= len(header)
         known = _content_fields(header)
         kind = _kind(known)
+        if kind is _Kind.TEXT and self._has_text and _NAMED.search(known[b"type"]):
+            kind = _Kind.FILE
+        self._has_text = self._has_text or kind is _Kind.TEXT
         is_too_much = self._number > _MOST_PARTS or self._header_room < 0
         if is_too_much:  # nothing is told apart any more
-            self._containers.clear()
-            self._look_for_boundaries()
+            self._leave(0)
         if kind is _Kind.CONTAINER and (boundary := _boundary(known, header)) and not is_too_much:
             if len(self._containers) < _DEEPEST:
-                self._containers.append((boundary, known.get(b"type", b"").startswith(b"multipart/related")))
-                self._look_for_boundaries()
+                self._enter(boundary, is_related=known[b"type"].startswith(b"multipart/related"))
                 self._kept.append(without_ours(header))
                 return
             is_too_much = True

@@ -122,6 +122,12 @@ class SalesforceSession:
         with self.database.writing() as session:
             return api_usage.note_usage(session, self.organisation_id, self.client.usage, self._api_reserve)
 
+    @property
+    def is_at_the_reserve(self) -> bool:
+        """Whether the last answer told that only calls are left that are never used."""
+        usage = self.client.usage
+        return usage is not None and (usage.total - usage.used) * 100 <= usage.total * self._api_reserve
+
     def note_usage(self) -> None:
         """What the last answer told of the organisation's calls, where that is news. Raises
         DatabaseUnavailable."""

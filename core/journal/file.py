@@ -44,8 +44,8 @@ _MARK = 8
 _SALT = 16
 _MOST_SLACK = 64 * 1024
 _ENCRYPTED_LONGER = Seal.NONCE + 16
-_LEFT_BY_OPTIONAL_ONES = 8
-"""One part of so many."""
+_SHARE_OF_OPTIONAL_ONES = 3
+"""They are written while less than one part of so many waits for the database."""
 
 
 class JournalFull(Exception):
@@ -257,12 +257,13 @@ class Journal:
     def _append_one(self, entry: Append) -> None:
         length = _HEAD + len(entry.data) + _ENCRYPTED_LONGER
         reserve = entry.reserve + _HEAD + _ENCRYPTED_LONGER if entry.hold else 0
-        left_free = self.size // _LEFT_BY_OPTIONAL_ONES if entry.is_optional else 0
+        if entry.is_optional and self.waiting_bytes + length > self.size // _SHARE_OF_OPTIONAL_ONES:
+            raise JournalFull
         self._carry_over(self.halves[self._active])
         ended = self._holds.get(entry.ends) if entry.ends is not None else None
         if (
             ended is None or not ended.reserve
-        ) and self._free_bytes() < length + reserve + left_free + self._reserved + self._unusable_end:
+        ) and self._free_bytes() < length + reserve + self._reserved + self._unusable_end:
             raise JournalFull
         # What a beginning has reserved is for its end: a mail that was begun can be ended on a full journal.
         half = self._half_with_room(length)

@@ -20,6 +20,7 @@ from sqlalchemy.sql import ClauseElement
 from core.database.dialect import fit, insert
 from core.database.models import ADDRESS_LENGTH, MailRow
 from core.mail import texts as mail_texts
+from core.mail.reasons import Reason
 from core.mail.row import KEEPS_TEXT, OPEN_STATES, Row, State
 
 _TABLE = cast("Table", MailRow.__table__)
@@ -58,9 +59,18 @@ def write(session: Session, rows: Sequence[Row]) -> None:
     texts = {row.id: row.text for row in rows if row.text is not None and last[row.id].state in KEEPS_TEXT}
     if texts:
         mail_texts.keep(session, texts)
-    erased = [row.id for row in last.values() if row.decision.may_log and row.state not in KEEPS_TEXT]
+    erased = [row.id for row in last.values() if _may_have_text(row) and not _needs_text(row)]
     if erased:
         mail_texts.erase(session, erased)
+
+
+def _needs_text(row: Row) -> bool:
+    return row.decision.may_log and row.state in KEEPS_TEXT
+
+
+def _may_have_text(row: Row) -> bool:
+    """Also of one that turned out not to be logged while it was read."""
+    return row.decision.may_log or row.same_as is not None or row.reason is Reason.LOOP
 
 
 @lru_cache(maxsize=512)

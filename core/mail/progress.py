@@ -3,8 +3,8 @@
 Pure: values, and their shape in JSON."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -112,7 +112,7 @@ class MailFile:
     """A file that was attached to a mail. `number`: among the mail's files, of those that are kept.
 
     `version`, `document`: its ids in Salesforce, once it is there; `is_tried`: it was begun to be written,
-    and nobody may know how that ended; `code`: why it was refused."""
+    and nobody may know how that ended; `tries`: how often it was begun; `code`: why it was refused."""
 
     name: str
     size: int | None
@@ -121,6 +121,7 @@ class MailFile:
     version: str | None = None
     document: str | None = None
     is_tried: bool = False
+    tries: int = 0
     code: str = ""
 
     @property
@@ -231,15 +232,21 @@ def to_json(targets: tuple[Target, ...] | None) -> list[dict[str, Any]] | None:
         return None
     plain = [asdict(target) for target in targets]
     for one in plain:
-        for name in ("adds_to", "has_files"):  # workers of the release before know no such things
-            if not one[name]:
-                del one[name]
+        # stands in the trace: workers of the release before fail for what they do not know
+        del one["has_files"]
+        if one["adds_to"] is None:
+            del one["adds_to"]
     return plain
 
 
-def from_json(plain: list[dict[str, Any]] | None) -> tuple[Target, ...] | None:
-    """What `to_json` gave."""
-    return None if plain is None else tuple(Target(**{**one, "who": tuple(one["who"])}) for one in plain)
+def from_json(
+    plain: list[dict[str, Any]] | None, with_files: Collection[str] = ()
+) -> tuple[Target, ...] | None:
+    """What `to_json` gave. `with_files`: the records that have files, as the trace names them."""
+    if plain is None:
+        return None
+    targets = (Target(**{**one, "who": tuple(one["who"])}) for one in plain)
+    return tuple(replace(one, has_files=True) if ",".join(one.on) in with_files else one for one in targets)
 
 
 def trace_to_json(log: MailLog) -> dict[str, Any]:
@@ -265,6 +272,7 @@ def trace_to_json(log: MailLog) -> dict[str, Any]:
         "picked": list(log.picked),
         "rematched": log.was_rematched,
         "files": [_file_to_json(one) for one in log.files or ()],
+        "with_files": [",".join(one.on) for one in log.targets or () if one.has_files],
     }
     places = {} if trace.places is None else {"places": dict(trace.places)}
     return places | {name: value for name, value in plain.items() if value}

@@ -264,7 +264,7 @@ def logs_of(session: Session, ids: Collection[str]) -> dict[str, MailLog]:
     return {
         row.mail_id: replace(
             log_from_json(row.trace),
-            targets=from_json(row.targets),
+            targets=from_json(row.targets, (row.trace or {}).get("with_files", ())),
             not_before=row.not_before,
             trouble_code=row.trouble_code,
             trouble_detail=row.trouble_detail or "",

@@ -19,6 +19,8 @@ from core.mail.row import State
 from core.mail.store import first_id
 
 _AT_ONCE = 500
+_UNTIL_FILES_GO = timedelta(days=15)
+"""Of mails that have failed, or whose copy was not confirmed; their texts stay longer."""
 _LONGEST_UNDER_WAY = timedelta(days=1)
 """From a file's first piece to its mail's row in the database, if ever that comes."""
 
@@ -97,5 +99,7 @@ class Retention:
             with self._database.writing() as session:
                 mail_texts.erase(session, mail_texts.needless(session, needless))
         with self._database.writing() as session:
-            before = first_id(database_now(session) - _LONGEST_UNDER_WAY)
-            mail_texts.erase_files_left_behind(session, before)
+            now = database_now(session)
+            mail_texts.erase_files_left_behind(
+                session, first_id(now - _LONGEST_UNDER_WAY), first_id(now - _UNTIL_FILES_GO)
+            )

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
-from sqlalchemy import Table, delete, exists, func, select
+from sqlalchemy import Table, and_, delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from core import logs
@@ -11,7 +11,7 @@ from core.database import sealed
 from core.database.dialect import insert
 from core.database.models import MailFileRow, MailRow, MailTextRow
 from core.mail.kept import FileChunk
-from core.mail.row import KEEPS_TEXT
+from core.mail.row import KEEPS_TEXT, State
 from core.secrets import Undecryptable
 
 _MAIL_TEXT = cast("Table", MailTextRow.__table__)
@@ -114,8 +114,11 @@ def after(session: Session, mail_id: str, most: int) -> list[str]:
     return list(session.scalars(query))
 
 
-def erase_files_left_behind(session: Session, before: str) -> None:
-    """Files of mails that ended before their row came, or whose row is settled; `before`: ids from which on
-    mails may still be under way."""
-    is_needed = exists().where(MailRow.id == _MAIL_FILE.c.mail_id, MailRow.state.in_(_STATES))
+def erase_files_left_behind(session: Session, before: str, long_before: str) -> None:
+    """Files of mails that ended before their row came, or whose row is settled, and those of mails that have
+    waited for a person for long. `before`: ids from which on mails may still be under way; `long_before`: ids
+    from which on a person may still see to them."""
+    is_young = _MAIL_FILE.c.mail_id >= long_before
+    needing = or_(MailRow.state == State.WAITING.value, and_(MailRow.state.in_(_STATES), is_young))
+    is_needed = exists().where(MailRow.id == _MAIL_FILE.c.mail_id, needing)
     session.execute(delete(_MAIL_FILE).where(_MAIL_FILE.c.mail_id < before, ~is_needed))

@@ -4,6 +4,7 @@ Pure: parts and pieces in, values out."""
 
 import base64
 import binascii
+import contextlib
 import mimetypes
 import re
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ _NO_FILES = frozenset(
         "message/disposition-notification",
     }
 )
+_WITH_NAMES = frozenset({"content-disposition", "content-type"})
+_RAW_NAME = re.compile(rb"name\s*=\s*(?:\"([^\"]*)\"|([^;\s]+))", re.IGNORECASE)
 _LONGEST_NAME = 200
 _LARGEST_INLINE = 88 * 1024
 """Bytes in base64."""
@@ -63,13 +66,14 @@ def _as_it_came(part: Message) -> LeftOut:
         and part.get("content-id") is not None
         and not str(part.get("content-disposition") or "").lower().startswith("attachment")
     )
-    return LeftOut(size, Left.INLINE if is_of_the_text and size <= _LARGEST_INLINE else Left.NOT_WANTED)
+    # how large it is nobody can tell: it may have been cut
+    return LeftOut(0, Left.INLINE if is_of_the_text and size <= _LARGEST_INLINE else Left.NOT_WANTED)
 
 
 def name_of(part: Message, kind: str) -> str:
     """As a file may be called."""
     try:
-        name = str(part.get_filename() or "")
+        name = _unencoded_name(part) or str(part.get_filename() or "")
         if "=?" in name:  # many clients write it as RFC 2047 forbids
             name = "".join(
                 part.decode(charset or "utf-8", "replace") if isinstance(part, bytes) else part
@@ -79,6 +83,22 @@ def name_of(part: Message, kind: str) -> str:
         name = ""
     name = clean_name(name)
     return name or f"attachment{mimetypes.guess_extension(kind) or ''}"
+
+
+def _unencoded_name(part: Message) -> str:
+    """One that was written as it is, in UTF-8 (RFC 6532) or in an encoding of its country."""
+    for field, value in part.raw_items():
+        raw = str(value).encode("ascii", "surrogateescape") if _is_raw(str(value)) else b""
+        found = _RAW_NAME.search(raw) if field.lower() in _WITH_NAMES else None
+        if found is not None:
+            for charset in ("utf-8", "gb18030", "latin-1"):
+                with contextlib.suppress(UnicodeDecodeError):
+                    return (found.group(1) or found.group(2)).decode(charset)
+    return ""
+
+
+def _is_raw(text: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def clean_name(name: str) -> str:

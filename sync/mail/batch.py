@@ -107,7 +107,9 @@ def _log_open(session: MailSession, outcomes: Outcomes) -> None:
 
     to_write = [mail for mail in outcomes.open if mail.log.missing and not mail.is_to_match]
     add(session, to_write)
-    bring(session, outcomes, [mail for mail in to_write if mail.makes_records])
+    # of a record that is found after a restore it is not known whether its files are attached
+    restored = [mail for mail in outcomes.open if session.is_doubted(mail) and mail.log.written]
+    bring(session, outcomes, [*(mail for mail in to_write if mail.makes_records), *restored])
     write(session, outcomes, [mail for mail in to_write if outcomes.is_open(mail) and mail.trouble is None])
     link(session, [mail for mail in outcomes.open if mail.log.without_files])
 

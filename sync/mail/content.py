@@ -83,7 +83,7 @@ def read_content(raw: bytes) -> Content:
             forwarded="\n\n".join(found.forwarded[:_MOST_MAILS])[:_MOST_OF_A_TEXT],
             attachments=() if found.is_encrypted else tuple(found.attachments),
             is_answer=found.invitation is not None and found.invitation.is_answer,
-            is_cut=found.is_cut or _was_cut_by_the_first_release(mail, raw, found),
+            is_cut=found.is_cut or _has_more_parts(mail) or _was_cut_by_the_first_release(mail, raw, found),
         )
     except Exception:  # noqa: BLE001  the email package raises whatever odd bytes make it raise
         return Content()
@@ -143,7 +143,9 @@ def _found_in(mail: Message, depth: int) -> _Said:
         packed = found.packed
         segments = [_Segment(packed.text, packed.html)] if packed.text or packed.html else segments
     found.segments = segments[:_MOST_SEGMENTS]
-    found.is_encrypted = found.is_encrypted or any(_ARMOUR in (one.plain or "") for one in segments)
+    has_text = any(one.text.strip() for one in segments)
+    is_armoured = has_text and (segments[0].plain or "").lstrip().startswith(_ARMOUR)
+    found.is_encrypted = is_armoured or (found.is_encrypted and not has_text)
     return found
 
 
@@ -155,18 +157,25 @@ def _segments(part: Message, found: _Said, level: int, depth: int) -> list[_Segm
     if kind in _ENCRYPTED:
         found.is_encrypted = True
     if part.get_content_maintype() == "multipart":
-        if level > _DEEPEST or not isinstance(payload, list):
+        if not isinstance(payload, list):  # nobody can tell its parts apart
+            return [] if kind in _ENCRYPTED else [_Segment(_decoded(part))]
+        if level > _DEEPEST:
             return []
-        parts = [_segments(one, found, level + 1, depth) for one in payload if isinstance(one, Message)]
-        return _chosen(parts) if kind == "multipart/alternative" else [one for some in parts for one in some]
+        is_choice = kind == "multipart/alternative"
+        parts = [
+            _segments(one, found, level + 1, depth)
+            for one in payload
+            if isinstance(one, Message) and not (is_choice and _is_of_no_use(one))
+        ]
+        return _chosen(parts) if is_choice else [one for some in parts for one in some]
     found.last = part
     if kind in _MAILS:
         _take_mail(part, found, depth)
     elif kind == _TNEF or _is_called_winmail(part):
         _take_tnef(part, found)
-    elif kind == "text/calendar" and found.invitation is None:
+    elif kind == "text/calendar":
         _take_invitation(part, found)
-    elif kind in _TEXTS and not _is_attachment(part):
+    elif kind in _TEXTS and not _is_attachment(part, is_first=found.last_text is None):
         found.last_text = part
         known = left_out(part.get(PART_FIELD))
         is_cut = known is not None and known.what is Left.CUT
@@ -189,11 +198,20 @@ def _chosen(parts: Sequence[Sequence[_Segment]]) -> list[_Segment]:
     return [replace(plain[0], html=page.html)]
 
 
+def _is_of_no_use(part: Message) -> bool:
+    """What says the same in a way that only some programs know."""
+    kind = part.get_content_type()
+    return kind.startswith("text/") and kind not in {*_TEXTS, "text/calendar"}
+
+
 def _take_invitation(part: Message, found: _Said) -> None:
-    found.invitation = read_invitation(_decoded(part))
-    if found.invitation is not None and _is_attachment(part):
+    told = read_invitation(_decoded(part)) if found.invitation is None else None
+    if told is not None:
         # who sends somebody's answer on as a file answers nothing
-        found.invitation = replace(found.invitation, is_answer=False)
+        is_answer = told.is_answer and not _is_attachment(part)
+        found.invitation = replace(told, is_answer=is_answer)
+    if (told is None or _is_attachment(part)) and (file := attachment(part)) is not None:
+        found.attachments.append(file)
 
 
 def _take_tnef(part: Message, found: _Said) -> None:
@@ -204,6 +222,9 @@ def _take_tnef(part: Message, found: _Said) -> None:
     )
     names = [clean_name(clean(name)) for name in known.files]
     found.attachments += [Attachment(name, None, Left.PACKED) for name in names if name]
+    kept = left_out(part.get(PART_FIELD))
+    if kept is not None and kept.what is Left.CUT:  # there may be others behind what was kept of it
+        found.attachments.append(Attachment("winmail.dat", kept.size, Left.PACKED))
 
 
 def _take_mail(part: Message, found: _Said, depth: int) -> None:
@@ -236,7 +257,7 @@ def _text_of(found: _Said) -> str | None:
         return NOT_READABLE
     told = found.invitation.text if found.invitation is not None else ""
     texts = [told, *(one.text.strip() for one in found.segments)]
-    return "\n\n".join(filter(None, texts)) or (None if not found.segments else "")
+    return "\n\n".join(filter(None, texts)) or (None if found.last_text is None else "")
 
 
 def _page_of(found: _Said, text: str | None) -> str | None:
@@ -246,6 +267,11 @@ def _page_of(found: _Said, text: str | None) -> str | None:
     if page is None or found.invitation is not None or found.forwarded or len(page) > _MOST_OF_A_PAGE:
         return None
     return None if found.is_encrypted or says_no_more(page, text or "") else page
+
+
+def _has_more_parts(mail: Message) -> bool:
+    """Than the relay has told apart."""
+    return str(mail.get(PARTS_FIELD) or "").endswith("more")
 
 
 def _was_cut_by_the_first_release(mail: Message, raw: bytes, found: _Said) -> bool:
@@ -258,9 +284,11 @@ def _was_cut_by_the_first_release(mail: Message, raw: bytes, found: _Said) -> bo
     return mail.get(PARTS_FIELD) is None and is_beginning and has_no_end and not (is_page and is_page_behind)
 
 
-def _is_attachment(part: Message) -> bool:
+def _is_attachment(part: Message, *, is_first: bool = True) -> bool:
+    """A text that has a name is one behind the first."""
     disposition = str(part.get("content-disposition") or "").strip().lower()
-    return disposition.startswith("attachment") or "filename" in disposition
+    is_named = not is_first and part.get_param("name") is not None
+    return disposition.startswith("attachment") or "filename" in disposition or is_named
 
 
 def _is_called_winmail(part: Message) -> bool:

@@ -55,6 +55,7 @@ _REFUSED_BECAUSE = {
     "HTML_FILE_UPLOAD_NOT_ALLOWED": "only named: the organisation takes no HTML files",
     "STORAGE_LIMIT_EXCEEDED": "only named: the organisation's file storage is full",
     "EXCEEDED_QUOTA": "only named: the organisation's file storage is full",
+    "NO_ANSWER": "only named: Salesforce gave no answer to it",
 }
 NOT_KEPT, NO_SUBJECT = "(not kept)", "(no subject)"
 
@@ -361,11 +362,11 @@ def _text(draft: Draft, fitting: _Fitting) -> str | None:
     content = draft.content
     if draft.rules.keep is Keep.TEXT:
         return "\n\n".join(filter(None, [content.text, content.forwarded])) or None
-    if draft.rules.keep is not Keep.NEW_TEXT or content.text is None:
+    if draft.rules.keep is not Keep.NEW_TEXT:
         return None
-    new = new_text(content.text)
+    new = new_text(content.text or "")
     fitting.cut |= new.left_out
-    return new.text
+    return "\n\n".join(filter(None, [new.text, content.forwarded])) or None
 
 
 def _left_out(draft: Draft) -> int:
@@ -373,7 +374,7 @@ def _left_out(draft: Draft) -> int:
     content = draft.content
     if draft.rules.keep is not Keep.NEW_TEXT or content.text is None:
         return 0
-    whole = len(content.text.encode()) + len(content.forwarded.encode()) + len((content.html or "").encode())
+    whole = len(content.text.encode()) + len((content.html or "").encode())
     return max(0, whole - len(new_text(content.text).text.encode()))
 
 

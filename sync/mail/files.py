@@ -33,6 +33,14 @@ from sync.once import noted
 
 _BEFORE = timedelta(minutes=5)
 """Our clock may be ahead of Salesforce's by so much."""
+_MOST_TRIES = 12
+"""Over half a day; a file that gets no answer each time is given up then, and the mail is logged with its
+name."""
+_NO_ANSWER = "NO_ANSWER"
+_LONGEST_AGO = timedelta(days=30)
+"""That another part of a mail, or a worker before a restore, can have written a file."""
+_AT_ONCE = 50
+_UNTIL_CALLS_ARE_LOOKED_AT = timedelta(minutes=1)
 _LONGEST = timedelta(minutes=20)
 """More than lies between the beginning of a write and the time from which it may be repeated."""
 _OF_THE_FILE = frozenset({"STORAGE_LIMIT_EXCEEDED", "EXCEEDED_QUOTA", "LIMIT_EXCEEDED"})
@@ -52,15 +60,30 @@ def bring(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     have been, is put off. Raises Unavailable, Refused, DatabaseUnavailable."""
     for mail, content in session.contents([mail for mail in mails if mail.log.files is None]):
         files = _files_of(content, session)
-        if session.is_doubted(mail):
-            files = tuple(replace(one, is_tried=one.is_to_write) for one in files)
+        # what was written between a backup and its restore, or by another part of the mail, may be there
+        may_be_there = session.is_doubted(mail) or mail.takes_over
+        files = tuple(replace(one, is_tried=may_be_there and one.is_to_write) for one in files)
         mail.log = replace(mail.log, files=files)
     _look_for_written(session, outcomes, [mail for mail in mails if _has(mail, "is_uncertain")])
     for mail in mails:
         for file in mail.log.files or ():
             if file.is_to_write and file.version is None and outcomes.is_open(mail) and mail.trouble is None:
-                _write(session, outcomes, mail, file)
+                # a batch with many files takes as many calls
+                if session.salesforce.is_at_the_reserve:
+                    outcomes.stand_back(mail, datetime.now(UTC) + _UNTIL_CALLS_ARE_LOOKED_AT)
+                else:
+                    _write(session, outcomes, mail, file)
     _ask_for_documents(session, [mail for mail in mails if outcomes.is_open(mail)])
+
+
+def name(session: MailSession, mails: Sequence[WaitingMail]) -> None:
+    """Note what is attached to mails whose text is about to be erased. Raises nothing of Salesforce's."""
+    for mail, content in session.contents([mail for mail in mails if mail.log.files is None]):
+        files = (
+            replace(one, state=FileState.LOST, number=None) if one.is_to_write else one
+            for one in _files_of(content, session)
+        )
+        mail.log = replace(mail.log, files=tuple(files))
 
 
 def _files_of(content: Content, session: MailSession) -> tuple[MailFile, ...]:
@@ -91,13 +114,16 @@ def _put(mail: WaitingMail, old: MailFile, new: MailFile) -> None:
 def _write(session: MailSession, outcomes: Outcomes, mail: WaitingMail, file: MailFile) -> None:
     """One file in one call: noted as tried, written, and the answer taken in."""
     row = mail.job.row
+    if file.tries >= _MOST_TRIES:
+        _put(mail, file, replace(file, state=FileState.REFUSED, code=_NO_ANSWER))
+        return
     try:
         data = _read(session, mail, file)
     except FileLost:
         _put(mail, file, replace(file, state=FileState.LOST))
         return
     values = {"Title": file.name, "PathOnClient": _path(row, file), "VersionData": data}
-    tried = replace(file, is_tried=True)
+    tried = replace(file, is_tried=True, tries=file.tries + 1)
     _put(mail, file, tried)
 
     def note(in_database: Session, not_before: datetime) -> list[WaitingMail]:
@@ -115,10 +141,14 @@ def _write(session: MailSession, outcomes: Outcomes, mail: WaitingMail, file: Ma
         raise
     except Refused as refused:
         met = refused.trouble
-        is_of_the_file = met.kind is TroubleKind.PERMANENT or met.code in _OF_THE_FILE
-        _put(mail, tried, replace(file, state=FileState.REFUSED, code=met.code) if is_of_the_file else file)
-        if not is_of_the_file:
+        if met.kind is TroubleKind.PERMANENT or met.code in _OF_THE_FILE:
+            _put(mail, tried, replace(file, state=FileState.REFUSED, code=met.code))
+            return
+        if met.kind is not TroubleKind.TRANSIENT:
+            _put(mail, tried, file)
             raise
+        _put(mail, tried, replace(file, tries=tried.tries))
+        mail.trouble = mail.trouble or met  # of this file, whatever becomes of the others
         return
     outcomes.written.file_bytes += len(data) * 3 // 4
     _put(mail, tried, replace(tried, version=version))
@@ -150,13 +180,17 @@ def _look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[
     """Files whose write was begun and whose end is not known. Raises Unavailable, Refused."""
     if not mails:
         return
-    begun = min((mail.log.not_before or mail.job.row.time + _LONGEST) - _LONGEST for mail in mails)
-    found = session.client.query(
-        "SELECT Id, PathOnClient FROM ContentVersion WHERE OwnerId = {} AND CreatedDate >= {}",
-        session.salesforce.user_id,
-        begun - _BEFORE,
-    )
-    there = {str(one["PathOnClient"]): str(one["Id"]) for one in found}
+    there: dict[str, str] = {}
+    titles = sorted({file.name for mail in mails for file in mail.log.files or () if file.is_uncertain})
+    for some in in_batches(titles, _AT_ONCE):
+        for one in session.client.query(
+            "SELECT Id, PathOnClient FROM ContentVersion WHERE OwnerId = {} AND CreatedDate >= {} AND "
+            "Title IN {}",
+            session.salesforce.user_id,
+            min(_begun(session, mail) for mail in mails) - _BEFORE,
+            some,
+        ):
+            there[str(one["PathOnClient"])] = str(one["Id"])
     now = datetime.now(UTC)
     for mail in mails:
         not_before = mail.log.not_before
@@ -170,6 +204,13 @@ def _look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[
                 _put(mail, file, replace(file, is_tried=False))
         if not_before is not None and _has(mail, "is_uncertain"):
             outcomes.wait(mail, min(not_before, now + pause(mail)))
+
+
+def _begun(session: MailSession, mail: WaitingMail) -> datetime:
+    """When its files can have been written at the earliest."""
+    if session.is_doubted(mail) or mail.takes_over or mail.log.not_before is None:
+        return mail.job.row.time - _LONGEST_AGO
+    return mail.log.not_before - _LONGEST
 
 
 def _ask_for_documents(session: MailSession, mails: Sequence[WaitingMail]) -> None:

@@ -19,13 +19,24 @@ _ENDLESS_SPACE = re.compile(r"[^\S\n]{60,}")
 _EMPTY_LINES = re.compile(r"\n\s*\n\s*\n")
 _POSTSCRIPT = re.compile(r"^\W*(?:p\.? ?s\b|nb\b|n\.b\.|又及|附言)", re.IGNORECASE | re.MULTILINE)
 _SENTENCE = re.compile(r"[.!?\u3002\uff01\uff1f].*[\w)]", re.DOTALL)
-_LONGEST_GREETING = 45
-_LONGEST_LINE_OF_A_SIGNATURE = 120
+_MOST_WORDS_OF_A_GREETING = 4
+_MOST_WORDS_OF_A_LINE = 4
+"""Of a signature; a sentence has more, but for the shortest."""
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_CONTACT = re.compile(
+    r"^\W*(?:tel|telefon|phone|mobile|mobil|handy|fax|e-?mail|mail|web|www|https?|[tmfew]|电话|手机|邮箱|传真|地址)\b",
+    re.IGNORECASE,
+)
+_FORWARDED = re.compile(
+    r"^\W*(?:begin )?(?:forwarded message|weitergeleitete nachricht|anfang der weitergeleiteten|转发)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _SHORTEST_DISCLAIMER = 60
 _FROM = re.compile(r"^[* ]*(?:from|von|发件人|寄件者)[* ]*[:\uff1a]", re.IGNORECASE | re.MULTILINE)
 _WHEN = re.compile(
     r"^[* ]*(?:sent|date|gesendet|datum|发送时间|日期|寄件日期)[* ]*[:\uff1a]", re.IGNORECASE | re.MULTILINE
 )
+_TO = re.compile(r"^[* ]*(?:to|an|收件人|收件者)[* ]*[:\uff1a]", re.IGNORECASE | re.MULTILINE)
 _ABOUT = re.compile(r"^[* ]*(?:subject|betreff|主题|主旨)[* ]*[:\uff1a]", re.IGNORECASE | re.MULTILINE)
 _LINES_OF_A_HEADER = 8
 _MOST_HEADERS = 50
@@ -65,7 +76,7 @@ def _without_earlier_mail(text: str) -> tuple[str, bool]:
     original = _ORIGINAL.search(text)
     begins = [_begin_of_header(text), _begin_of_quote(text), None if original is None else original.start()]
     first = min((one for one in begins if one is not None), default=None)
-    if first is None:
+    if first is None or _FORWARDED.search(text, 0, first + 1):
         return text, False
     upper = text[:first].rstrip("_- \n")  # a line that Outlook draws
     return (upper, True) if upper else (text, False)
@@ -79,14 +90,15 @@ def _begin_of_header(text: str) -> int | None:
             return None
         block = "\n".join(text[found.start() : found.start() + 4_000].split("\n")[:_LINES_OF_A_HEADER])
         block = block.partition("\n\n\n")[0]
-        if _WHEN.search(block) and _ABOUT.search(block):
+        is_mail = "@" in block or _TO.search(block) is not None
+        if is_mail and _WHEN.search(block) and _ABOUT.search(block):
             return found.start()
     return None
 
 
 def _begin_of_quote(text: str) -> int | None:
-    """Where marked lines begin that go on to the end, and who wrote them; None where somebody has written
-    between them, or behind."""
+    """Where it is said who wrote the marked lines that go on to the end; None where nobody is named, or
+    somebody has written between them, or behind."""
     lines = text.split("\n")
     at = len(lines)
     while at and (not lines[at - 1].strip() or lines[at - 1].lstrip().startswith(">")):
@@ -97,7 +109,7 @@ def _begin_of_quote(text: str) -> int | None:
     introduced = list(_WROTE.finditer(text, 0, max(0, begin - 1)))
     if introduced and not text[introduced[-1].end() : begin].strip():
         return introduced[-1].start()
-    return begin
+    return None
 
 
 def _without_signature(text: str) -> str:
@@ -113,23 +125,30 @@ def _without_signature(text: str) -> str:
         if len(disclaimer) >= _SHORTEST_DISCLAIMER:
             own = own.removesuffix(disclaimer.strip()).rstrip()
     signature = (parts[0].signatures or "").strip()
-    if _is_signature(signature) and own.endswith(signature):
+    is_marked = not signature.startswith("--") or "\n-- \n" in f"\n{text}"
+    if is_marked and _is_signature(signature) and own.endswith(signature):
         own = own.removesuffix(signature).rstrip()
     return own if own and own != parts[0].content.strip() else text
 
 
 def _is_signature(text: str) -> bool:
+    """Whether these lines say nothing but who wrote them: no line has a sentence in it, or a value that is no
+    means to reach somebody."""
     greeting, _, rest = text.partition("\n")
-    lines = rest.split("\n")
+    lines = [line.strip() for line in rest.split("\n")]
     return bool(
         text
-        and len(greeting) <= _LONGEST_GREETING
+        and len(_WORD.findall(greeting)) <= _MOST_WORDS_OF_A_GREETING
         and not _SENTENCE.search(greeting)
         and len(lines) < _MOST_LINES_OF_A_SIGNATURE
-        and all(len(line) <= _LONGEST_LINE_OF_A_SIGNATURE for line in lines)
+        and all(_CONTACT.match(line) or _is_of_a_signature(line) for line in lines)
         and not _POSTSCRIPT.search(text)
-        and "?" not in text
     )
+
+
+def _is_of_a_signature(line: str) -> bool:
+    is_short = len(_WORD.findall(line)) <= _MOST_WORDS_OF_A_LINE
+    return is_short and (":" not in line or "//" in line) and not line.endswith(("?", "!", ";"))
 
 
 def _is_too_odd(text: str) -> bool:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from core.database.engine import Session
 from core.mail import queue as mail_queue
-from core.mail.progress import ID_NOT_TOLD, TASK, Target
+from core.mail.progress import EMAIL_MESSAGE, ID_NOT_TOLD, TASK, Target
 from core.mail.row import State
 from core.salesforce import late_commits
 from core.salesforce.client import MOST_RECORDS
@@ -79,7 +79,9 @@ def look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[W
     for (mail, one), record_id in zip(sought, found, strict=True):
         not_before = mail.log.not_before
         if record_id is not None:
-            mail.put(one.target, replace(one.target, id=record_id))
+            # an e-mail message has had its files from the beginning
+            has_files = one.target.has_files or one.target.kind == EMAIL_MESSAGE
+            mail.put(one.target, replace(one.target, id=record_id, has_files=has_files))
         elif not_before is None or datetime.now(UTC) >= not_before:
             mail.put(one.target, replace(one.target, is_tried=False, is_sought=False, has_files=False))
         else:
@@ -187,6 +189,10 @@ def _take_in(session: MailSession, record: _NewRecord, answer: Judged) -> None:
     elif code in _SCHEMA and not target.is_asked_anew:
         record.put(replace(untried, is_asked_anew=True))
         session.ask_for_features_again()
+    elif code in _STALE and target.has_files and not target.is_asked_anew:
+        # a file can have been deleted before the record was there
+        record.put(replace(untried, is_asked_anew=True))
+        mail.log = replace(mail.log, files=tuple(replace(one, document=None) for one in mail.log.files or ()))
     elif code in _STALE and not mail.log.was_rematched:
         # a record is gone since it was found: the recipients are looked up once more, for what is not written
         # yet

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.database.models import MailFileRow, MailLogRow, MailRow
+from core.database.models import MailFileRow, MailLogRow, MailRow, OrganisationRow
 from core.journal.file import JournalFull
 from core.mail import texts as mail_texts
 from core.mail.kept import FILE_CHUNK, FileChunk, Left
@@ -254,8 +254,6 @@ class TestFaults:
         for _ in range(3):
             with_files.once()
             with with_files.database.writing() as session:
-                from core.database.models import OrganisationRow
-
                 session.query(OrganisationRow).update({"paused_until": None, "pauses": 0, "is_scarce": False})
             with_files.worker = Worker(with_files.database, with_files.config)
         self.until_logged(with_files, mail)
@@ -321,7 +319,7 @@ class TestWhatIsLeftBehind:
 
 
 def test_the_relay_keeps_files_in_pieces_and_the_worker_reads_them(database, tmp_path):
-    data = random.Random(3).randbytes(500_000)
+    data = random.Random(3).randbytes(400_000)
     raw = whole(mixed(TEXT, attached("offer.pdf", data), attached("small.txt", b"x")))
 
     async def then(relay, row):
@@ -412,3 +410,114 @@ def through(database, tmp_path, raw, then, sink=None, state=State.WAITING, **pre
 
 def test_the_relay_and_the_worker_use_the_same_words():
     assert {one.value for one in FileState} >= {one.value for one in Left} - {Left.CUT, Left.INLINE}
+
+
+class TestMailsThatMeetTrouble:
+    """A file costs no other mail anything, and its own mail is logged in the end."""
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch):
+        monkeypatch.setattr(late_commits, "UNTIL_A_WRITE_SHOWS", timedelta(seconds=0))
+
+    def refusing(self, bench, monkeypatch, code, kind="ContentVersion"):
+        from tests.sandbox.org.records import Refused
+
+        original = bench.org.org.check
+
+        def check(sobject, row, before):
+            if sobject.name == kind:
+                raise Refused(code, "no")
+            original(sobject, row, before)
+
+        monkeypatch.setattr(bench.org.org, "check", check)
+
+    def test_a_file_that_is_locked_delays_its_own_mail_only(self, with_files, monkeypatch):
+        self.refusing(with_files, monkeypatch, "UNABLE_TO_LOCK_ROW")
+        held = with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
+        others = [with_files.mail(number=number) for number in range(2, 6)]
+        with_files.once()
+        assert with_files.state(held) is State.WAITING
+        assert {with_files.state(one) for one in others} == {State.LOGGED}
+
+    def test_files_leave_the_calls_that_are_never_used(self, with_files):
+        mails = [
+            with_files.mail(**mixed(TEXT, attached(f"{number}.pdf")), files_mb=10, number=number)
+            for number in range(20)
+        ]
+        usage = with_files.org.app.extensions["usage"]
+        usage.update(used=880, total=1000)
+        with_files.once()
+        assert 5 < len(contents(with_files)) < 20
+        assert usage["used"] < 910
+        usage.update(used=0)
+        with with_files.database.writing() as session:
+            session.query(MailRow).filter(MailRow.state == "waiting").update({"due_at": datetime.now(UTC)})
+            session.query(OrganisationRow).update({"is_scarce": False})
+        for _ in range(3):
+            with_files.worker = Worker(with_files.database, with_files.config)
+            with_files.once()
+        assert {with_files.state(one) for one in mails} == {State.LOGGED}
+        assert len(contents(with_files)) == 20
+
+    def test_a_file_that_never_gets_an_answer_is_given_up(self, with_files):
+        mail = with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
+        with_files.org.faults.order(Fault.HTML, "sobjects/ContentVersion", times=1000)
+        for _ in range(40):
+            with_files.once()
+        assert with_files.state(mail) is State.LOGGED
+        [message] = with_files.logged()
+        assert "a.pdf (5 bytes; only named: Salesforce gave no answer to it)" in message["TextBody"]
+
+    def test_a_file_that_is_deleted_before_its_record_is_there(self, with_files, monkeypatch):
+        mail = with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
+        self.refusing(with_files, monkeypatch, "UNABLE_TO_LOCK_ROW", "EmailMessage")
+        with_files.once()
+        monkeypatch.undo()
+        for kind in ("contentversion", "contentdocument"):
+            for row in with_files.org.org.rows[kind].values():
+                row["IsDeleted"] = True
+        for _ in range(8):
+            with_files.once()
+        assert with_files.state(mail) is State.LOGGED
+        assert with_files.log(mail).files[0].code == "ENTITY_IS_DELETED"
+
+    def test_a_later_part_finds_the_file_of_one_that_failed(self, with_files, monkeypatch):
+        self.refusing(with_files, monkeypatch, "FIELD_CUSTOM_VALIDATION_EXCEPTION", "EmailMessage")
+        with_files.contact("a@client.test")
+        one = {"files_mb": 10, **mixed(TEXT, attached("a.pdf"), to=TO_ALL)}
+        first = with_files.part("a@client.test", **one)
+        with_files.once()
+        assert with_files.state(first) is State.FAILED
+        monkeypatch.undo()
+        later = with_files.part("a@client.test", **one)
+        for _ in range(3):
+            with_files.once()
+        assert with_files.state(later) is State.LOGGED
+        assert len(contents(with_files)) == 1
+
+    def test_an_unmatched_mail_keeps_the_names(self, with_files):
+        mail = with_files.mail(
+            "new@client.test", **mixed(TEXT, attached("a.pdf"), to="To: new@client.test\r\n"), files_mb=10
+        )
+        with_files.once()
+        assert (with_files.state(mail), with_files.files()) == (State.UNMATCHED, 0)
+        with_files.contact("new@client.test")
+        with with_files.database.writing() as session:
+            session.query(MailRow).update({"due_at": datetime.now(UTC)})
+        with_files.worker = Worker(with_files.database, with_files.config)
+        with_files.once()
+        [message] = with_files.logged()
+        assert message["TextBody"] == "[Attachments]\na.pdf (5 bytes; only named: it could not be kept)"
+
+    def test_of_one_that_has_failed_they_are_erased_after_a_while(self, with_files, monkeypatch):
+        self.refusing(with_files, monkeypatch, "FIELD_CUSTOM_VALIDATION_EXCEPTION", "EmailMessage")
+        with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
+        with_files.once()
+        with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10, number=2)  # and one that waits
+        now = datetime.now(UTC)
+        for long_before, left in ((now - timedelta(days=15), 2), (now + timedelta(minutes=1), 1)):
+            with with_files.database.writing() as session:
+                mail_texts.erase_files_left_behind(
+                    session, first_id(now + timedelta(minutes=1)), first_id(long_before)
+                )
+            assert with_files.files() == left

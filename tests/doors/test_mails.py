@@ -154,7 +154,7 @@ class TestAMail:
         [
             ("multipart/encrypted; boundary=x", "[encrypted, not readable here]"),
             ("application/pkcs7-mime; name=smime.p7m", "[encrypted, not readable here]"),
-            ("image/png", "[Attachments]\nattachment.png (10 bytes)"),
+            ("image/png", "[Attachments]\nattachment.png"),
         ],
     )
     def test_that_is_encrypted_or_only_an_attachment_is_logged_without_text(self, bench, kind, text):

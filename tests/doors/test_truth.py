@@ -285,7 +285,7 @@ def test_an_answer_that_is_sent_on_as_a_file_is_an_ordinary_mail(bench):
     bench.mail(**mixed(TEXT, head + answer))
     bench.once()
     [message] = bench.logged()
-    assert message["TextBody"] == "Hello"
+    assert message["TextBody"] == "Hello\n\n[Attachments]\nreply.ics"
 
 
 def mixed(*parts):
@@ -294,7 +294,7 @@ def mixed(*parts):
 
 
 TEXT = "Content-Type: text/plain\r\n\r\nHello"
-NAMED = "\n\n[Attachments]\na.pdf (256 KB)"
+NAMED = "\n\n[Attachments]\na.pdf"
 FILE = "Content-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\r\n"
 
 

@@ -23,7 +23,7 @@ QQ = "------------------ 原始邮件 ------------------\n你好\n"
 @pytest.mark.parametrize(
     "earlier",
     [ENGLISH, ENGLISH.replace(" wrote", "\nwrote"), GERMAN, OUTLOOK, OUTLOOK_GERMAN, CHINESE, FOXMAIL, QQ,
-     "-----Original Message-----\nHello\n", "________________________________\n" + OUTLOOK, "> Hello\n> price?"],
+     "-----Original Message-----\nHello\n", "________________________________\n" + OUTLOOK],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "text", ["The price is 25.00.\n- one\n- two", "Der Preis ist 25,00.", "价格是25.00。"]
@@ -71,6 +71,17 @@ def test_a_disclaimer_is_left_out():
         "---------- Forwarded message ---------\nThe words that are sent on",
         "Best regards\nDana",
         "> only what was said",
+        "Please build this:\n> chair, blue\n> 20 pieces",
+        "Ja.\n\nMit freundlichen Grüßen\nAnna\nPreis: 500 EUR\nGültig bis Freitag",
+        "Hallo,\n\nViele Grüße an das Team\nBitte liefert 20 Stühle",
+        "Yes.\n\nBest regards\nAnna\n\nNote: the price is valid until Friday only",
+        "Yes.\n\nSent from my iPhone\n\nAlso the price is 400 EUR",
+        "Table:\n--\nrow one\nrow two",
+        "Plan:\n\nFrom: Berlin\nDate: 5 May\nSubject: site visit\nPlease confirm",
+        (
+            "See below\n\nBegin forwarded message:\n\nFrom: Bob <bob@client.test>\nDate: 5 May\nSubject: "
+            "x\n\nThe words"
+        ),
         "",
     ],
 )
