@@ -452,7 +452,7 @@ class TestMailsThatMeetTrouble:
         usage.update(used=0)
         with with_files.database.writing() as session:
             session.query(MailRow).filter(MailRow.state == "waiting").update({"due_at": datetime.now(UTC)})
-            session.query(OrganisationRow).update({"is_scarce": False})
+            session.query(OrganisationRow).update({"is_scarce": False, "calls_used": 0, "paused_until": None})
         for _ in range(3):
             with_files.worker = Worker(with_files.database, with_files.config)
             with_files.once()
