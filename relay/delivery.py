@@ -17,6 +17,7 @@ from core.mail.row import Copy, Decision, State
 from core.mail.subject import readable_subject
 from core.people.addresses import address_key
 from core.people.person import People, Person
+from core.settings.catalogue import SendAs
 from relay import replies
 from relay.blame import Stage, blames_size, is_our_fault
 from relay.dataflow import DataScanner, HeaderPeek
@@ -113,6 +114,7 @@ class Delivery:
         self._beginning = b""
         self._header_length = 0
         self._fingerprint = b""
+        self._has_plan = False
         self._keeping: Keeping | None = None
         self._begun_row: Written | None = None
         self._is_begun = False
@@ -204,7 +206,17 @@ class Delivery:
             return replies.BARE_NEWLINE
         if self._scanner.size > self._most_bytes:
             return replies.TOO_BIG
+        if self._is_from_another:
+            return replies.NOT_YOUR_ADDRESS
         return replies.LOOP if self._record.message.hops > MOST_HOPS else None
+
+    @property
+    def _is_from_another(self) -> bool:
+        """Whether the signed-in person may not send it, as its From is not certainly one of theirs."""
+        is_bound = self._sending.people.policy.send_as is SendAs.OWN_ADDRESSES
+        reason = self._record.plan.reason
+        is_another = reason in {Reason.NOT_OWN_ADDRESS, Reason.UNREADABLE_AUTHOR}
+        return is_bound and self._has_plan and self._sending.signed_in is not None and is_another
 
     def _make_plan(self) -> None:
         record = self._record
@@ -222,6 +234,7 @@ class Delivery:
             sender.declared_size,
         )
         record.plan = decide(record.message, envelope, record.person, self._sending.people.policy)
+        self._has_plan = True
         if record.plan.decision.may_log:
             self._keeping = Keeping(self._relay, record, self._beginning[: self._header_length])
             self._keeping.take(self._beginning[self._header_length :])

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from core import logs
 from core.journal.entries import LimitRefused, LostReply, ReplyHeard
+from core.people.addresses import matches
 from core.people.person import People
 from core.smtp import RefusesUs, UpstreamUnavailable
 from relay import replies, sign_in
@@ -26,6 +27,7 @@ from relay.entrance import Entrance
 from relay.envelope import BadCommand, Path, parse_mail, parse_rcpt
 from relay.limits import MOST_SECONDS_TO_WAIT, MOST_SECONDS_TO_WAIT_AT_A_GATEWAY
 from relay.link import UpstreamLost
+from relay.message import recipient_key
 from relay.pool import Links, Share, SignInAgain, UpstreamBusy
 from relay.process import Relay
 from relay.replies import Reply
@@ -342,7 +344,7 @@ class Session(ClientConnection):
                 break
             asked.append(line[5:].strip())
             self._commands += 1
-        read = [_read_rcpt(one, transaction) for one in asked]
+        read = [self._unless_blocked(_read_rcpt(one, transaction), transaction) for one in asked]
         paths = [one for one in read if isinstance(one, Path)]
         answers = iter(await transaction.send_rcpts(paths) if paths else [])
         said = []
@@ -354,6 +356,19 @@ class Session(ClientConnection):
                 raise AlreadyAnswered
         self._about_mail_at = self._now()
         return said[-1]
+
+    def _unless_blocked(self, path: Path | Reply, transaction: Transaction) -> Path | Reply:
+        """The recipient, unless nobody may send to its domain; who tried is counted."""
+        people = self._relay.snapshot.people
+        if not isinstance(path, Path) or people is None or not people.policy.blocked_domains:
+            return path
+        if not matches(recipient_key(path.address), people.policy.blocked_domains):
+            return path
+        signed_in = self._signed_in.person(people) if self._signed_in is not None else None
+        person = signed_in or people.by_address.get(recipient_key(transaction.sender.address))
+        if person is not None:
+            self._relay.logbook.note(LimitRefused(person.id, "blocked-domain", datetime.now(UTC)))
+        return replies.BLOCKED_DOMAIN
 
     async def _verdict_on(
         self, transaction: Transaction, path: Path, answers: Iterator[Answer[Reply]]

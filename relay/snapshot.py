@@ -23,7 +23,7 @@ from core.mail import texts as mail_texts
 from core.mail.store import Unheard, copy_refusals, lost_replies, mails_of_others
 from core.people.person import AppPassword, People, Person
 from core.secrets import Box, Undecryptable
-from core.settings.catalogue import Logging
+from core.settings.catalogue import Logging, SendAs
 from core.settings.in_force import PersonSettings, policy_settings
 from core.settings.store import people
 
@@ -255,7 +255,16 @@ class Snapshot:
             return None
 
 
-_LATER = frozenset({"derived_domains", "mails_per_day", "attachments_mb", "attachments_waiting_mb"})
+_LATER = frozenset(
+    {
+        "derived_domains",
+        "mails_per_day",
+        "attachments_mb",
+        "attachments_waiting_mb",
+        "blocked_domains",
+        "send_as",
+    }
+)
 """What applies to everybody's mail and the first release did not know."""
 
 
@@ -295,8 +304,9 @@ def _people(plain: dict[str, Any]) -> People:
     policy: dict[str, Any] = plain["policy"]
     policy["derived_domains"] = plain.get("derived_domains", ())
     policy |= {name: plain[name] for name in _LATER & plain.keys()}
-    for name in ("own_domains", "never_log", "derived_domains"):
-        policy[name] = tuple(policy[name])
+    for name in ("own_domains", "never_log", "derived_domains", "blocked_domains"):
+        policy[name] = tuple(policy.get(name, ()))
+    policy["send_as"] = SendAs(policy.get("send_as", SendAs.ANYBODY))
     return People(
         revision=plain["revision"],
         policy=replace(policy_settings({}), **policy),

@@ -88,7 +88,8 @@ class PasswordUsed:
 
 @dataclass(frozen=True, slots=True)
 class LimitRefused:
-    """A mail of this person that was refused because of a limit: `minute` or `day`."""
+    """A mail of this person that was refused because of a limit: `minute` or `day`; or a recipient, as nobody
+    may send to its domain: `blocked-domain`."""
 
     person: int
     limit: str

@@ -19,7 +19,7 @@ ONE_DAY = timedelta(days=1)
 class LimitRefusals:
     """The mails of one person that a limit kept back, since the first of them; a day without one begins anew.
 
-    `limit`: `minute` or `day`."""
+    `limit`: `minute`, `day` or `blocked-domain`."""
 
     person: str
     limit: str

@@ -98,6 +98,13 @@ class Attachments(StrEnum):
     NONE = "none"
 
 
+class SendAs(StrEnum):
+    """From which addresses people who sign in may send."""
+
+    ANYBODY = "anybody"
+    OWN_ADDRESSES = "own-addresses"
+
+
 class RecordType(StrEnum):
     """As what a mail is logged."""
 
@@ -431,6 +438,36 @@ class Setting(StrEnum):
             N_(
                 "Addresses and domains that are treated as internal: the lawyer, the works council, the bank."
             ),
+        ),
+    )
+    BLOCKED_DOMAINS = (
+        "blocked-domains",
+        Definition(
+            ListOf(checked_domain_pattern),
+            "",
+            Level.POLICY,
+            Section.MAIL,
+            N_("Blocked domains"),
+            N_(
+                "Nobody may send there: such a recipient is refused, the others are not, and Activity counts "
+                "it. Comma-separated; .example.com means it and everything below."
+            ),
+        ),
+    )
+    SEND_AS = (
+        "send-as",
+        Definition(
+            OneOf(
+                SendAs,
+                {
+                    SendAs.ANYBODY: N_("any; mail from another's address passes and is not logged"),
+                    SendAs.OWN_ADDRESSES: N_("their own acceptable addresses only; other mail is refused"),
+                },
+            ),
+            SendAs.ANYBODY,
+            Level.POLICY,
+            Section.MAIL,
+            N_("Addresses that people who sign in may send from"),
         ),
     )
     CONFIRM_FIRST_SYNC = (

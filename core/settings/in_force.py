@@ -21,6 +21,7 @@ from core.settings.catalogue import (
     NoMatch,
     Opportunity,
     RecordType,
+    SendAs,
     Setting,
     TaskSyncMode,
 )
@@ -95,6 +96,8 @@ class PolicySettings:
 
     own_domains: tuple[str, ...]
     never_log: tuple[str, ...]
+    blocked_domains: tuple[str, ...]
+    send_as: SendAs
     mails_per_minute: int
     mails_per_day: int
     show_subjects_to_admins: bool
