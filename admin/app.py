@@ -74,8 +74,7 @@ def build_app(config: Config | None = None) -> Flask:
         _give_up(error)
     access.set_up(app, services)
     redraw.set_up(app, page.draw)
-    is_https = config.public_url.startswith("https://")
-    security.set_up(app, is_https=is_https, in_clear=probes.ENDPOINTS)
+    security.set_up(app, public_url=config.public_url, in_clear=probes.ENDPOINTS)
     # before all libraries: the CSRF page of a POST, say, shows who is signed in, and needs the database for
     # it
     app.before_request(_look_first)

@@ -285,3 +285,21 @@ def test_an_app_whose_database_is_away_says_so(tmp_path):
     browser = Browser(app).get("/sign-in")
     assert (browser.status, "The database does not answer" in browser.page) == (503, True)
     app.extensions["blindcopy"].database.close()
+
+
+def test_who_comes_without_tls_is_sent_to_our_own_host_whatever_the_browser_names(sqlite, tmp_path):
+    app = create_app(
+        read_config({"DATABASE_URL": f"sqlite:///{tmp_path}/blindcopy.db", "BLINDCOPY_SECRET_KEY": "0123456789abcdef",
+                     "BLINDCOPY_PUBLIC_URL": "https://crm.acme.example", "BLINDCOPY_STATE_DIR": str(tmp_path)})
+    )  # fmt: skip
+    answer = app.test_client().get("/sign-in?next=%2Ftasks", headers={"Host": "evil.test"})
+    assert (answer.status_code, answer.location) == (302, "https://crm.acme.example/sign-in?next=%2Ftasks")
+
+
+def test_files_that_are_the_same_for_everybody_carry_no_cookie(app):
+    anna = Browser(app, "anna@acme.test")
+    assert "Set-Cookie" in anna.get("/activity").headers
+    link = re.search(r'href="(/static/[^"]+)"', anna.page).group(1)
+    anna.get(link)
+    assert (anna.status, "Set-Cookie" in anna.headers) == (200, False)
+    assert "base-uri 'none'" in anna.headers["Content-Security-Policy"]
