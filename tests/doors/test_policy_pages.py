@@ -22,6 +22,7 @@ class TestThePolicy:
             logging="bcc",
             own_domains="acme.test",
             never_log="lawyer@law.test",
+            send_as="anybody",
             time_zone="Europe/Berlin",
             show_internal_recipients="y",
             **{"lock-logging": "on"},
