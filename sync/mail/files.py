@@ -59,10 +59,10 @@ def bring(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     """The files of mails whose records are to be written. A mail whose file cannot be written now, or may
     have been, is put off. Raises Unavailable, Refused, DatabaseUnavailable."""
     for mail, content in session.contents([mail for mail in mails if mail.log.files is None]):
-        files = _files_of(content, session)
-        # what was written between a backup and its restore, or by another part of the mail, may be there
-        may_be_there = session.is_doubted(mail) or mail.takes_over
-        files = tuple(replace(one, is_tried=may_be_there and one.is_to_write) for one in files)
+        # It may be there: another part of the mail, a worker of the release before, or one before a restore
+        # can
+        # have written it, and a look costs one call for a whole batch.
+        files = tuple(replace(one, is_tried=one.is_to_write) for one in _files_of(content, session))
         mail.log = replace(mail.log, files=files)
     _look_for_written(session, outcomes, [mail for mail in mails if _has(mail, "is_uncertain")])
     for mail in mails:
@@ -187,7 +187,7 @@ def _look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[
             "SELECT Id, PathOnClient FROM ContentVersion WHERE OwnerId = {} AND CreatedDate >= {} AND "
             "Title IN {}",
             session.salesforce.user_id,
-            min(_begun(session, mail) for mail in mails) - _BEFORE,
+            min(_begun(mail) for mail in mails) - _BEFORE,
             some,
         ):
             there[str(one["PathOnClient"])] = str(one["Id"])
@@ -206,9 +206,10 @@ def _look_for_written(session: MailSession, outcomes: Outcomes, mails: Sequence[
             outcomes.wait(mail, min(not_before, now + pause(mail)))
 
 
-def _begun(session: MailSession, mail: WaitingMail) -> datetime:
+def _begun(mail: WaitingMail) -> datetime:
     """When its files can have been written at the earliest."""
-    if session.is_doubted(mail) or mail.takes_over or mail.log.not_before is None:
+    is_first_look = not any(file.tries for file in mail.log.files or ())
+    if is_first_look or mail.log.not_before is None:
         return mail.job.row.time - _LONGEST_AGO
     return mail.log.not_before - _LONGEST
 

@@ -90,7 +90,6 @@ def _claim(
                 due_at[writer] = holder.due_at
             continue
         first_mails.take_over_records(in_database, identity, of=writer, by=mail_id)
-        named[mail_id].takes_over = True
         writers[identity] = mail_id
     return writers, due_at
 

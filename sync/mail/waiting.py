@@ -62,8 +62,7 @@ class Learnt:
 class WaitingMail:
     """A claimed mail as it is worked on. `log` is what the database will know of it; `trouble` the first that
     it met. `recipients`: who of its mail is to be looked up; `parts`: others of the same mail, that are
-    logged with it; `same_as`: the mail whose records it shares; `takes_over`: another part of it was to be
-    written before, and was not, or not to its end."""
+    logged with it; `same_as`: the mail whose records it shares."""
 
     job: Job
     log: MailLog
@@ -71,7 +70,6 @@ class WaitingMail:
     trouble: Trouble | None = None
     same_as: str | None = None
     recipients: tuple[str, ...] = ()
-    takes_over: bool = False
     parts: list["WaitingMail"] = field(default_factory=list)
 
     def __post_init__(self) -> None:

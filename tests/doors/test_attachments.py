@@ -459,6 +459,13 @@ class TestMailsThatMeetTrouble:
         assert {with_files.state(one) for one in mails} == {State.LOGGED}
         assert len(contents(with_files)) == 20
 
+    def test_long_names_are_looked_for_in_several_calls(self, with_files):
+        names = [f"{'报价单' * 60}{number}.pdf" for number in range(12)]
+        mail = with_files.mail(**mixed(TEXT, *[attached(name) for name in names]), files_mb=10)
+        with_files.once()
+        assert with_files.state(mail) is State.LOGGED
+        assert [title for title, _ in contents(with_files)] == sorted(names)
+
     def test_a_file_that_never_gets_an_answer_is_given_up(self, with_files):
         mail = with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
         with_files.org.faults.order(Fault.HTML, "sobjects/ContentVersion", times=1000)
