@@ -3,6 +3,7 @@
 import time
 from collections import deque
 
+from core import logs
 from core.mail.kept import FileChunk, Left
 from relay.logbook import Written
 from relay.parts import FilePiece, Parts
@@ -16,31 +17,39 @@ _MOST_SECONDS = 0.25
 
 
 class Keeping:
-    """Used by one mail whose person logs through the API."""
+    """Used by one mail whose person logs through the API. Never raises: whatever the bytes are, the mail goes
+    on."""
 
     def __init__(self, relay: Relay, record: MailRecord, header: bytes) -> None:
         self._relay = relay
         self._record = record
         self._waiting: deque[Written] = deque()
         self._seconds_left = _MOST_SECONDS
-        self._parts = self._wanted(header)
-        if self._parts is None:
-            record.text = header
+        record.text = header
+        try:
+            self._parts = self._wanted(header)
+        except Exception:  # noqa: BLE001  the edge of what is kept: of this mail it is the header
+            self._give_up()
 
     def _wanted(self, header: bytes) -> Parts | None:
         """None: nothing but the header."""
         person, people = self._record.person, self._relay.snapshot.people
         if person is None or people is None or not person.settings.keeps_text:
             return None
-        if not person.settings.keeps_files:
-            return Parts(header)
-        has_room = self._relay.snapshot.has_room_for_files()
-        return Parts(header, people.policy.attachments_mb << 20 if has_room else 0, Left.NO_ROOM)
+        most = 0
+        if person.settings.keeps_files and self._relay.snapshot.has_room_for_files():
+            most = people.policy.attachments_mb << 20
+        without_files = Left.NO_ROOM if person.settings.keeps_files else Left.NOT_WANTED
+        return Parts(header, most, without_files)
 
     def take(self, piece: bytes) -> None:
         """More of the body."""
-        if self._parts is not None:
+        if self._parts is None:
+            return
+        try:
             self._keep(self._parts.feed(piece))
+        except Exception:  # noqa: BLE001  as above
+            self._give_up()
 
     async def take_in_time(self, piece: bytes) -> None:
         """The same; the client waits where the journal's disk is slower than it, within bounds."""
@@ -54,10 +63,14 @@ class Keeping:
 
     def end(self) -> None:
         """All of the mail is read."""
-        if self._parts is not None:
+        if self._parts is None:
+            return
+        try:
             self._record.text, last = self._parts.end()
             self._keep(last)
-            self._parts = None
+        except Exception:  # noqa: BLE001  as above
+            self._give_up()
+        self._parts = None
 
     def _keep(self, pieces: list[FilePiece]) -> None:
         for one in pieces:
@@ -73,3 +86,7 @@ class Keeping:
         self._waiting.clear()
         if self._parts is not None:
             self._parts.give_up_files()
+
+    def _give_up(self) -> None:
+        logs.failed_unexpectedly("telling a mail's parts apart")
+        self._parts = None

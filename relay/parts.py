@@ -217,7 +217,8 @@ class Parts:
         self._is_in_header = False
         self._blank_line = 2
         self._number += 1
-        self._header_room -= len(header)
+        if self._number > 1:  # the mail's own is bounded by whoever has read it
+            self._header_room -= len(header)
         known = _content_fields(header)
         kind = _kind(known)
         if kind is _Kind.TEXT and self._has_text and _NAMED.search(known[b"type"]):

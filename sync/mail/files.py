@@ -59,9 +59,8 @@ def bring(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
     """The files of mails whose records are to be written. A mail whose file cannot be written now, or may
     have been, is put off. Raises Unavailable, Refused, DatabaseUnavailable."""
     for mail, content in session.contents([mail for mail in mails if mail.log.files is None]):
-        # It may be there: another part of the mail, a worker of the release before, or one before a restore
-        # can
-        # have written it, and a look costs one call for a whole batch.
+        # It may be there: another part of the mail, a worker of the release before, or one before a
+        # restore can have written it, and a look costs one call for a whole batch.
         files = tuple(replace(one, is_tried=one.is_to_write) for one in _files_of(content, session))
         mail.log = replace(mail.log, files=files)
     _look_for_written(session, outcomes, [mail for mail in mails if _has(mail, "is_uncertain")])
@@ -77,7 +76,7 @@ def bring(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
 
 
 def name(session: MailSession, mails: Sequence[WaitingMail]) -> None:
-    """Note what is attached to mails whose text is about to be erased. Raises nothing of Salesforce's."""
+    """Note what is attached to mails whose text is about to be erased. Raises DatabaseUnavailable."""
     for mail, content in session.contents([mail for mail in mails if mail.log.files is None]):
         files = (
             replace(one, state=FileState.LOST, number=None) if one.is_to_write else one

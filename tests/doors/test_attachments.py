@@ -355,6 +355,17 @@ def test_what_takes_too_long_to_write_down_is_only_named(database, tmp_path, mon
     through(database, tmp_path, raw, then, attachments="files")
 
 
+def test_a_mail_whose_parts_cannot_be_told_apart_goes_on(database, tmp_path, monkeypatch):
+    monkeypatch.setattr("relay.parts.Parts.end", lambda self: 1 / 0)
+
+    async def then(relay, row):
+        kept = await asyncio.to_thread(kept_text, database, row.id)
+        assert kept.startswith(b"From: anna@acme.test")
+        assert relay.sink.taken[0].complete
+
+    through(database, tmp_path, whole(mixed(TEXT)), then)
+
+
 def test_past_what_may_wait_files_are_only_named(database, tmp_path):
     raw = whole(mixed(TEXT, attached("offer.pdf", bytes(600_000))))
     with database.writing() as session:
@@ -381,6 +392,11 @@ def test_of_a_mail_that_is_refused_no_file_stays(database, tmp_path):
 
 def whole(mail):
     return f"From: anna@acme.test\r\nSubject: x\r\n{mail['header']}\r\n{mail['body']}\r\n".encode()
+
+
+def kept_text(database, mail_id):
+    with database.reading() as session:
+        return mail_texts.read(session, [mail_id])[mail_id]
 
 
 def text_and_files(database, mail_id):

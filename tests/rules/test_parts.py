@@ -116,6 +116,10 @@ class TestTexts:
         kept, _ = keep(raw)
         assert read_content(kept).text == "Hello Bob"
 
+    def test_of_a_mail_with_the_longest_header_are_kept(self):
+        kept, _ = keep(mail(TEXT, header=b"From: a@b\r\n" + b"X-Long: x\r\n" * 30_000))
+        assert read_content(kept).text == "Hello Bob"
+
 
 class TestFiles:
     def files(self, *parts, most=10_000_000, **more):
