@@ -21,7 +21,7 @@ _HEADERS = {
 _A_YEAR = 31_556_926
 
 
-class _Sessions(SecureCookieSessionInterface):
+class _CookieForPages(SecureCookieSessionInterface):
     """Files that are the same for everybody carry no cookie: what a proxy keeps of them would be
     somebody's."""
 
@@ -34,7 +34,7 @@ def set_up(app: Flask, *, public_url: str, in_clear: Collection[str]) -> None:
     in clear. `in_clear`: endpoints that programs of the same machine ask without TLS."""
     is_https = public_url.startswith("https://")
     app.config.update(SESSION_COOKIE_SECURE=is_https, SESSION_COOKIE_HTTPONLY=True)
-    app.session_interface = _Sessions()
+    app.session_interface = _CookieForPages()
 
     def to_tls() -> AnyResponse | None:
         if not is_https or request.is_secure or request.endpoint in in_clear:
