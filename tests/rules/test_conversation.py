@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from core.endpoints import ListenerLimits
 from core.mail.row import State
+from core.settings.catalogue import Setting
 from relay.conversation import Answer, Conversation, Patience
 from relay.dataflow import NewlineMender
 from tests.rules.offline import COPY, PASSWORD, Clock, Offline, gateway, people, submission
@@ -344,7 +345,7 @@ def offline_of(clock, setup):
             most[name] = int(number)
         elif kind == "policy":
             name, _, value = rest.partition(": ")
-            policy[name.replace("-", "_")] = int(value)
+            policy[name.replace("-", "_")] = Setting(name).definition.kind.read(value)
         elif kind == "entrance":
             gate = rest.split()[-1] if " from " in rest else "127.0.0.0/8" if rest == "gateway" else None
     limits = ListenerLimits(**most)
