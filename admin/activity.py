@@ -89,7 +89,7 @@ def activity() -> str:
 
 
 def _as_others_see_it(entry: Entry) -> Entry:
-    """What somebody wrote under another name than their own is nobody else's business."""
+    """Without subject and recipients where the From was not an address of the sender's own."""
     if entry.row.reason is not Reason.NOT_OWN_ADDRESS:
         return entry
     return replace(entry, row=replace(entry.row, subject=None, recipients=None))

@@ -88,8 +88,8 @@ class PasswordUsed:
 
 @dataclass(frozen=True, slots=True)
 class LimitRefused:
-    """A mail of this person that was refused because of a limit: `minute` or `day`; or a recipient, as nobody
-    may send to its domain: `blocked-domain`."""
+    """The policy refused something of this person: a mail above a limit (`minute`, `day`), or a recipient in
+    a blocked domain (`blocked-domain`)."""
 
     person: int
     limit: str

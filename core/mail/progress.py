@@ -201,7 +201,7 @@ class MailLog:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether anything was begun to be written whose end nobody may know."""
+        """Whether a write of a record or a file was begun, and its outcome is unknown."""
         return bool(self.uncertain) or any(file.is_uncertain for file in self.files or ())
 
     @property

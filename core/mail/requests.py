@@ -34,7 +34,7 @@ class NothingToLogBy(Refusal):
 
 
 def can_log_again(row: Row) -> bool:
-    """Whether the worker can try this mail once more: one that failed, or whose fate is unknown."""
+    """Whether the worker can try this mail again: it failed, or its outcome is unknown."""
     is_unconfirmed = row.state is State.COPIED and row.due_at is None
     is_open = row.state in {State.FAILED, State.UNKNOWN, State.COPY_REFUSED, State.UNMATCHED}
     return row.decision.may_log and (is_open or is_unconfirmed)

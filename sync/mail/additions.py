@@ -15,7 +15,7 @@ from sync.mail.lookup import in_batches
 from sync.mail.waiting import MailSession, WaitingMail
 
 _RELATIONS = {Where.TO: "ToAddress", Where.CC: "CcAddress", Where.BCC: "BccAddress"}
-_PASSES = frozenset({TroubleKind.TRANSIENT, TroubleKind.LIMIT, TroubleKind.SESSION, TroubleKind.CONNECTION})
+PASSES = frozenset({TroubleKind.TRANSIENT, TroubleKind.LIMIT, TroubleKind.SESSION, TroubleKind.CONNECTION})
 
 
 def add(session: MailSession, mails: Sequence[WaitingMail]) -> None:
@@ -59,7 +59,7 @@ def _relate(session: MailSession, wanted: Sequence[tuple[WaitingMail, Target]]) 
     try:
         there = _related(session, [str(target.adds_to) for _, target in wanted])
     except Refused as refused:
-        if refused.trouble.kind in _PASSES:
+        if refused.trouble.kind in PASSES:
             raise
         # who may not see who is related must not add anybody a second time
         for mail, target in wanted:
@@ -80,7 +80,7 @@ def _relate(session: MailSession, wanted: Sequence[tuple[WaitingMail, Target]]) 
             for mail, target, one in some_new
         ]
         create = partial(session.client.create, "EmailMessageRelation", records)
-        for (mail, target, who), answer in zip(some_new, _answered(create, len(records)), strict=True):
+        for (mail, target, who), answer in zip(some_new, answered(create, len(records)), strict=True):
             if not _is_there(answer):
                 refused_for.setdefault((mail.id, target), []).append((who, answer))
     for mail, target in wanted:
@@ -113,17 +113,17 @@ def _change(
     """Records that are there, each by what one mail brings to it. Raises Unavailable, Refused."""
     for some in batches(changes, MOST_RECORDS):
         update = partial(session.client.update, kind, [change for _, _, change in some])
-        for (mail, target, _), answer in zip(some, _answered(update, len(some)), strict=True):
+        for (mail, target, _), answer in zip(some, answered(update, len(some)), strict=True):
             _take_in(mail, target, answer)
 
 
-def _answered(call: Callable[[], list[Written]], number: int) -> list[Written]:
+def answered(call: Callable[[], list[Written]], number: int) -> list[Written]:
     """What became of each record; a call that is refused as a whole is refused for each. Raises Unavailable,
     Refused where it can pass."""
     try:
         return call()
     except Refused as refused:
-        if refused.trouble.kind in _PASSES:
+        if refused.trouble.kind in PASSES:
             raise
         return [Written(None, refused.trouble)] * number
 
@@ -134,7 +134,7 @@ def _is_there(answer: Written) -> bool:
 
 def _passes(answer: Written) -> bool:
     """Whether it was refused for a reason that passes, such as a lock on the record."""
-    return answer.trouble is not None and answer.trouble.kind in _PASSES
+    return answer.trouble is not None and answer.trouble.kind in PASSES
 
 
 def _take_in(mail: WaitingMail, target: Target, answer: Written) -> None:

@@ -19,7 +19,7 @@ from sync.mail.invitation import Invitation, read_invitation
 from sync.mail.page_text import says_no_more, text_of_page
 from sync.mail.tnef import Tnef, read_tnef
 
-_ENCRYPTED = frozenset({"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
+_ENCRYPTED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _MAILS = frozenset({"message/rfc822", "message/global"})
 _TNEF = "application/ms-tnef"
 _TEXTS = frozenset({"text/plain", "text/html"})
@@ -156,9 +156,11 @@ def _segments(part: Message, found: _Said, level: int, depth: int) -> list[_Segm
     payload = part.get_payload()
     if kind in _ENCRYPTED:
         found.is_encrypted = True
+    if kind == "multipart/encrypted":
+        return [_Segment(NOT_READABLE)]
     if part.get_content_maintype() == "multipart":
         if not isinstance(payload, list):  # nobody can tell its parts apart
-            return [] if kind in _ENCRYPTED else [_Segment(_decoded(part))]
+            return [_Segment(_decoded(part))]
         if level > _DEEPEST:
             return []
         is_choice = kind == "multipart/alternative"

@@ -7,9 +7,10 @@ ours."""
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import PurePosixPath
 
 from core.batches import batches
@@ -24,6 +25,7 @@ from core.salesforce.client import MOST_RECORDS
 from core.salesforce.login import NeverSent, Refused
 from core.salesforce.troubles import TroubleKind
 from core.settings.catalogue import Attachments, Keep
+from sync.mail.additions import PASSES, answered
 from sync.mail.attached import Attachment, decoded
 from sync.mail.content import Content
 from sync.mail.lookup import in_batches
@@ -45,7 +47,6 @@ _LONGEST = timedelta(minutes=20)
 """More than lies between the beginning of a write and the time from which it may be repeated."""
 _OF_THE_FILE = frozenset({"STORAGE_LIMIT_EXCEEDED", "EXCEEDED_QUOTA", "LIMIT_EXCEEDED"})
 """Refusals by which the organisation means files, though they stand for more where records are written."""
-_PASSES = frozenset({TroubleKind.TRANSIENT, TroubleKind.LIMIT, TroubleKind.SESSION, TroubleKind.CONNECTION})
 _STATES = {
     Left.FILE: FileState.FILE,
     Left.NOT_WANTED: FileState.NOT_WANTED,
@@ -63,7 +64,8 @@ def bring(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
         # restore can have written it, and a look costs one call for a whole batch.
         files = tuple(replace(one, is_tried=one.is_to_write) for one in _files_of(content, session))
         mail.log = replace(mail.log, files=files)
-    _look_for_written(session, outcomes, [mail for mail in mails if _has(mail, "is_uncertain")])
+    uncertain = [mail for mail in mails if _has(mail, "is_uncertain")]
+    _or_without_files(uncertain, lambda: _look_for_written(session, outcomes, uncertain))
     for mail in mails:
         for file in mail.log.files or ():
             if file.is_to_write and file.version is None and outcomes.is_open(mail) and mail.trouble is None:
@@ -72,10 +74,24 @@ def bring(session: MailSession, outcomes: Outcomes, mails: Sequence[WaitingMail]
                     outcomes.stand_back(mail, datetime.now(UTC) + _UNTIL_CALLS_ARE_LOOKED_AT)
                 else:
                     _write(session, outcomes, mail, file)
-    _ask_for_documents(session, [mail for mail in mails if outcomes.is_open(mail)])
+    still_open = [mail for mail in mails if outcomes.is_open(mail)]
+    _or_without_files(still_open, lambda: _ask_for_documents(session, still_open))
 
 
-def name(session: MailSession, mails: Sequence[WaitingMail]) -> None:
+def _or_without_files(mails: Sequence[WaitingMail], ask: Callable[[], None]) -> None:
+    """Where Salesforce refuses for good to tell of files at all, these mails are logged without theirs."""
+    try:
+        ask()
+    except Refused as refused:
+        if refused.trouble.kind is not TroubleKind.PERMANENT:
+            raise
+        for mail in mails:
+            for file in mail.log.files or ():
+                if file.is_to_write:
+                    _put(mail, file, replace(file, state=FileState.REFUSED, code=refused.trouble.code))
+
+
+def note_names(session: MailSession, mails: Sequence[WaitingMail]) -> None:
     """Note what is attached to mails whose text is about to be erased. Raises DatabaseUnavailable."""
     for mail, content in session.contents([mail for mail in mails if mail.log.files is None]):
         files = (
@@ -259,13 +275,12 @@ def link(session: MailSession, mails: Sequence[WaitingMail]) -> None:
             {"ContentDocumentId": file.document, "LinkedEntityId": target.id, "ShareType": "V"}
             for _, target, file in some
         ]
-        for (mail, target, _), answer in zip(
-            some, session.client.create("ContentDocumentLink", links), strict=True
-        ):
+        create = partial(session.client.create, "ContentDocumentLink", links)
+        for (mail, target, _), answer in zip(some, answered(create, len(links)), strict=True):
             met = answer.trouble
             if met is None or met.code == "DUPLICATE_VALUE":
                 continue
-            if met.kind in _PASSES:
+            if met.kind in PASSES:
                 mail.trouble = mail.trouble or met
                 passing.add((mail.id, target))
             else:

@@ -24,7 +24,7 @@ from sync.mail.choose import (
 )
 from sync.mail.content import Content
 from sync.mail.fields import added_where_possible, targets
-from sync.mail.files import name
+from sync.mail.files import note_names
 from sync.mail.lookup import DEALS, deals_of, in_batches, visible
 from sync.mail.others import LOGGED, belong_to_what_is_there, identifiers
 from sync.mail.outcomes import Outcomes
@@ -178,7 +178,7 @@ def _set_targets(session: MailSession, outcomes: Outcomes, mail: WaitingMail, ch
     elif no_match is NoMatch.NOTHING:
         outcomes.end(mail, State.DISMISSED)
     else:
-        name(session, [mail])  # its text is erased
+        note_names(session, [mail])  # its text is erased
         outcomes.end(mail, State.UNMATCHED, due_at=_next_look(session, mail))
 
 

@@ -16,6 +16,9 @@ from core.mail.retention import Retention
 from core.mail.row import State
 from core.mail.store import first_id
 from core.salesforce import late_commits
+from core.salesforce.client import Client
+from core.salesforce.login import Refused
+from core.salesforce.troubles import trouble
 from core.settings import store as settings_store
 from core.settings.catalogue import Setting
 from sync.mail.content import read_content
@@ -30,6 +33,8 @@ from tests.doors.mail_bench import (
     told,
 )
 from tests.sandbox.org.faults import Fault
+from tests.sandbox.org.records import Refused as RefusedByOrg
+from tests.sandbox.org.soql import SoqlError
 from tests.sandbox.sink import Script, Sink
 
 TEXT = "Content-Type: text/plain\r\n\r\nHello"
@@ -436,13 +441,11 @@ class TestMailsThatMeetTrouble:
         monkeypatch.setattr(late_commits, "UNTIL_A_WRITE_SHOWS", timedelta(seconds=0))
 
     def refusing(self, bench, monkeypatch, code, kind="ContentVersion"):
-        from tests.sandbox.org.records import Refused
-
         original = bench.org.org.check
 
         def check(sobject, row, before):
             if sobject.name == kind:
-                raise Refused(code, "no")
+                raise RefusedByOrg(code, "no")
             original(sobject, row, before)
 
         monkeypatch.setattr(bench.org.org, "check", check)
@@ -474,6 +477,38 @@ class TestMailsThatMeetTrouble:
             with_files.once()
         assert {with_files.state(one) for one in mails} == {State.LOGGED}
         assert len(contents(with_files)) == 20
+
+    @pytest.mark.parametrize("asks_first", [True, False])
+    def test_where_salesforce_tells_nothing_of_files_the_mail_is_logged(
+        self, with_files, monkeypatch, asks_first
+    ):
+        original = with_files.org.org.query
+
+        def query(text, *, everything):
+            if "FROM ContentVersion" in text and ("Title IN" in text) is asks_first:
+                raise SoqlError("INVALID_TYPE", "sObject type 'ContentVersion' is not supported")
+            return original(text, everything=everything)
+
+        monkeypatch.setattr(with_files.org.org, "query", query)
+        mail = with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
+        with_files.once()
+        assert with_files.state(mail) is State.LOGGED
+        [message] = with_files.logged()
+        assert "a.pdf (5 bytes; Salesforce does not take it: INVALID_TYPE)" in message["TextBody"]
+
+    @TASKS
+    def test_where_nothing_can_be_linked_the_task_stands_all_the_same(self, with_files, monkeypatch):
+        mail = with_files.mail(**mixed(TEXT, attached("a.pdf")), files_mb=10)
+        create = Client.create
+
+        def refused_as_a_whole(self, sobject, records):
+            if sobject == "ContentDocumentLink":
+                raise Refused(trouble("INVALID_TYPE"))
+            return create(self, sobject, records)
+
+        monkeypatch.setattr(Client, "create", refused_as_a_whole)
+        with_files.once()
+        assert (with_files.state(mail), len(with_files.records("Task"))) == (State.LOGGED, 1)
 
     def test_long_names_are_looked_for_in_several_calls(self, with_files):
         names = [f"{'报价单' * 60}{number}.pdf" for number in range(12)]
